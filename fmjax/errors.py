@@ -1,0 +1,29 @@
+"""The errors a user can cause. Each is one sentence and a fix; the command line turns `exit_code` into the process's own."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from weights_conversion.errors import CheckpointError
+
+__all__ = ["CheckpointError", "DataError", "UsageError", "nearest"]
+
+
+class UsageError(ValueError):
+    """A name, flag, size or combination that cannot work."""
+
+    exit_code = 2
+
+
+class DataError(ValueError):
+    """Images or labels that cannot be used."""
+
+    exit_code = 3
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known names closest to `word`, as the tail of an error message ("" when nothing is close)."""
+    folded = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), folded, n=3, cutoff=0.4)
+    return f"; did you mean {', '.join(folded[c] for c in close)}?" if close else ""

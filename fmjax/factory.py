@@ -1,0 +1,99 @@
+"""A name -> a model with random parameters, or with none yet."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, TypedDict, Unpack
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+
+from fmjax.models.vit import Remat, ViT, check_image_size
+from fmjax.params import leaf_paths
+from fmjax.sharding import param_shardings
+from fmjax.specs import ClassifierInput, ViTSpec, get_spec
+
+ImageSize = int | tuple[int, int]
+
+
+class Options(TypedDict, total=False):
+    """What `create` and `load` both take.
+
+    num_classes: width of a new classifier, 0 for none. classifier: what it sees. drop_path: the last block's rate; blocks
+    before it have less, linearly. remat: what blocks keep for the backward pass. unroll: trace every block instead of
+    scanning over them. dtype: the compute dtype (None: that of the images). param_dtype: of the parameters. mesh: where
+    the parameters lie; None is one device.
+    """
+
+    num_classes: int
+    classifier: ClassifierInput
+    drop_path: float
+    remat: Remat
+    unroll: bool
+    dtype: Any
+    param_dtype: Any
+    mesh: Mesh | None
+
+
+def create(
+    name: str, *, rngs: nnx.Rngs | None = None, image_size: ImageSize | None = None, **options: Unpack[Options]
+) -> ViT:
+    """A model with random parameters, born on the mesh. Raises UsageError for an unknown name or an image size that does
+    not fit; rngs defaults to nnx.Rngs(0)."""
+    return initialise(resized(get_spec(name), image_size), rngs, **options)
+
+
+def initialise(spec: ViTSpec, rngs: nnx.Rngs | None = None, **options: Unpack[Options]) -> ViT:
+    """`create`, for a spec of your own."""
+    outline = abstract(spec, **options)
+    key = (rngs or nnx.Rngs(0)).params()
+    leaves = jax.jit(
+        lambda key: jax.tree.leaves(ViT(spec, rngs=nnx.Rngs(key), **options)),
+        out_shardings=leaf_shardings(outline, options.get("mesh")),
+    )(key)
+    return jax.tree.unflatten(jax.tree.structure(outline), leaves)
+
+
+def abstract(spec: ViTSpec, **options: Unpack[Options]) -> ViT:
+    """The model with shapes in the place of arrays: costs no memory."""
+    return jax.eval_shape(lambda: ViT(spec, rngs=nnx.Rngs(0), **options))
+
+
+def leaf_shardings(model: ViT, mesh: Mesh | None) -> list[Any] | None:
+    """One sharding for each array of a model, in the order of jax.tree.leaves; None without a mesh."""
+    if mesh is None:
+        return None
+    shapes = dict(zip(leaf_paths(model), (leaf.shape for leaf in jax.tree.leaves(model)), strict=True))
+    return list(param_shardings(shapes, mesh).values())
+
+
+def resized(spec: ViTSpec, image_size: ImageSize | None) -> ViTSpec:
+    """The spec with a position table for another image size. Raises UsageError where it is no multiple of the patch."""
+    if image_size is None:
+        return spec
+    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    check_image_size(size, spec)
+    return replace(spec, image_size=size)
+
+
+def param_shapes(spec: ViTSpec) -> dict[str, tuple[int, ...]]:
+    """Path -> shape of every parameter of a backbone."""
+    model = abstract(spec)
+    return dict(zip(leaf_paths(model), (leaf.shape for leaf in jax.tree.leaves(model)), strict=True))
+
+
+def parameter_count(spec: ViTSpec) -> int:
+    return sum(int(leaf.size) for leaf in jax.tree.leaves(abstract(spec)))
+
+
+def compute_dtype(name: str) -> Any:
+    """The compute dtype behind "float32", "bfloat16", "float16", or "auto": bfloat16 on accelerators that have it."""
+    if name != "auto":
+        return jnp.dtype(name)
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return jnp.dtype("float32")
+    old = device.platform == "gpu" and float(getattr(device, "compute_capability", "8.0")) < 8
+    return jnp.dtype("float16" if old else "bfloat16")

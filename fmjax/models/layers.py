@@ -1,0 +1,213 @@
+"""The parts of a vision transformer.
+
+Axes: B images, H W C height, width, channels; L tokens, D width, N heads, K head width, F hidden width of the MLP.
+Parameters: kernels are (in, out). Norms, softmax and rope are computed in float32 whatever the compute dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from flax import nnx
+from jaxtyping import Array, Float
+
+from fmjax.specs import ViTSpec
+
+KERNEL_INIT = nnx.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+SMALL_INIT = nnx.initializers.truncated_normal(0.02)
+ZEROS = nnx.initializers.zeros_init()  # of a classifier: the first loss is log(number of classes)
+Init = Callable[..., Array]
+Dtype = jnp.dtype | None
+
+
+class Linear(nnx.Module):
+    """x @ kernel + bias, in the compute dtype."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        bias: bool,
+        dtype: Dtype,
+        param_dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+        init: Init = KERNEL_INIT,
+    ):
+        self.kernel = nnx.Param(init(rngs.params(), (inputs, outputs), param_dtype))
+        self.bias = nnx.Param(jnp.zeros((outputs,), param_dtype)) if bias else None
+        self.dtype = dtype
+
+    def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
+        dtype = self.dtype or x.dtype
+        y = x.astype(dtype) @ self.kernel[...].astype(dtype)
+        return y if self.bias is None else y + self.bias[...].astype(dtype)
+
+
+class LayerNorm(nnx.Module):
+    """Layer normalisation over the last axis; the variance is that of the centred values, as torch computes it."""
+
+    def __init__(self, features: int, *, eps: float, dtype: Dtype, param_dtype: jnp.dtype):
+        self.scale = nnx.Param(jnp.ones((features,), param_dtype))
+        self.bias = nnx.Param(jnp.zeros((features,), param_dtype))
+        self.eps = eps
+        self.dtype = dtype
+
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        x32 = x.astype(jnp.float32)
+        centred = x32 - x32.mean(-1, keepdims=True)
+        inverse = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.eps)
+        y = centred * inverse * self.scale[...].astype(jnp.float32) + self.bias[...].astype(jnp.float32)
+        return y.astype(self.dtype or x.dtype)
+
+
+class LayerScale(nnx.Module):
+    """A learned factor for each channel (arXiv:2103.17239)."""
+
+    def __init__(self, width: int, *, param_dtype: jnp.dtype):
+        self.scale = nnx.Param(jnp.full((width,), 1e-5, param_dtype))
+
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        return x * self.scale[...].astype(x.dtype)
+
+
+class PatchEmbed(nnx.Module):
+    """Non-overlapping patches, each a row of P P C numbers, times one matrix: a strided convolution in its cheapest form."""
+
+    def __init__(self, spec: ViTSpec, *, dtype: Dtype, param_dtype: jnp.dtype, rngs: nnx.Rngs):
+        shape = (spec.patch_size**2 * 3, spec.width)
+        self.kernel = nnx.Param(KERNEL_INIT(rngs.params(), shape, param_dtype))
+        self.bias = nnx.Param(jnp.zeros((spec.width,), param_dtype)) if spec.patch_bias else None
+        self.patch_size = spec.patch_size
+        self.dtype = dtype
+
+    def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+        p, dtype = self.patch_size, self.dtype or images.dtype
+        patches = rearrange(images.astype(dtype), "b (h p) (w q) c -> b h w (p q c)", p=p, q=p)
+        y = patches @ self.kernel[...].astype(dtype)
+        return y if self.bias is None else y + self.bias[...].astype(dtype)
+
+
+class Attention(nnx.Module):
+    """Multi-head self-attention with q, k and v stored apart."""
+
+    def __init__(self, spec: ViTSpec, *, dtype: Dtype, param_dtype: jnp.dtype, rngs: nnx.Rngs):
+        def linear(bias: bool) -> Linear:
+            return Linear(spec.width, spec.width, bias=bias, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+
+        self.q, self.k, self.v, self.out = linear(True), linear(spec.k_bias), linear(True), linear(True)
+        self.norm = (
+            LayerNorm(spec.width, eps=spec.norm_eps, dtype=dtype, param_dtype=param_dtype) if spec.attn_norm else None
+        )
+        self.num_heads = spec.num_heads
+
+    def __call__(self, x: Float[Array, "B L D"], rope: Float[Array, "2 L K"] | None) -> Float[Array, "B L D"]:
+        q, k, v = (rearrange(f(x), "b l (n k) -> b l n k", n=self.num_heads) for f in (self.q, self.k, self.v))
+        if rope is not None:
+            q, k = rotate(q, rope), rotate(k, rope)
+        y = rearrange(attend(q, k, v), "b l n k -> b l (n k)")
+        return self.out(y if self.norm is None else self.norm(y))
+
+
+def attend(
+    q: Float[Array, "B L N K"], k: Float[Array, "B L N K"], v: Float[Array, "B L N K"]
+) -> Float[Array, "B L N K"]:
+    """softmax(q k / sqrt(K)) v. The softmax is in float32, and is normalised after the product with v, which is smaller."""
+    q = q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
+    logits = jnp.einsum("blnk,bsnk->bnls", q, k, preferred_element_type=jnp.float32)  # B N L S
+    weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
+    total = rearrange(weights.sum(-1), "b n l -> b l n 1")
+    y = jnp.einsum("bnls,bsnk->blnk", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)  # B L N K
+    return (y / total).astype(v.dtype)
+
+
+def rotate(x: Float[Array, "B L N K"], rope: Float[Array, "2 L K"]) -> Float[Array, "B L N K"]:
+    """Rotates neighbouring pairs of channels by each token's angles (timm pos_embed_sincos.py, apply_rot_embed)."""
+    sin, cos = rope[:, None, :, None, :]  # 1 L 1 K
+    pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
+    turned = jnp.stack([-pairs[..., 1], pairs[..., 0]], -1).reshape(x.shape)
+    return (x.astype(jnp.float32) * cos + turned * sin).astype(x.dtype)
+
+
+def eva_rope(spec: ViTSpec, grid: tuple[int, int]) -> Float[Array, "2 L K"]:
+    """Sine and cosine for [class, patches] of EVA02: positions are rescaled to a 16 x 16 grid, the class token does not turn.
+
+    eva_clip rope.py (VisionRotaryEmbeddingFast, pt_hw_seq_len=16), timm RotaryEmbeddingCat(ref_feat_shape=(16, 16)).
+    """
+    if spec.num_registers:
+        raise ValueError(f"{spec.name}: rope with register tokens is not defined for EVA02")
+    quarter = spec.head_dim // 4
+    frequencies = 10000.0 ** -(np.arange(quarter) / quarter)
+    axes = np.meshgrid(*(np.arange(n) / n * 16 for n in grid), indexing="ij")
+    angles = np.concatenate([np.repeat(axis.reshape(-1, 1) * frequencies, 2, -1) for axis in axes], -1)  # (h w) K
+    angles = np.concatenate([np.zeros((1, spec.head_dim)), angles])
+    return jnp.asarray(np.stack([np.sin(angles), np.cos(angles)]), jnp.float32)
+
+
+def gelu(x: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
+    """x Phi(x), in the erf form: torch's formula, and twice as fast on CPU as jax.nn.gelu's erfc."""
+    return 0.5 * x * (1 + jax.lax.erf(x * jnp.asarray(np.sqrt(0.5), x.dtype)))
+
+
+def quick_gelu(x: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
+    """x sigmoid(1.702 x), of OpenAI's CLIP."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"gelu": gelu, "quick_gelu": quick_gelu}
+
+
+class Mlp(nnx.Module):
+    """up, activation, down; with a gate: silu(gate x) * (up x), an optional norm, down (SwiGLU, arXiv:2002.05202)."""
+
+    def __init__(self, spec: ViTSpec, *, dtype: Dtype, param_dtype: jnp.dtype, rngs: nnx.Rngs):
+        def linear(inputs: int, outputs: int) -> Linear:
+            return Linear(inputs, outputs, bias=True, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+
+        self.gate = linear(spec.width, spec.mlp_dim) if spec.mlp == "swiglu" else None
+        self.up, self.down = linear(spec.width, spec.mlp_dim), linear(spec.mlp_dim, spec.width)
+        self.norm = (
+            LayerNorm(spec.mlp_dim, eps=spec.norm_eps, dtype=dtype, param_dtype=param_dtype) if spec.mlp_norm else None
+        )
+        self.activation = spec.activation
+
+    def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+        y = self.up(x)  # B L F
+        y = ACTIVATIONS[self.activation](y) if self.gate is None else jax.nn.silu(self.gate(x)) * y
+        return self.down(y if self.norm is None else self.norm(y))
+
+
+class Block(nnx.Module):
+    """One layer: attention and MLP, each a residual branch with its norm before (pre_norm) or after it (post_norm)."""
+
+    def __init__(self, spec: ViTSpec, *, dtype: Dtype, param_dtype: jnp.dtype, rngs: nnx.Rngs):
+        def norm() -> LayerNorm:
+            return LayerNorm(spec.width, eps=spec.norm_eps, dtype=dtype, param_dtype=param_dtype)
+
+        self.norm1, self.norm2 = norm(), norm()
+        self.attn = Attention(spec, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.mlp = Mlp(spec, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.ls1 = LayerScale(spec.width, param_dtype=param_dtype) if spec.layer_scale else None
+        self.ls2 = LayerScale(spec.width, param_dtype=param_dtype) if spec.layer_scale else None
+        self.post_norm = spec.block == "post_norm"
+
+    def attention_branch(self, x: Float[Array, "B L D"], rope: Float[Array, "2 L K"] | None) -> Float[Array, "B L D"]:
+        y = self.norm1(self.attn(x, rope)) if self.post_norm else self.attn(self.norm1(x), rope)
+        return y if self.ls1 is None else self.ls1(y)
+
+    def mlp_branch(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+        y = self.norm2(self.mlp(x)) if self.post_norm else self.mlp(self.norm2(x))
+        return y if self.ls2 is None else self.ls2(y)
+
+
+def drop_path(x: Float[Array, "B L D"], rate: Float[Array, ""], key: Array | None) -> Float[Array, "B L D"]:
+    """Drops the branch for a random part of the images and scales the rest up (stochastic depth, arXiv:1603.09382)."""
+    if key is None:
+        return x
+    keep = 1 - rate
+    kept = jax.random.bernoulli(key, keep, (x.shape[0], 1, 1))
+    return x * (kept / keep).astype(x.dtype)

@@ -1,0 +1,229 @@
+"""The one vision transformer: it reads a ViTSpec and is every backbone of the zoo."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float
+
+from fmjax.errors import UsageError
+from fmjax.models.heads import classifier_input, classifier_width
+from fmjax.models.layers import (
+    SMALL_INIT,
+    ZEROS,
+    Block,
+    Dtype,
+    LayerNorm,
+    Linear,
+    PatchEmbed,
+    drop_path,
+    eva_rope,
+)
+from fmjax.resample import nearest_sizes, resample_grid
+from fmjax.specs import ClassifierInput, ViTSpec
+
+Remat = Literal["none", "dots", "full"]  # what a block keeps for its backward pass: everything, its products, its input
+Grid = tuple[int, int]
+BATCH_AXES = ("data", "fsdp")  # the mesh axes that images are spread over
+
+
+@typing.no_type_check
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Features:
+    """What a backbone says of a batch of images. Everything is after the final norm; what a model has not is None."""
+
+    pooled: Float[Array, "B E"] | None  # the original's image embedding: projected for CLIP, the class token for DINOv2
+    cls: Float[Array, "B D"] | None
+    registers: Float[Array, "B R D"] | None
+    patches: Float[Array, "B h w D"]
+    summary: Float[Array, "B S D"] | None = None
+    logits: Float[Array, "B K"] | None = None
+
+
+class ViT(nnx.Module):
+    """A vision transformer. Blocks are stacked: each of their parameters has a leading depth axis."""
+
+    def __init__(
+        self,
+        spec: ViTSpec,
+        *,
+        rngs: nnx.Rngs,
+        num_classes: int = 0,
+        classifier: ClassifierInput = "cls",
+        drop_path: float = 0.0,
+        remat: Remat = "none",
+        unroll: bool = False,
+        dtype: Dtype = None,
+        param_dtype: jnp.dtype = jnp.float32,
+        mesh: Mesh | None = None,
+    ):
+        def norm() -> LayerNorm:
+            return LayerNorm(spec.width, eps=spec.norm_eps, dtype=dtype, param_dtype=param_dtype)
+
+        def small(*shape: int) -> nnx.Param:
+            return nnx.Param(SMALL_INIT(rngs.params(), shape, param_dtype))
+
+        tokens = spec.grid[0] * spec.grid[1]
+        self.patch_embed = PatchEmbed(spec, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.cls_token = small(spec.width)
+        self.registers = small(spec.num_registers, spec.width) if spec.num_registers else None
+        self.pos_embed = small(1 + tokens, spec.width)
+        self.norm_pre = norm() if spec.norm_pre else None
+        self.frozen_blocks: Block | None = nnx.data(None)  # the leading blocks that are not trained: see `split_blocks`
+        self.blocks = jax.vmap(lambda key: Block(spec, dtype=dtype, param_dtype=param_dtype, rngs=nnx.Rngs(key)))(
+            jax.random.split(rngs.params(), spec.depth)
+        )
+        self.norm = norm()
+        linear = partial(Linear, param_dtype=param_dtype, rngs=rngs)
+        self.proj = linear(spec.width, spec.embed_dim, bias=spec.proj_bias, dtype=dtype) if spec.embed_dim else None
+        inputs = classifier_width(spec, classifier)
+        self.classifier = linear(inputs, num_classes, bias=True, dtype=jnp.float32, init=ZEROS) if num_classes else None
+        self.spec = spec
+        self.classifier_input: ClassifierInput = classifier
+        self.drop_path = drop_path
+        self.remat: Remat = remat
+        self.unroll = unroll
+        self.dtype = dtype
+        self.mesh = mesh
+
+    def __call__(self, images: Float[Array, "B H W C"], key: Array | None = None) -> Features:
+        """Features of normalised images of any height and width that are multiples of the patch.
+
+        A key switches drop path on. Raises UsageError, with the nearest sizes, for an image size that does not fit.
+        """
+        x, grid, rope = self._embed(images)
+        x = self._run(x, rope, key, 0, self.spec.depth)
+        features = self._features(self.norm(x), grid)
+        cls = features.cls
+        pooled = cls if self.proj is None else self.proj(cls)
+        if self.classifier is None:
+            return replace(features, pooled=pooled)
+        logits = self.classifier(classifier_input(cls, features.patches, self.classifier_input).astype(jnp.float32))
+        return replace(features, pooled=pooled, logits=logits)
+
+    def intermediates(
+        self, images: Float[Array, "B H W C"], layers: int | Sequence[int] = 4, norm: bool = False
+    ) -> list[Features]:
+        """Features after some of the blocks: the last `layers`, or those of the given indices, with the final norm or not."""
+        depth = self.spec.depth
+        wanted = range(depth - layers, depth) if isinstance(layers, int) else [i % depth for i in layers]
+        if not wanted or min(wanted) < 0 or list(wanted) != sorted(set(wanted)):
+            raise UsageError(f"layers={layers}: pass a count from 1 to {depth}, or increasing indices below {depth}")
+        x, grid, rope = self._embed(images)
+        out, start = [], 0
+        for index in wanted:
+            x = self._run(x, rope, None, start, index + 1)
+            start = index + 1
+            out.append(self._features(self.norm(x) if norm else x, grid))
+        return out
+
+    def _embed(self, images: Array) -> tuple[Array, Grid, Array | None]:
+        spec = self.spec
+        check_image_size(images.shape[1:3], spec)
+        patches = self.patch_embed(images)  # B h w D
+        grid: Grid = patches.shape[1:3]
+        table = rearrange(self.pos_embed[1:], "(h w) d -> h w d", h=spec.grid[0])
+        patches = patches + resample_grid(table, grid, spec.resample).astype(patches.dtype)
+
+        def token(value: Array) -> Array:  # T D -> B T D
+            return jnp.broadcast_to(value.astype(patches.dtype), (images.shape[0], *value.shape))
+
+        parts = [token((self.cls_token[...] + self.pos_embed[0])[None]), rearrange(patches, "b h w d -> b (h w) d")]
+        if self.registers is not None:
+            parts.insert(1 if spec.register_position == "after_cls" else 2, token(self.registers[...]))
+        x = jnp.concatenate(parts, 1)  # B L D
+        rope = eva_rope(spec, grid) if spec.rope == "eva" else None
+        return x if self.norm_pre is None else self.norm_pre(x), grid, rope
+
+    def _features(self, x: Array, grid: Grid) -> Features:
+        count = self.spec.num_registers
+        first = 1 + (count if self.spec.register_position == "after_cls" else 0)
+        tokens = grid[0] * grid[1]
+        patches = rearrange(x[:, first : first + tokens], "b (h w) d -> b h w d", h=grid[0])
+        start = 1 if first > 1 else 1 + tokens
+        return Features(None, x[:, 0], x[:, start : start + count] if count else None, patches)
+
+    def _run(self, x: Array, rope: Array | None, key: Array | None, start: int, stop: int) -> Array:
+        rates = jnp.asarray(np.linspace(0, self.drop_path, self.spec.depth), jnp.float32)
+        keys = None if key is None else jax.random.split(key, self.spec.depth)
+        for blocks, low, high in self._stacks(start, stop):
+            here = None if keys is None else keys[low:high]
+            x = self._scan(blocks, x, rope, rates[low:high], here)
+        return x
+
+    def _stacks(self, start: int, stop: int) -> Iterator[tuple[Block, int, int]]:
+        """The stacked blocks between two depths, each with the depths that it covers."""
+        offset = 0
+        for stack in (self.frozen_blocks, self.blocks):
+            if stack is None:
+                continue
+            size = stack.norm1.scale.shape[0]
+            low, high = max(start, offset), min(stop, offset + size)
+            if low < high:
+                part = stack if high - low == size else jax.tree.map(lambda a: a[low - offset : high - offset], stack)  # noqa: B023
+                yield part, low, high
+            offset += size
+
+    def _scan(self, blocks: Block, x: Array, rope: Array | None, rates: Array, keys: Array | None) -> Array:
+        def body(x: Array, layer: tuple[Block, Array, Array | None]) -> tuple[Array, None]:
+            block, rate, key = layer
+            first, second = (None, None) if key is None else jax.random.split(key)
+            x = self._constrain(x)
+            x = self._constrain(x + drop_path(block.attention_branch(x, rope), rate, first))
+            return x + drop_path(block.mlp_branch(x), rate, second), None
+
+        return jax.lax.scan(_rematerialised(body, self.remat), x, (blocks, rates, keys), unroll=self.unroll or 1)[0]
+
+    def _constrain(self, x: Array) -> Array:
+        """Keeps the activations spread over the batch, so that it is the weights which are gathered."""
+        if self.mesh is None:
+            return x
+        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, PartitionSpec(BATCH_AXES)))
+
+
+def _rematerialised(body, policy: Remat):
+    if policy == "none":
+        return body
+    saved = None if policy == "full" else jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    return jax.checkpoint(body, policy=saved, prevent_cse=False)
+
+
+def check_image_size(size: tuple[int, ...], spec: ViTSpec) -> None:
+    """Raises UsageError unless height and width are multiples of the patch."""
+    if all(n > 0 and n % spec.patch_size == 0 for n in size):
+        return
+    near = " x ".join(" or ".join(map(str, nearest_sizes(n, spec.patch_size))) for n in size)
+    raise UsageError(
+        f"{spec.name} takes images in multiples of its patch of {spec.patch_size}, got {size[0]} x {size[1]}; nearest: {near}"
+    )
+
+
+def split_blocks(model: ViT, frozen: int) -> ViT:
+    """The same function with its first `frozen` blocks in a stack of their own, which costs no gradient if left out of it."""
+    if not 0 < frozen < model.spec.depth or model.frozen_blocks is not None:
+        raise ValueError(f"frozen={frozen}: split once, between 1 and {model.spec.depth - 1}")
+    out = jax.tree.map(lambda a: a, model)
+    out.frozen_blocks = jax.tree.map(lambda a: a[:frozen], model.blocks)
+    out.blocks = jax.tree.map(lambda a: a[frozen:], model.blocks)
+    return out
+
+
+def join_blocks(model: ViT) -> ViT:
+    """Undoes `split_blocks`."""
+    if model.frozen_blocks is None:
+        return model
+    out = jax.tree.map(lambda a: a, model)
+    out.blocks = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), model.frozen_blocks, model.blocks)
+    out.frozen_blocks = None
+    return out

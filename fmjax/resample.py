@@ -1,0 +1,91 @@
+"""Resampling of position tables and patch kernels: the only place where an image size may change a parameter.
+
+Every policy is a pair of small matrices, computed in float64 numpy, so the result is the same on every jax version.
+torch's own rules: aten UpSample.h (cubic, A = -0.75, border clamped; with antialias A = -0.5, weights renormalised).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from fmjax.specs import Resample
+
+
+def resample_grid(table: Float[Array, "h w D"], size: tuple[int, int], policy: Resample) -> Float[Array, "H W D"]:
+    """A table of h x w positions for H x W ones; at its own size it is returned untouched."""
+    rows, columns = table.shape[:2]
+    if (rows, columns) == tuple(size):
+        return table
+    down = jnp.asarray(resize_matrix(rows, size[0], policy), jnp.float32)
+    across = jnp.asarray(resize_matrix(columns, size[1], policy), jnp.float32)
+    resized = jnp.einsum("Hh,Ww,hwd->HWd", down, across, table.astype(jnp.float32), precision="highest")
+    return resized.astype(table.dtype)
+
+
+def resample_table(table: np.ndarray, grid: tuple[int, int], size: tuple[int, int], policy: Resample) -> np.ndarray:
+    """A stored table [1 + h w, D], class position first, as one for `size` rows and columns; float64 inside, on the host."""
+    if tuple(grid) == tuple(size):
+        return table
+    positions = table[1:].astype(np.float64).reshape(*grid, -1)
+    down, across = resize_matrix(grid[0], size[0], policy), resize_matrix(grid[1], size[1], policy)
+    resized = np.einsum("Hh,Ww,hwd->HWd", down, across, positions, optimize=True).reshape(size[0] * size[1], -1)
+    return np.concatenate([table[:1], resized.astype(table.dtype)])
+
+
+@functools.lru_cache(maxsize=64)
+def resize_matrix(old: int, new: int, policy: Resample) -> np.ndarray:
+    """The float64 matrix [new, old] that resizes one axis as torch.nn.functional.interpolate does.
+
+    bicubic: by size, no antialias (Hugging Face DINOv2, eva_clip). bicubic_antialias: by size, antialiased (timm, open_clip,
+    DINOv2 with registers). bicubic_offset: by the scale factor (new + 0.1) / old, no antialias (DINOv2's hub code, TAO).
+    bilinear: by size, no antialias. bilinear_corners: align_corners=True.
+    """
+    if old == new and policy != "bicubic_offset":
+        return np.eye(new)
+    if policy == "bicubic_antialias":
+        return _antialiased(old, new)
+    step = {"bicubic_offset": old / (new + 0.1), "bilinear_corners": (old - 1) / max(new - 1, 1)}.get(policy, old / new)
+    centres = np.arange(new) * step if policy == "bilinear_corners" else (np.arange(new) + 0.5) * step - 0.5
+    if policy.startswith("bilinear"):
+        return _taps(np.clip(centres, 0, old - 1), old, (0, 1), lambda x: np.maximum(0, 1 - np.abs(x)))
+    return _taps(centres, old, (-1, 0, 1, 2), lambda x: _cubic(x, -0.75))
+
+
+def _taps(centres: np.ndarray, old: int, offsets: tuple[int, ...], kernel) -> np.ndarray:
+    matrix = np.zeros((len(centres), old))
+    base = np.floor(centres).astype(int)
+    for offset in offsets:
+        np.add.at(
+            matrix, (np.arange(len(centres)), np.clip(base + offset, 0, old - 1)), kernel(centres - base - offset)
+        )
+    return matrix
+
+
+def _antialiased(old: int, new: int) -> np.ndarray:
+    scale = old / new
+    width = max(scale, 1.0)
+    matrix = np.zeros((new, old))
+    for i in range(new):
+        centre = scale * (i + 0.5)
+        low, high = max(int(centre - 2 * width + 0.5), 0), min(int(centre + 2 * width + 0.5), old)
+        weights = _cubic((np.arange(low, high) - centre + 0.5) / width, -0.5)
+        matrix[i, low:high] = weights / weights.sum()
+    return matrix
+
+
+def _cubic(x: np.ndarray, a: float) -> np.ndarray:
+    x = np.abs(x)
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = ((x - 5) * x + 8) * a * x - 4 * a
+    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+
+
+def nearest_sizes(size: int, patch: int) -> tuple[int, ...]:
+    """The multiples of the patch on both sides of a size that is none."""
+    low = max(patch, size // patch * patch)
+    return (low,) if low >= size else (low, math.ceil(size / patch) * patch)

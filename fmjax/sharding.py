@@ -1,0 +1,81 @@
+"""The device mesh, and a table that says how each parameter lies on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from fmjax.errors import UsageError
+from fmjax.models.vit import BATCH_AXES
+from fmjax.params import first_match
+
+AXES = ("data", "fsdp", "tensor")
+Axes = tuple[str | None, ...]
+
+# The axes of one block's parameter; a stacked one has its depth axis, never split, before them. fsdp is always on a
+# width that both sides of the model share; tensor on heads and hidden units (arXiv:1909.08053).
+RULES: tuple[tuple[str, Axes], ...] = (
+    (r"(frozen_)?blocks\.attn\.[qkv]\.kernel", ("fsdp", "tensor")),
+    (r"(frozen_)?blocks\.attn\.[qkv]\.bias", ("tensor",)),
+    (r"(frozen_)?blocks\.attn\.out\.kernel", ("tensor", "fsdp")),
+    (r"(frozen_)?blocks\.mlp\.(up|gate)\.kernel", ("fsdp", "tensor")),
+    (r"(frozen_)?blocks\.mlp\.(up|gate)\.bias", ("tensor",)),
+    (r"(frozen_)?blocks\.mlp\.down\.kernel", ("tensor", "fsdp")),
+    (r"patch_embed\.kernel|pos_embed|registers", (None, "fsdp")),
+    (r"(proj|classifier)\.kernel", ("fsdp", None)),
+    (r".*", ()),
+)
+
+
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
+    """A (data, fsdp, tensor) mesh over the devices; one size may be -1: whatever the others leave.
+
+    Raises UsageError where the sizes do not multiply to the number of devices.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    sizes = [data, fsdp, tensor]
+    known = int(np.prod([n for n in sizes if n > 0]))
+    if sizes.count(-1) == 1 and known and len(devices) % known == 0:
+        sizes[sizes.index(-1)] = len(devices) // known
+    if min(sizes) < 1 or int(np.prod(sizes)) != len(devices):
+        asked = " x ".join(f"{axis} {size}" for axis, size in zip(AXES, (data, fsdp, tensor), strict=True))
+        raise UsageError(
+            f"a mesh of {asked} does not fit {len(devices)} devices; set --mesh.data, --mesh.fsdp and --mesh.tensor so that "
+            f"their product is {len(devices)}"
+        )
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def param_shardings(shapes: Mapping[str, tuple[int, ...]], mesh: Mesh) -> dict[str, NamedSharding]:
+    """Path -> sharding. Raises UsageError for the first dimension that does not divide over its mesh axis."""
+    return {path: NamedSharding(mesh, _spec(path, shape, mesh)) for path, shape in shapes.items()}
+
+
+def _spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    axes = first_match(path, RULES)
+    axes = (None,) * (len(shape) - len(axes)) + axes if axes else ()
+    for size, axis in zip(shape, axes, strict=False):
+        if axis is not None and size % mesh.shape[axis]:
+            raise UsageError(
+                f"{path} {shape}: dimension {size} does not divide over {mesh.shape[axis]} devices of mesh axis {axis!r}; "
+                f"set --mesh.{axis}"
+            )
+    return PartitionSpec(*(axis if axis and mesh.shape[axis] > 1 else None for axis in axes))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Images and labels: spread over data and fsdp."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_divisor(mesh: Mesh) -> int:
+    """Over how many devices a batch is split."""
+    return int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))

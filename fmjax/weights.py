@@ -1,0 +1,211 @@
+"""A name, a file or a run's model -> parameters on their devices, and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Unpack
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import SingleDeviceSharding
+
+import weights_conversion as wc
+from fmjax import hub, specs
+from fmjax.errors import CheckpointError, UsageError
+from fmjax.factory import ImageSize, Options, abstract, initialise, leaf_shardings, param_shapes, resized
+from fmjax.models.vit import ViT, join_blocks
+from fmjax.params import flat, leaf_paths
+from fmjax.resample import resample_table
+from fmjax.specs import Resample, ViTSpec
+from weights_conversion.readers import Checkpoint, open_checkpoint
+from weights_conversion.writer import write_safetensors
+
+PROJECTION = ("proj.kernel", "proj.bias")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checkpoint that fits: its spec, its dialect and its tensors as parameters, none of them read yet."""
+
+    spec: ViTSpec
+    path: Path
+    dialect: wc.Dialect
+    file: Checkpoint
+    conversion: wc.Conversion
+
+    @property
+    def summary(self) -> str:
+        extras = f", {len(self.conversion.extras)} extras" if self.conversion.extras else ""
+        used = self.conversion.tensors
+        return f"{self.spec.name}: {used}/{used} tensors of {self.path.name} ({self.dialect.name}{extras})"
+
+
+def load(
+    name: str,
+    *,
+    checkpoint: str | Path | None = None,
+    dialect: str | None = None,
+    resample: Resample | None = None,
+    offline: bool = False,
+    rngs: nnx.Rngs | None = None,
+    image_size: ImageSize | None = None,
+    **options: Unpack[Options],
+) -> ViT:
+    """A model filled with published weights, every tensor of the file accounted for; each device is given its own slice.
+
+    name: "arch.tag", an alias or a hub repository. checkpoint: a .safetensors file or folder instead of the published
+    source. dialect: how its tensors are named (None: told by its keys). resample: how the position table follows another
+    image size (None: the weights' own policy). offline: only what is on this machine. rngs: for a new classifier.
+    Raises UsageError for names and sizes, CheckpointError for files; MisfitError lists all that does not fit.
+    """
+    loaded = read(
+        name, checkpoint=checkpoint, dialect=dialect, offline=offline, dtype=options.get("param_dtype", jnp.float32)
+    )
+    spec = replace(loaded.spec, **({"resample": resample} if resample else {}))
+    final = resized(spec, image_size)
+    params = dict(loaded.conversion.params)
+    if final.grid != spec.grid:
+        params["pos_embed"] = _resized_table(params["pos_embed"], spec, final)
+    return fill(final, params, rngs, **options)
+
+
+def read(
+    name: str,
+    *,
+    checkpoint: str | Path | None = None,
+    dialect: str | None = None,
+    offline: bool = False,
+    dtype: Any = None,
+) -> Loaded:
+    """A checkpoint opened and checked against its model; the numbers stay in the file until they are asked for."""
+    weights, spec = _row(name, checkpoint)
+    likely = {s.dialect for s in weights.sources} if weights else set()
+    path = Path(checkpoint) if checkpoint else hub.locate(specs.get_weights(name), offline=offline)[0]
+    file = open_checkpoint(path)
+    shapes = param_shapes(spec)
+    chosen = _dialect(file, dialect, shapes, likely)
+    try:
+        conversion = wc.to_jax(file.tensors, chosen, shapes, dtype)
+    except wc.MisfitError as error:
+        raise wc.MisfitError(error.misfits, _closest(file, spec)) from None
+    return Loaded(spec, path, chosen, file, conversion)
+
+
+def fill(
+    spec: ViTSpec, params: Mapping[str, wc.LazyTensor], rngs: nnx.Rngs | None = None, **options: Unpack[Options]
+) -> ViT:
+    """The model of a spec with those parameters, each device reading its own part; a classifier is new."""
+    outline, mesh = abstract(spec, **options), options.get("mesh")
+    shardings = leaf_shardings(outline, mesh) or [SingleDeviceSharding(jax.devices()[0])] * len(leaf_paths(outline))
+    fresh = _fresh(spec, rngs, options)
+    leaves = [
+        jax.make_array_from_callback(params[path].shape, sharding, params[path].read)
+        if path in params
+        else jax.device_put(fresh[path], sharding)
+        for path, sharding in zip(leaf_paths(outline), shardings, strict=True)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(outline), leaves)
+
+
+def export(model: ViT, path: str | Path, dialect: str = "timm", base: str | Path | None = None) -> Path:
+    """Writes a model as a safetensors file of a PyTorch dialect and returns its path.
+
+    base: the original file; what fmjax does not model (text towers, mask tokens) returns from it unchanged. A classifier
+    takes the place of the projection, as in timm. Raises CheckpointError where the dialect has no place for a parameter.
+    """
+    table = wc.get_dialect(dialect)
+    leaves = flat(join_blocks(model))
+    left_out = frozenset(PROJECTION if model.classifier is not None else ())
+    if model.classifier is not None and model.classifier_input != "cls":
+        raise CheckpointError(f"a classifier over {model.classifier_input!r} has no counterpart in {dialect}")
+    out = wc.to_torch({p: _lazy(leaf) for p, leaf in leaves.items()}, table, leave_out=left_out)
+    if base is not None:
+        out |= _carried(open_checkpoint(base), table, out)
+    write_safetensors(path, out)
+    return Path(path)
+
+
+def identify(file: Checkpoint) -> list[tuple[int, str]]:
+    """(number of misfits, architecture) for every architecture of the zoo, best first."""
+    found = []
+    for name in specs.list_models():
+        shapes = param_shapes(specs.get_spec(name))
+        counts = [_misfits(file, d, shapes) for d in wc.DIALECTS.values() if d.matches(set(file.tensors))]
+        found += [(min(counts), name)] if counts else []
+    return sorted(found)
+
+
+def _row(name: str, checkpoint: str | Path | None) -> tuple[specs.Weights | None, ViTSpec]:
+    """The weights row, if the name has one, and the spec. A file alone does not say which activation it was trained with."""
+    resolved = specs.resolve(name)
+    rows = [specs.get_weights(n) for n in specs.list_models(pretrained=True)]
+    if any(w.name == resolved for w in rows):
+        return specs.get_weights(resolved), specs.get_spec(resolved)
+    own = [w for w in rows if w.model == resolved]
+    if checkpoint is None or len(own) == 1:
+        weights = specs.get_weights(resolved)
+        return weights, specs.get_spec(weights.name)
+    if any(w.overrides != own[0].overrides for w in own):
+        fields = sorted({field for w in own for field in w.overrides})
+        raise UsageError(
+            f"the weights of {resolved} differ in {', '.join(fields)}, which a file does not show; name the weights that yours "
+            f"come from: {', '.join(w.name for w in own[:3])}, ..."
+        )
+    return None, specs.get_spec(resolved)
+
+
+def _dialect(file: Checkpoint, name: str | None, shapes: Mapping[str, tuple[int, ...]], likely: set[str]) -> wc.Dialect:
+    if name is not None and name != "fmjax":
+        return wc.get_dialect(name)
+    if name == "fmjax" or file.metadata.get("format") == "fmjax":
+        return wc.native(shapes)
+    return wc.detect(file.tensors, likely)
+
+
+def _fresh(spec: ViTSpec, rngs: nnx.Rngs | None, options: Options) -> dict[str, np.ndarray]:
+    """Parameters that no backbone file has: the classifier's, made by a model of one thin block."""
+    if not options.get("num_classes"):
+        return {}
+    thin = replace(spec, depth=1, mlp_dim=8)
+    arrays = flat(initialise(thin, rngs, **(options | Options(mesh=None))))
+    return {path: np.asarray(array) for path, array in arrays.items() if path.startswith("classifier.")}
+
+
+def _resized_table(table: wc.LazyTensor, spec: ViTSpec, final: ViTSpec) -> wc.LazyTensor:
+    return wc.in_memory(resample_table(table.read(()), spec.grid, final.grid, final.resample))
+
+
+def _lazy(leaf: jax.Array) -> wc.LazyTensor:
+    return wc.LazyTensor(tuple(leaf.shape), np.dtype(leaf.dtype), lambda index: np.asarray(leaf[index]))
+
+
+def _carried(base: Checkpoint, dialect: wc.Dialect, written: Mapping[str, wc.LazyTensor]) -> dict[str, wc.LazyTensor]:
+    others = {key: tensor for key, tensor in base.tensors.items() if key not in written}
+    unknown = [key for key in others if not dialect.carries(key)]
+    if unknown:
+        raise CheckpointError(
+            f"{base.path} is no {dialect.name} file of this model: it also has {', '.join(unknown[:5])}"
+        )
+    return others
+
+
+def _misfits(file: Checkpoint, dialect: wc.Dialect, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    try:
+        wc.to_jax(file.tensors, dialect, shapes)
+    except wc.MisfitError as error:
+        return error.misfits.count
+    except CheckpointError:
+        return 1
+    return 0
+
+
+def _closest(file: Checkpoint, spec: ViTSpec) -> str:
+    ranked = [(count, name) for count, name in identify(file) if name != spec.name]
+    best = [name for count, name in ranked if count == ranked[0][0]]
+    if not best:
+        return f" into {spec.name}"
+    return f" into {spec.name}; the closest model is {' or '.join(best)}, with {ranked[0][0]} misfits"

@@ -1,0 +1,53 @@
+"""NV-DINOv2: NVIDIA's commercially usable DINOv2, published on NGC for TAO (its accuracies are not published)."""
+
+from functools import partial
+
+from fmjax.specs import Source, ViTSpec, Weights
+from fmjax.zoo.statistics import IMAGENET
+
+_nv = partial(ViTSpec, patch_size=14, image_size=(518, 518), mlp="swiglu", layer_scale=True, resample="bicubic_offset")
+
+SPECS = (
+    _nv(
+        name="nv_dinov2_vitl14",
+        width=1024,
+        depth=24,
+        num_heads=16,
+        mlp_dim=2736,
+        norm_eps=1e-06,
+        aliases=("vit_large_patch14_dinov2_swiglu",),
+    ),
+    _nv(
+        name="nv_dinov2_vitg14_reg4",
+        width=1536,
+        depth=40,
+        num_heads=24,
+        mlp_dim=4096,
+        norm_eps=1e-06,
+        num_registers=4,
+        register_position="end",
+        aliases=("vit_giant_patch14_reg4_dinov2_swiglu",),
+    ),
+)
+
+WEIGHTS = (
+    Weights(
+        model="nv_dinov2_vitl14",
+        tag="trainable_v1_1",
+        sources=(
+            Source("ngc", "nvaie/nv_dinov2_classification_model:trainable_v1.1", "NV_DINOV2_518.ckpt", "tao_nvdinov2"),
+        ),
+        **IMAGENET,
+        image_size=(518, 518),
+        licence="NVIDIA AI Enterprise / NGC terms (not open source)",
+        aliases=("nv_dinov2_vitl14.trainable_v1.1",),
+    ),
+    Weights(
+        model="nv_dinov2_vitg14_reg4",
+        tag="stage2",
+        sources=(Source("ngc", "", "step_000625000_stage2_timm.ckpt", "tao_nvdinov2"),),
+        **IMAGENET,
+        image_size=(518, 518),
+        licence="NVIDIA AI Enterprise / NGC terms (not open source)",
+    ),
+)

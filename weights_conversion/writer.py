@@ -1,0 +1,61 @@
+"""LazyTensors -> a safetensors file, tensor by tensor: only one piece is ever in memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from weights_conversion.errors import CheckpointError
+from weights_conversion.readers.safetensors import DTYPES
+from weights_conversion.tensors import LazyTensor
+
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def write_safetensors(
+    path: str | Path, tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str] | None = None
+) -> int:
+    """Writes the tensors in the order given and returns the file's size in bytes.
+
+    The file appears whole or not at all: it is written beside its place and moved there. Same input, same bytes.
+    """
+    path = Path(path)
+    partial = path.with_name(path.name + ".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with partial.open("wb") as file:
+            file.write(_header(tensors, metadata or {"format": "pt"}))
+            for name, tensor in tensors.items():
+                written = sum(file.write(_bytes(chunk, tensor.dtype)) for chunk in tensor.chunks())
+                if written != tensor.nbytes:
+                    raise CheckpointError(f"{name}: {written:,} bytes came out, {tensor.nbytes:,} expected")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    return path.stat().st_size
+
+
+def _header(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str]) -> bytes:
+    entries: dict[str, object] = {"__metadata__": dict(metadata)}
+    offset = 0
+    for name, tensor in tensors.items():
+        if tensor.dtype not in NAMES:
+            raise CheckpointError(f"{name}: safetensors has no type for {tensor.dtype}")
+        end = offset + tensor.nbytes
+        entries[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # data starts on a multiple of 8
+    return struct.pack("<Q", len(text)) + text
+
+
+def _bytes(array: np.ndarray, dtype: np.dtype) -> memoryview:
+    return memoryview(np.ascontiguousarray(array, dtype).reshape(-1).view(np.uint8))
