@@ -38,7 +38,9 @@ class PreprocessConfig:
     crop_pct: float = 1.0
 
 
-def preprocess_config(name_or_model: str | Weights | ViT, image_size: int | tuple[int, int] | None = None) -> PreprocessConfig:
+def preprocess_config(
+    name_or_model: str | Weights | ViT, image_size: int | tuple[int, int] | None = None
+) -> PreprocessConfig:
     """The preprocessing of some published weights; for an architecture or a model, that of its family.
 
     image_size: another size (height, width). Raises UsageError where it is no multiple of the patch.
@@ -52,7 +54,11 @@ def preprocess_config(name_or_model: str | Weights | ViT, image_size: int | tupl
         resize_mode=weights.resize_mode,
         crop_pct=weights.crop_pct,
     )
-    if isinstance(name_or_model, ViT) and image_size is None and name_or_model.spec.grid != get_spec(weights.model).grid:
+    if (
+        isinstance(name_or_model, ViT)
+        and image_size is None
+        and name_or_model.spec.grid != get_spec(weights.model).grid
+    ):
         image_size = name_or_model.spec.image_size
     if image_size is None:
         return config
@@ -70,13 +76,17 @@ def _weights(name_or_model: str | ViT) -> Weights:
         raise UsageError(f"{name} has no published weights, so no preprocessing; pass a PreprocessConfig")
     means = {w.mean for w in rows}
     if len(means) > 1 and not isinstance(name_or_model, ViT):
-        raise UsageError(f"the weights of {name} differ in mean and std; name one of {', '.join(w.name for w in rows[:3])}, ...")
+        raise UsageError(
+            f"the weights of {name} differ in mean and std; name one of {', '.join(w.name for w in rows[:3])}, ..."
+        )
     return rows[0]
 
 
 def preprocess(images: Picture | Iterable[Picture], config: PreprocessConfig) -> Float[Array, "B H W C"]:
     """Normalised float32 images, ready for a model, out of paths, file contents, PIL images or uint8 arrays [H W 3]."""
-    single = isinstance(images, (str, Path, bytes, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim == 3)
+    single = isinstance(images, (str, Path, bytes, Image.Image)) or (
+        isinstance(images, np.ndarray) and images.ndim == 3
+    )
     pictures: Any = [images] if single else images
     return normalise(jnp.asarray(np.stack([resize(decode(p), config) for p in pictures])), config)
 
@@ -101,7 +111,9 @@ def decode(picture: Picture) -> Image.Image:
     try:
         with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise DataError(f"{name}: {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}; make it smaller")
+                raise DataError(
+                    f"{name}: {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}; make it smaller"
+                )
             return to_rgb(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, DataError):

@@ -25,6 +25,7 @@ from weights_conversion.readers import Checkpoint, open_checkpoint
 from weights_conversion.writer import write_safetensors
 
 PROJECTION = ("proj.kernel", "proj.bias")
+CLASSIFIER = ("classifier.kernel", "classifier.bias")
 
 
 @dataclass(frozen=True)
@@ -111,20 +112,32 @@ def fill(
     return jax.tree.unflatten(jax.tree.structure(outline), leaves)
 
 
-def export(model: ViT, path: str | Path, dialect: str = "timm", base: str | Path | None = None) -> Path:
-    """Writes a model as a safetensors file of a PyTorch dialect and returns its path.
+def export(
+    model: ViT | str | Path,
+    path: str | Path,
+    dialect: str = "timm",
+    base: str | Path | None = None,
+    *,
+    classifier: bool = True,
+) -> Path:
+    """Writes a model, or the newest state of a run, as a safetensors file of a PyTorch dialect and returns its path.
 
     base: the original file; what fmjax does not model (text towers, mask tokens) returns from it unchanged. A classifier
-    takes the place of the projection, as in timm. Raises CheckpointError where the dialect has no place for a parameter.
+    takes the place of the projection, as in timm; classifier=False leaves it out and keeps the projection. Raises
+    CheckpointError where the dialect has no place for a parameter.
     """
-    table = wc.get_dialect(dialect)
-    leaves = flat(join_blocks(model))
-    left_out = frozenset(PROJECTION if model.classifier is not None else ())
-    if model.classifier is not None and model.classifier_input != "cls":
+    if not isinstance(model, ViT):
+        from fmjax.run import restore
+
+        model = restore(model)
+    table, leaves = wc.get_dialect(dialect), flat(join_blocks(model))
+    has_classifier = classifier and model.classifier is not None
+    if has_classifier and model.classifier_input != "cls":
         raise CheckpointError(f"a classifier over {model.classifier_input!r} has no counterpart in {dialect}")
+    left_out = frozenset(PROJECTION if has_classifier else CLASSIFIER)
     out = wc.to_torch({p: _lazy(leaf) for p, leaf in leaves.items()}, table, leave_out=left_out)
     if base is not None:
-        out |= _carried(open_checkpoint(base), table, out)
+        out |= table.carried(open_checkpoint(base).tensors, out)
     write_safetensors(path, out)
     return Path(path)
 
@@ -181,16 +194,6 @@ def _resized_table(table: wc.LazyTensor, spec: ViTSpec, final: ViTSpec) -> wc.La
 
 def _lazy(leaf: jax.Array) -> wc.LazyTensor:
     return wc.LazyTensor(tuple(leaf.shape), np.dtype(leaf.dtype), lambda index: np.asarray(leaf[index]))
-
-
-def _carried(base: Checkpoint, dialect: wc.Dialect, written: Mapping[str, wc.LazyTensor]) -> dict[str, wc.LazyTensor]:
-    others = {key: tensor for key, tensor in base.tensors.items() if key not in written}
-    unknown = [key for key in others if not dialect.carries(key)]
-    if unknown:
-        raise CheckpointError(
-            f"{base.path} is no {dialect.name} file of this model: it also has {', '.join(unknown[:5])}"
-        )
-    return others
 
 
 def _misfits(file: Checkpoint, dialect: wc.Dialect, shapes: Mapping[str, tuple[int, ...]]) -> int:

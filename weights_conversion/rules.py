@@ -70,9 +70,18 @@ class Dialect:
         """Whether a file with these keys can be of this dialect."""
         return keys.issuperset(self.requires) and not any(fnmatchcase(k, f) for f in self.forbids for k in keys)
 
-    def carries(self, key: str) -> bool:
-        """Whether a key of such a file is no parameter, but known."""
-        return bool(_match(key, self.extras) or _match(key, self.drop, self.prefix))
+    def carried(self, original: Mapping[str, LazyTensor], written: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:
+        """What an exported file takes from the original: its extras and what was left out.
+
+        Raises CheckpointError if the original has anything else, for then it is not the original.
+        """
+        others = {key: tensor for key, tensor in original.items() if key not in written}
+        unknown = [k for k in others if not _match(k, self.extras) and not _match(k, self.drop, self.prefix)]
+        if unknown:
+            raise CheckpointError(
+                f"the base is no {self.name} file of this model: it also has {', '.join(unknown[:5])}"
+            )
+        return others
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fmjax.specs import ViTSpec
@@ -21,7 +22,7 @@ KERNEL_INIT = nnx.initializers.variance_scaling(1.0, "fan_in", "truncated_normal
 SMALL_INIT = nnx.initializers.truncated_normal(0.02)
 ZEROS = nnx.initializers.zeros_init()  # of a classifier: the first loss is log(number of classes)
 Init = Callable[..., Array]
-Dtype = jnp.dtype | None
+Dtype = DTypeLike | None
 
 
 class Linear(nnx.Module):
@@ -34,7 +35,7 @@ class Linear(nnx.Module):
         *,
         bias: bool,
         dtype: Dtype,
-        param_dtype: jnp.dtype,
+        param_dtype: DTypeLike,
         rngs: nnx.Rngs,
         init: Init = KERNEL_INIT,
     ):
@@ -51,7 +52,7 @@ class Linear(nnx.Module):
 class LayerNorm(nnx.Module):
     """Layer normalisation over the last axis; the variance is that of the centred values, as torch computes it."""
 
-    def __init__(self, features: int, *, eps: float, dtype: Dtype, param_dtype: jnp.dtype):
+    def __init__(self, features: int, *, eps: float, dtype: Dtype, param_dtype: DTypeLike):
         self.scale = nnx.Param(jnp.ones((features,), param_dtype))
         self.bias = nnx.Param(jnp.zeros((features,), param_dtype))
         self.eps = eps
@@ -68,7 +69,7 @@ class LayerNorm(nnx.Module):
 class LayerScale(nnx.Module):
     """A learned factor for each channel (arXiv:2103.17239)."""
 
-    def __init__(self, width: int, *, param_dtype: jnp.dtype):
+    def __init__(self, width: int, *, param_dtype: DTypeLike):
         self.scale = nnx.Param(jnp.full((width,), 1e-5, param_dtype))
 
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
@@ -78,7 +79,7 @@ class LayerScale(nnx.Module):
 class PatchEmbed(nnx.Module):
     """Non-overlapping patches, each a row of P P C numbers, times one matrix: a strided convolution in its cheapest form."""
 
-    def __init__(self, spec: ViTSpec, *, dtype: Dtype, param_dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, spec: ViTSpec, *, dtype: Dtype, param_dtype: DTypeLike, rngs: nnx.Rngs):
         shape = (spec.patch_size**2 * 3, spec.width)
         self.kernel = nnx.Param(KERNEL_INIT(rngs.params(), shape, param_dtype))
         self.bias = nnx.Param(jnp.zeros((spec.width,), param_dtype)) if spec.patch_bias else None
@@ -95,7 +96,7 @@ class PatchEmbed(nnx.Module):
 class Attention(nnx.Module):
     """Multi-head self-attention with q, k and v stored apart."""
 
-    def __init__(self, spec: ViTSpec, *, dtype: Dtype, param_dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, spec: ViTSpec, *, dtype: Dtype, param_dtype: DTypeLike, rngs: nnx.Rngs):
         def linear(bias: bool) -> Linear:
             return Linear(spec.width, spec.width, bias=bias, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
 
@@ -164,7 +165,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"gelu": gelu, "quick_gelu": 
 class Mlp(nnx.Module):
     """up, activation, down; with a gate: silu(gate x) * (up x), an optional norm, down (SwiGLU, arXiv:2002.05202)."""
 
-    def __init__(self, spec: ViTSpec, *, dtype: Dtype, param_dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, spec: ViTSpec, *, dtype: Dtype, param_dtype: DTypeLike, rngs: nnx.Rngs):
         def linear(inputs: int, outputs: int) -> Linear:
             return Linear(inputs, outputs, bias=True, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
 
@@ -184,7 +185,7 @@ class Mlp(nnx.Module):
 class Block(nnx.Module):
     """One layer: attention and MLP, each a residual branch with its norm before (pre_norm) or after it (post_norm)."""
 
-    def __init__(self, spec: ViTSpec, *, dtype: Dtype, param_dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, spec: ViTSpec, *, dtype: Dtype, param_dtype: DTypeLike, rngs: nnx.Rngs):
         def norm() -> LayerNorm:
             return LayerNorm(spec.width, eps=spec.norm_eps, dtype=dtype, param_dtype=param_dtype)
 

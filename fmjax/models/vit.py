@@ -14,6 +14,7 @@ import numpy as np
 from einops import rearrange
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fmjax.errors import UsageError
@@ -65,7 +66,7 @@ class ViT(nnx.Module):
         remat: Remat = "none",
         unroll: bool = False,
         dtype: Dtype = None,
-        param_dtype: jnp.dtype = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
         mesh: Mesh | None = None,
     ):
         def norm() -> LayerNorm:

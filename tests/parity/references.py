@@ -164,7 +164,9 @@ def hf_dinov2(case: Case, folder: Path) -> tuple[torch.nn.Module, Callable[[Size
 
     sizes = _hf_sizes(case.spec) | {"use_swiglu_ffn": case.spec.mlp == "swiglu"}
     if case.spec.num_registers:
-        model = Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**sizes, num_register_tokens=case.spec.num_registers))
+        model = Dinov2WithRegistersModel(
+            Dinov2WithRegistersConfig(**sizes, num_register_tokens=case.spec.num_registers)
+        )
     else:
         model = Dinov2Model(Dinov2Config(**sizes))
     randomise(model, seed=5)
@@ -255,12 +257,20 @@ CASES = (
     Case("EVA02-E-14", "timm", timm_vit, (126, 308), name="eva02_enormous_patch14_clip_224", depth=1),
     Case("dinov2_vits14", "timm", timm_vit, (182, 308), name="vit_small_patch14_dinov2", overrides=AA),
     Case("dinov2_vits14", "hf_dinov2", hf_dinov2, (182, 308), overrides=PLAIN),
-    Case("dinov2_vitb14", "dinov2", timm_vit, (182, 308), name="vit_base_patch14_dinov2", overrides=AA, rename=meta_names),
+    Case(
+        "dinov2_vitb14", "dinov2", timm_vit, (182, 308), name="vit_base_patch14_dinov2", overrides=AA, rename=meta_names
+    ),
     Case("dinov2_vits14_reg", "timm", timm_vit, (182, 308), name="vit_small_patch14_reg4_dinov2"),
     Case("dinov2_vits14_reg", "hf_dinov2_with_registers", hf_dinov2, (182, 308)),
     Case("dinov2_vitg14", "hf_dinov2", hf_dinov2, (182, 308), overrides=PLAIN, depth=1),
     Case(
-        "dinov2_vitg14_reg", "dinov2", timm_vit, (182, 308), name="vit_giant_patch14_reg4_dinov2", depth=1, rename=meta_names
+        "dinov2_vitg14_reg",
+        "dinov2",
+        timm_vit,
+        (182, 308),
+        name="vit_giant_patch14_reg4_dinov2",
+        depth=1,
+        rename=meta_names,
     ),
     Case(
         "nv_dinov2_vitg14_reg4",

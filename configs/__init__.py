@@ -1,0 +1,1 @@
+"""Presets: one a file, each with what it does, what to expect, what it costs and the command."""

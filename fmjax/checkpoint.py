@@ -1,0 +1,55 @@
+"""A run's state on disk, by Orbax: parameters, optimiser, random key and data position, committed together or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orbax.checkpoint as ocp
+
+from fmjax.errors import CheckpointError
+
+State = dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one run, in its folder `checkpoints/<step>`."""
+
+    def __init__(self, run: Path, *, keep: int = 2) -> None:
+        self.folder = (run / "checkpoints").absolute()
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def latest(self) -> int | None:
+        """The newest committed step."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: State, data: dict[str, Any]) -> None:
+        """Starts to save; the step counts once all of it is on disk. `state` has params, optimiser, random."""
+        items = {name: ocp.args.StandardSave(value) for name, value in state.items()}
+        self._manager.save(step, args=ocp.args.Composite(**items, data=ocp.args.JsonSave(data)), force=True)
+
+    def restore(self, step: int, like: State) -> tuple[State, dict[str, Any]]:
+        """The state of a step, on the devices and with the layout of `like` (arrays or shapes), and the data position."""
+        items = {name: ocp.args.StandardRestore(value) for name, value in like.items()}
+        try:
+            found = self._manager.restore(step, args=ocp.args.Composite(**items, data=ocp.args.JsonRestore()))
+        except Exception as error:  # orbax and tensorstore raise many kinds
+            raise CheckpointError(
+                f"step {step} in {self.folder} cannot be restored: {str(error).splitlines()[0]}; delete that step's folder to "
+                f"go on from an older one, or start over with --fresh"
+            ) from error
+        return {name: found[name] for name in like}, found["data"]
+
+    def restore_params(self, step: int, like: Any) -> Any:
+        """Only the parameters of a step."""
+        if step not in self._manager.all_steps():
+            raise CheckpointError(f"{self.folder} has no step {step}; it has {sorted(self._manager.all_steps())}")
+        return self._manager.restore(step, args=ocp.args.Composite(params=ocp.args.StandardRestore(like)))["params"]
+
+    def wait(self) -> None:
+        """Until everything is committed."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self._manager.close()

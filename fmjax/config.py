@@ -1,0 +1,244 @@
+"""Everything a run can be told: frozen dataclasses, their checks, their way to JSON and back. Never imports jax."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from fmjax.errors import UsageError, nearest
+from fmjax.specs import ClassifierInput, Resample
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+def _require(condition: bool, flag: str, value: Any, expected: str) -> None:
+    if not condition:
+        raise UsageError(f"{flag} is {value!r}; it must be {expected}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Which backbone, and where its weights come from."""
+
+    name: str = "demo_vit_ti4.fashion_mnist"  # "arch.tag", see `fmjax models`
+    checkpoint: str = ""  # a .safetensors file or folder instead of the published source
+    dialect: str = ""  # how its tensors are named; "" tells by the keys
+    offline: bool = False  # use only what is on this machine
+    init: Literal["pretrained", "random"] = "pretrained"
+    image_size: tuple[int, int] = (0, 0)  # (height, width) in pixels; (0, 0) is what the weights were evaluated at
+    resample: Literal["weights"] | Resample = "weights"  # how the position table follows another image size
+    dtype: Dtype = "auto"  # of the computation; parameters are float32. auto: bfloat16 where the device has it
+
+    def __post_init__(self) -> None:
+        height, width = self.image_size
+        _require(
+            (height > 0) == (width > 0) and height >= 0, "--model.image-size", self.image_size, "two sizes above 0"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Images with labels: the built-in digits, an image folder, or a TensorFlow dataset in ArrayRecord files."""
+
+    source: str = "digits"  # "digits", "folder:DIR" or "tfds:NAME"
+    data_dir: str = ""  # where tfds: looks; "" is its default
+    val_fraction: float = 0.2  # of a source without a validation split, the same part of every class
+    split_seed: int = 0
+    crop_scale: float = 0.35  # random resized crop: smallest part of the image's area; 1 switches the crop off
+    flip: float = 0.5  # probability of a mirror image
+    threads: int = 4  # that decode and augment
+    max_bad: int = 100  # unreadable images that are named, counted and left out before the run stops
+
+    def __post_init__(self) -> None:
+        kind, _, rest = self.source.partition(":")
+        fits = self.source == "digits" or (kind in ("folder", "tfds") and rest)
+        _require(bool(fits), "--data.source", self.source, '"digits", "folder:DIR" or "tfds:NAME"')
+        _require(0 < self.val_fraction < 1, "--data.val-fraction", self.val_fraction, "between 0 and 1")
+        _require(0 < self.crop_scale <= 1, "--data.crop-scale", self.crop_scale, "above 0, at most 1")
+        _require(0 <= self.flip <= 1, "--data.flip", self.flip, "a probability")
+        _require(self.threads >= 1, "--data.threads", self.threads, "1 or more")
+        _require(self.max_bad >= 0, "--data.max-bad", self.max_bad, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW with a cosine schedule. Patterns are regular expressions over paths such as blocks.3.attn.q.kernel."""
+
+    lr: float = 1e-4  # at the top of the schedule
+    warmup_steps: int = 20
+    final_lr: float = 0.01  # at the end, as a part of lr
+    weight_decay: float = 0.05  # of matrices; biases, norms and tokens have none
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    layer_decay: float = 1.0  # lr of a block over that of the block after it (arXiv:2106.08254)
+    clip_norm: float = 1.0  # largest global gradient norm; 0 switches clipping off
+    label_smoothing: float = 0.0
+    accumulate: int = 1  # parts of a batch that are computed one after the other
+    freeze: tuple[str, ...] = ()  # parameters that are not trained; leading blocks cost nothing then
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0, "--optim.lr", self.lr, "above 0")
+        _require(self.warmup_steps >= 0, "--optim.warmup-steps", self.warmup_steps, "0 or more")
+        _require(0 <= self.final_lr <= 1, "--optim.final-lr", self.final_lr, "between 0 and 1")
+        _require(0 < self.layer_decay <= 1, "--optim.layer-decay", self.layer_decay, "above 0, at most 1")
+        _require(0 <= self.label_smoothing < 1, "--optim.label-smoothing", self.label_smoothing, "0 or more, below 1")
+        _require(self.accumulate >= 1, "--optim.accumulate", self.accumulate, "1 or more")
+        _require(self.clip_norm >= 0, "--optim.clip-norm", self.clip_norm, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """How many devices each axis has. One may be -1: the devices that the others leave."""
+
+    data: int = -1  # copies of the model
+    fsdp: int = 1  # parts that each copy's parameters and optimiser state are split into
+    tensor: int = 1  # parts that heads and hidden units are split into
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """A fine-tuning run."""
+
+    out: str = "runs/finetune"  # the run's folder; running again with the same one resumes
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    steps: int = 200
+    batch_size: int = 64  # images in a step, over all devices
+    classifier: ClassifierInput = "cls"  # what the classifier sees
+    drop_path: float = 0.0
+    remat: Literal["none", "dots", "full"] = "none"  # what blocks keep for the backward pass
+    unroll: bool = False  # trace every block instead of scanning over them
+    eval_every: int = 100
+    save_every: int = 100
+    log_every: int = 10
+    keep: int = 2  # checkpoints
+    seed: int = 0
+    compare_random: bool = False  # also train the same model from random weights, and print both
+    export: Literal["timm", "open_clip_timm", "none"] = "timm"  # dialect of the file that is written at the end
+    fresh: bool = False  # delete the run's folder first
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "eval_every", "save_every", "log_every", "keep"):
+            _require(getattr(self, name) >= 1, f"--{name.replace('_', '-')}", getattr(self, name), "1 or more")
+        _require(0 <= self.drop_path < 1, "--drop-path", self.drop_path, "0 or more, below 1")
+        accumulate = self.optim.accumulate
+        _require(
+            self.batch_size % accumulate == 0,
+            "--batch-size",
+            self.batch_size,
+            f"a multiple of --optim.accumulate {accumulate}",
+        )
+        _require(
+            self.optim.warmup_steps <= self.steps,
+            "--optim.warmup-steps",
+            self.optim.warmup_steps,
+            f"at most --steps {self.steps}",
+        )
+        exports = self.export == "none" or self.classifier == "cls"
+        _require(
+            exports, "--export", self.export, f'"none" with --classifier {self.classifier}, which no other library has'
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesConfig:
+    """Embeddings of a set of images by frozen weights."""
+
+    model: Annotated[ModelConfig, tyro.conf.arg(prefix_name=True)] = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    batch_size: int = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig(FeaturesConfig):
+    """Writes the embeddings of all images, with their labels and names, as one .npz file."""
+
+    out: str = "embeddings.npz"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnnConfig(FeaturesConfig):
+    """Nearest neighbours by cosine: train -> val, or each image against all others where there is no val/."""
+
+    k: int = 1
+
+    def __post_init__(self) -> None:
+        _require(self.k >= 1, "--k", self.k, "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig(FeaturesConfig):
+    """Logistic regression on frozen embeddings: train -> val, or stratified folds where there is no val/."""
+
+    c: float = 1.0  # inverse strength of the L2 penalty, on standardised embeddings
+    folds: int = 5
+    max_iter: int = 1000
+
+    def __post_init__(self) -> None:
+        _require(self.c > 0, "--c", self.c, "above 0")
+        _require(self.folds >= 2, "--folds", self.folds, "2 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """A fine-tuned run on the validation part of its own data, or of another source with the same classes."""
+
+    source: str = ""  # instead of the run's own data
+    step: int = -1  # of the checkpoint; -1 is the newest
+    batch_size: int = 32
+
+
+def to_json(config: Any) -> str:
+    return json.dumps(dataclasses.asdict(config), indent=2)
+
+
+def from_dict(kind: type, values: dict[str, Any]) -> Any:
+    """The inverse of dataclasses.asdict. Raises UsageError, with the nearest name, for a field that does not exist."""
+    hints = typing.get_type_hints(kind)
+    unknown = [name for name in values if name not in hints]
+    if unknown:
+        raise UsageError(f"{kind.__name__} has no field {unknown[0]!r}{nearest(unknown[0], hints)}")
+    return kind(**{name: _value(hints[name], value) for name, value in values.items()})
+
+
+def _value(hint: Any, value: Any) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return from_dict(typing.cast(type, hint), value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def load_preset(name: str) -> FinetuneConfig:
+    """The `config` of a preset: a path to a Python file, or the name of one in configs/. Raises UsageError otherwise."""
+    import configs
+
+    folder = Path(next(iter(configs.__path__)))
+    shipped = sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
+    path = Path(name)
+    if path.suffix != ".py":
+        path = folder / f"{name}.py"
+    elif not path.exists() and path.parts[:-1] == ("configs",):
+        path = folder / path.name  # the README's spelling, outside a checkout
+    if not path.is_file():
+        raise UsageError(
+            f"no preset {name!r}{nearest(name, shipped)}; the presets are {', '.join(shipped)}, or pass a .py file"
+        )
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = getattr(module, "config", None)
+    if not isinstance(config, FinetuneConfig):
+        raise UsageError(f"{path} defines no `config = FinetuneConfig(...)`")
+    return config

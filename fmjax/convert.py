@@ -1,0 +1,84 @@
+"""`fmjax convert`, `export` and `verify`: whole files, streamed tensor by tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+import weights_conversion as wc
+from fmjax.errors import CheckpointError, UsageError
+from fmjax.progress import console
+from fmjax.run import CONFIG, restore
+from fmjax.weights import export, read
+from weights_conversion.readers import open_checkpoint
+from weights_conversion.writer import write_safetensors
+
+EXTRAS = "extras."  # before the names of what a converted file carries along
+
+
+def convert(name: str, source: str, target: str, *, dialect: str = "") -> None:
+    """A checkpoint in any dialect -> a file in fmjax's own names and layout, its extras beside the parameters.
+
+    Raises MisfitError with everything that does not fit; nothing is written then.
+    """
+    loaded = read(name, checkpoint=source, dialect=dialect or None)
+    tensors = dict(loaded.conversion.params)
+    tensors |= {EXTRAS + key: tensor for key, tensor in loaded.conversion.extras.items()}
+    metadata = {"format": "fmjax", "model": name, "dialect": loaded.dialect.name}
+    size = write_safetensors(target, tensors, metadata)
+    console.print(loaded.summary)
+    for key, reason in loaded.conversion.dropped.items():
+        console.print(f"left out: {key} ({reason})")
+    console.print(f"{target}: {size:,} bytes")
+
+
+def export_file(source: str, target: str, *, dialect: str = "", base: str = "", model: str = "") -> None:
+    """A run, or a converted file, -> a safetensors file of a PyTorch dialect.
+
+    dialect: "" is timm for a run, and the original's own for a converted file, whose extras then return as they were.
+    base: the original file, for what fmjax does not model. model: the name, for a file that does not say it.
+    """
+    if (Path(source) / CONFIG).is_file():
+        export(restore(source), target, dialect or "timm", base or None)
+        console.print(f"{target}: {dialect or 'timm'}, from the run {source}")
+        return
+    metadata = open_checkpoint(source).metadata
+    name = model or metadata.get("model", "")
+    if not name:
+        raise UsageError(f"{source} does not say which model it is; name it with --model")
+    loaded = read(name, checkpoint=source)
+    chosen = wc.get_dialect(dialect or metadata.get("dialect", "timm"))
+    extras = _original_extras(loaded.conversion.extras) if metadata.get("dialect") == chosen.name else {}
+    out = wc.to_torch(loaded.conversion.params, chosen, extras=extras)
+    if base:
+        out |= chosen.carried(open_checkpoint(base).tensors, out)
+    write_safetensors(target, out)
+    console.print(f"{target}: {len(out)} tensors, {chosen.name}")
+
+
+def verify(name: str, *, checkpoint: str = "", dialect: str = "", offline: bool = False) -> None:
+    """Checks that every tensor of a file is accounted for, and that file -> fmjax -> file returns its bits."""
+    loaded = read(name, checkpoint=checkpoint or None, dialect=dialect or None, offline=offline)
+    if loaded.dialect.name == "fmjax":
+        raise UsageError(f"{loaded.path} is in fmjax's own names: verify the file that it was converted from")
+    back = wc.to_torch(loaded.conversion.params, loaded.dialect, extras=loaded.conversion.extras)
+    expected = {key for key in loaded.file.tensors if key not in loaded.conversion.dropped}
+    other = sorted(expected ^ set(back)) + [
+        key for key in sorted(expected & set(back)) if not _same(loaded.file.tensors[key], back[key])
+    ]
+    if other:
+        raise CheckpointError(
+            f"{loaded.path}: {len(other)} tensors do not come back bit by bit: {', '.join(other[:5])}"
+        )
+    console.print(f"{loaded.summary}; {len(back)}/{len(expected)} tensors come back bit by bit")
+
+
+def _original_extras(extras: Mapping[str, wc.LazyTensor]) -> dict[str, wc.LazyTensor]:
+    return {key.removeprefix(EXTRAS): tensor for key, tensor in extras.items()}
+
+
+def _same(one: wc.LazyTensor, other: wc.LazyTensor) -> bool:
+    a, b = np.ascontiguousarray(one.read(())), np.ascontiguousarray(other.read(()))
+    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()

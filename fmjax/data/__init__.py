@@ -1,0 +1,1 @@
+"""Sources of labelled images, and the pipelines that bring them to the devices."""

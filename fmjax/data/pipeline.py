@@ -1,0 +1,128 @@
+"""Sources -> batches of uint8 images, by Grain: decoded by threads, the same for a seed whatever their number.
+
+A batch has image [B H W 3] uint8, label [B], weight [B] and index [B]. An unreadable image has weight 0: it is left out of
+the loss and of every metric, and nothing else moves. Padding has weight 0 and index -1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import grain.python as grain
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+from PIL import Image
+
+from fmjax.config import DataConfig
+from fmjax.data.sources import Source
+from fmjax.errors import DataError
+from fmjax.preprocess import RESAMPLING, PreprocessConfig, decode, resize
+
+Batch = dict[str, np.ndarray]
+ASPECT = (3 / 4, 4 / 3)
+
+
+def train_batches(
+    source: Source, config: DataConfig, preprocess: PreprocessConfig, *, batch_size: int, seed: int
+) -> grain.DatasetIterator:
+    """An endless iterator of shuffled, augmented batches. Its get_state and set_state are the position in the data."""
+    if len(source) == 0:
+        raise DataError("there are no training images")
+
+    def load(example: dict[str, Any], rng: np.random.Generator) -> Batch:
+        return _example(source, example, preprocess, lambda image: augment(image, preprocess, config, rng))
+
+    dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(load)
+    local = dataset[jax.process_index() :: jax.process_count()].batch(batch_size // jax.process_count())
+    return iter(local.to_iter_dataset(_threads(config)))
+
+
+def eval_batches(
+    source: Source, config: DataConfig, preprocess: PreprocessConfig, *, batch_size: int
+) -> Iterator[Batch]:
+    """Every image once, in order; the last batch is padded."""
+
+    def load(example: dict[str, Any]) -> Batch:
+        return _example(source, example, preprocess, lambda image: resize(image, preprocess))
+
+    dataset = grain.MapDataset.source(source).map(load).batch(batch_size)
+    for batch in dataset.to_iter_dataset(_threads(config)):
+        yield _padded(batch, batch_size)
+
+
+def _threads(config: DataConfig) -> grain.ReadOptions:
+    return grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=4 * config.threads)
+
+
+def _example(source: Source, example: dict[str, Any], preprocess: PreprocessConfig, transform: Any) -> Batch:
+    try:
+        image, weight = transform(decode(source.read(example["index"]))), 1.0
+    except DataError:
+        image, weight = np.zeros((*preprocess.image_size, 3), np.uint8), 0.0
+    return {
+        "image": image,
+        "label": np.int32(example["label"]),
+        "weight": np.float32(weight),
+        "index": np.int32(example["index"]),
+    }
+
+
+def augment(
+    image: Image.Image, preprocess: PreprocessConfig, config: DataConfig, rng: np.random.Generator
+) -> np.ndarray:
+    """Random resized crop (arXiv:1409.4842, as torchvision draws it) and mirror image."""
+    height, width = preprocess.image_size
+    if config.crop_scale < 1:
+        box = crop_box(image.size, config.crop_scale, rng)
+        pixels = np.asarray(image.resize((width, height), RESAMPLING[preprocess.interpolation], box=box))
+    else:
+        pixels = resize(image, preprocess)
+    return pixels[:, ::-1] if rng.random() < config.flip else pixels
+
+
+def crop_box(size: tuple[int, int], scale: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of a crop with `scale` to all of the area; the whole image if ten draws do not fit."""
+    width, height = size
+    for _ in range(10):
+        area = width * height * rng.uniform(scale, 1)
+        aspect = np.exp(rng.uniform(*np.log(ASPECT)))
+        w, h = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
+            return left, top, left + w, top + h
+    return 0, 0, width, height
+
+
+def _padded(batch: Batch, size: int) -> Batch:
+    missing = size - len(batch["label"])
+    if not missing:
+        return batch
+    filler = {"index": -1}
+    pad = {k: np.full((missing, *v.shape[1:]), filler.get(k, 0), v.dtype) for k, v in batch.items()}
+    return {key: np.concatenate([value, pad[key]]) for key, value in batch.items()}
+
+
+def to_devices(batch: Batch, sharding: NamedSharding) -> dict[str, jax.Array]:
+    """What the step needs of a batch, spread over the devices."""
+    names = ("image", "label", "weight")
+    return {name: jax.make_array_from_process_local_data(sharding, batch[name]) for name in names}
+
+
+class BadImages:
+    """Counts unreadable images, each once, and stops the run when there are too many. `add` returns the new ones' names."""
+
+    def __init__(self, source: Source, limit: int) -> None:
+        self.source, self.limit = source, limit
+        self.indices: set[int] = set()
+
+    def add(self, batch: Batch) -> list[str]:
+        found = {int(i) for i in batch["index"][batch["weight"] == 0] if i >= 0} - self.indices
+        self.indices |= found
+        names = [self.source.names(i) for i in sorted(found)]
+        if len(self.indices) > self.limit:
+            raise DataError(
+                f"{len(self.indices)} unreadable images, more than --data.max-bad {self.limit}; the last: {', '.join(names)}"
+            )
+        return names

@@ -1,0 +1,145 @@
+"""`fmjax embed`, `knn` and `probe`: what frozen weights know of a set of images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from fmjax.config import EmbedConfig, FeaturesConfig, KnnConfig, ModelConfig, ProbeConfig
+from fmjax.data.pipeline import BadImages, eval_batches, to_devices
+from fmjax.data.sources import Source, open_source
+from fmjax.errors import DataError, UsageError
+from fmjax.factory import compute_dtype, create
+from fmjax.models.vit import ViT
+from fmjax.params import functional
+from fmjax.preprocess import PreprocessConfig, normalise, preprocess_config
+from fmjax.progress import console
+from fmjax.sharding import batch_divisor, batch_sharding, make_mesh, replicated
+from fmjax.specs import get_weights
+from fmjax.weights import load
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """features [N, E] float32 and labels [N], in the order of the source."""
+
+    features: np.ndarray
+    labels: np.ndarray
+    names: list[str]
+    classes: tuple[str, ...]
+
+
+def build(config: ModelConfig, mesh: Mesh) -> tuple[ViT, PreprocessConfig]:
+    """The frozen model of a config, and what its images must look like."""
+    size = config.image_size if config.image_size != (0, 0) else None
+    dtype = compute_dtype(config.dtype)
+    preprocess = preprocess_config(config.name, size)
+    if config.init == "random":
+        return create(
+            get_weights(config.name).name, image_size=preprocess.image_size, dtype=dtype, mesh=mesh
+        ), preprocess
+    model = load(
+        config.name,
+        checkpoint=config.checkpoint or None,
+        dialect=config.dialect or None,
+        resample=None if config.resample == "weights" else config.resample,
+        offline=config.offline,
+        dtype=dtype,
+        mesh=mesh,
+    )
+    return model, preprocess
+
+
+def extract(config: FeaturesConfig, sources: list[Source]) -> list[Embeddings]:
+    """The pooled embedding of every readable image of each source."""
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    model, preprocess = build(config.model, mesh)
+    apply, params = functional(model)
+    pooled = jax.jit(lambda p, x: apply(p, normalise(x, preprocess)).pooled, out_shardings=replicated(mesh))
+    size = -(-config.batch_size // batch_divisor(mesh)) * batch_divisor(mesh)
+
+    def embed(source: Source) -> Embeddings:
+        rows, kept, bad = [], [], BadImages(source, config.data.max_bad)
+        for batch in eval_batches(source, config.data, preprocess, batch_size=size):
+            for name in bad.add(batch):
+                console.print(f"unreadable image left out: {name}")
+            real = batch["weight"] > 0
+            images = to_devices(batch, batch_sharding(mesh))["image"]
+            rows.append(np.asarray(pooled(params, images), np.float32)[real])
+            kept += batch["index"][real].tolist()
+        if not kept:
+            raise DataError(f"none of the {len(source)} images can be read")
+        return Embeddings(np.concatenate(rows), source.labels[kept], [source.names(i) for i in kept], source.classes)
+
+    return [embed(source) for source in sources]
+
+
+def embed_main(config: EmbedConfig) -> Path:
+    """Writes features, labels, names and classes as .npz and returns its path."""
+    splits = open_source(config.data)
+    parts = extract(config, [s for s in (splits.train, splits.val) if s is not None])
+    path = Path(config.out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = [name for part in parts for name in part.names]
+    np.savez(
+        path,
+        features=np.concatenate([part.features for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+        names=np.asarray(names),
+        classes=np.asarray(parts[0].classes),
+        split=np.repeat(["train", "val"][: len(parts)], [len(part.names) for part in parts]),
+    )
+    console.print(f"{len(names):,} embeddings of width {parts[0].features.shape[1]} in {path}")
+    return path
+
+
+def knn_main(config: KnnConfig) -> float:
+    """Accuracy of the nearest neighbours' vote, by cosine similarity."""
+    from sklearn.neighbors import NearestNeighbors
+
+    splits = open_source(config.data)
+    parts = extract(config, [s for s in (splits.train, splits.val) if s is not None])
+    train, asked = parts[0], parts[-1]
+    if config.k >= len(train.labels):
+        raise UsageError(f"--k {config.k} neighbours of {len(train.labels)} images; take fewer")
+    index = NearestNeighbors(n_neighbors=config.k, metric="cosine", algorithm="brute").fit(train.features)
+    near = index.kneighbors(None if len(parts) == 1 else asked.features, return_distance=False)
+    votes = np.stack([np.bincount(row, minlength=len(train.classes)) for row in train.labels[near]])
+    accuracy = float((votes.argmax(-1) == asked.labels).mean())
+    how = "leave-one-out" if len(parts) == 1 else "train -> val"
+    console.print(
+        f"{config.k}-NN accuracy {accuracy:.1%} ({how}, {len(asked.labels)} images, {len(asked.classes)} classes)"
+    )
+    return accuracy
+
+
+def probe_main(config: ProbeConfig) -> float:
+    """Accuracy of a logistic regression on standardised embeddings."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    splits = open_source(config.data)
+    parts = extract(config, [s for s in (splits.train, splits.val) if s is not None])
+    train, asked = parts[0], parts[-1]
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=config.c, max_iter=config.max_iter))
+    if len(parts) == 1:
+        rarest = int(np.bincount(train.labels).min())
+        if rarest < config.folds:
+            raise DataError(
+                f"{config.folds} folds need as many images of every class; one has {rarest}; set --folds {rarest}"
+            )
+        folds = StratifiedKFold(config.folds, shuffle=True, random_state=config.data.split_seed)
+        accuracy = float(cross_val_score(classifier, train.features, train.labels, cv=folds).mean())
+    else:
+        accuracy = float(classifier.fit(train.features, train.labels).score(asked.features, asked.labels))
+    how = f"{config.folds} folds" if len(parts) == 1 else "train -> val"
+    console.print(
+        f"linear probe accuracy {accuracy:.1%} ({how}, {len(asked.labels)} images, {len(asked.classes)} classes)"
+    )
+    return accuracy

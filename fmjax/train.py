@@ -1,0 +1,267 @@
+"""`fmjax finetune`: a backbone and labelled images -> a run folder with a trained, evaluated and exported model."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from fmjax import run as runs
+from fmjax.checkpoint import Checkpoints, State
+from fmjax.config import FinetuneConfig
+from fmjax.data.pipeline import BadImages, to_devices, train_batches
+from fmjax.data.sources import Source, open_source
+from fmjax.errors import UsageError
+from fmjax.evaluate import Scores, evaluate, predict_step
+from fmjax.models.vit import ViT, join_blocks, split_blocks
+from fmjax.optim import cross_entropy, merge, optimiser, partition, schedule
+from fmjax.params import Apply, Params, flat, functional, with_params
+from fmjax.preprocess import PreprocessConfig, normalise
+from fmjax.progress import Metrics, Progress, console
+from fmjax.report import draw_confusion, draw_curves
+from fmjax.sharding import batch_divisor, batch_sharding, make_mesh, replicated
+from fmjax.weights import export
+
+Step = Callable[[State, dict[str, jax.Array]], tuple[State, dict[str, jax.Array]]]
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Everything that one run's steps need: the functions are jitted with their shardings, the state is explicit."""
+
+    model: ViT  # blocks split where the leading ones are frozen
+    apply: Apply
+    frozen_paths: frozenset[str]
+    step: Any
+    state: State
+
+
+def main(config: FinetuneConfig) -> Scores:
+    """Trains, evaluates and exports; running it again with the same config resumes. Returns the final scores."""
+    baseline = None
+    if config.compare_random and config.model.init == "pretrained":
+        console.print("the same model from random weights first, with the same budget")
+        other = replace(
+            config, out=f"{config.out}/from_random", model=replace(config.model, init="random"), export="none"
+        )
+        baseline = finetune(replace(other, compare_random=False))
+    scores = finetune(config)
+    if baseline is not None:
+        console.print(
+            f"val accuracy {scores.accuracy:.1%} from {config.model.name}, {baseline.accuracy:.1%} from random weights: "
+            f"{(scores.accuracy - baseline.accuracy) * 100:+.1f} points with the same {config.steps} steps"
+        )
+    return scores
+
+
+def finetune(config: FinetuneConfig) -> Scores:
+    """One run."""
+    out = Path(config.out)
+    if config.fresh:
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+        (out / runs.CONFIG).unlink(missing_ok=True)
+    train_source, val_source = open_source(config.data).both(config.data.val_fraction, config.data.split_seed)
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    check_batch(config, mesh)
+    preprocess = runs.preprocessing(config)
+    model = runs.build(config, len(train_source.classes), mesh)
+    runs.write_run(out, config, train_source.classes)
+    trainer = make_trainer(config, model, mesh, preprocess)
+    describe(config, trainer, mesh, train_source, val_source)
+
+    checkpoints = Checkpoints(out, keep=config.keep)
+    batches = train_batches(
+        train_source, config.data, preprocess, batch_size=config.batch_size, seed=stream_seed(config.seed, "data")
+    )
+    state, start = trainer.state, checkpoints.latest() or 0
+    if start:
+        state, position = checkpoints.restore(start, state)
+        batches.set_state(position)
+        console.print(f"resumed from step {start}")
+    metrics = Metrics(out / "metrics.jsonl", start)
+    bad = BadImages(train_source, config.data.max_bad)
+    rate = schedule(config.optim, config.steps)
+    predict = predict_step(trainer.apply, preprocess, mesh)
+
+    def validate(params: Params) -> Scores:
+        return evaluate(predict, params, val_source, config.data, preprocess, mesh, batch_size=config.batch_size)
+
+    with Progress(config.steps, config.batch_size, start) as progress:
+        for step in range(start + 1, config.steps + 1):
+            waiting = time.monotonic()
+            batch = next(batches)
+            progress.waited += time.monotonic() - waiting
+            for name in bad.add(batch):
+                progress.print(f"unreadable image left out: {name}")
+            state, values = trainer.step(state, to_devices(batch, batch_sharding(mesh)))
+            last = step == config.steps
+            if step % config.log_every == 0 or last:
+                row = {
+                    "loss": float(values["loss"]),
+                    "accuracy": float(values["accuracy"]),
+                    "lr": float(rate(step - 1)),
+                }
+                if not np.isfinite(row["loss"]):
+                    raise UsageError(
+                        f"the loss is {row['loss']} at step {step}; lower --optim.lr, or raise --optim.warmup-steps"
+                    )
+                metrics.add(
+                    {"step": step, **row, **progress.update(step, row), "grad_norm": float(values["grad_norm"])}
+                )
+            if step % config.save_every == 0 or last:
+                checkpoints.save(step, state, batches.get_state())
+            if step % config.eval_every == 0 and not last:
+                scores = validate(state["params"])
+                metrics.add({"step": step, "val_loss": scores.loss, "val_accuracy": scores.accuracy})
+                progress.print(
+                    f"step {step}/{config.steps}  val loss {scores.loss:.4f}  val accuracy {scores.accuracy:.1%}"
+                )
+    scores = validate(state["params"])
+    metrics.add({"step": config.steps, "val_loss": scores.loss, "val_accuracy": scores.accuracy})
+    checkpoints.wait()
+    checkpoints.close()
+    finish(config, out, with_params(trainer.model, state["params"]), metrics, scores, train_source.classes)
+    return scores
+
+
+def make_trainer(config: FinetuneConfig, model: ViT, mesh: Mesh, preprocess: PreprocessConfig) -> Trainer:
+    """Splits what is trained from what is frozen, builds the optimiser's state where its parameters lie, jits the step."""
+    freeze = runs.freezing(config, model)
+    depth = model.spec.depth
+    model = split_blocks(model, freeze.blocks) if freeze.blocks else model
+    apply, params = functional(model)
+    trained, _ = partition(params, freeze)
+    shapes = {path: leaf.shape for path, leaf in flat(trained).items()}
+    tx = optimiser(config.optim, config.steps, shapes, depth, freeze.blocks)
+    places = jax.tree.map(lambda leaf: leaf.sharding, params)
+    moments = optax.tree_utils.tree_map_params(
+        tx,
+        lambda _, place: place,
+        jax.eval_shape(tx.init, trained),
+        partition(places, freeze)[0],
+        transform_non_params=lambda _: replicated(mesh),
+    )
+    key = jax.device_put(jax.random.key_data(jax.random.key(stream_seed(config.seed, "model"))), replicated(mesh))
+    count = jax.device_put(jnp.zeros((), jnp.int32), replicated(mesh))
+    state = {
+        "params": params,
+        "optimiser": jax.jit(tx.init, out_shardings=moments)(trained),
+        "random": {"key": key, "step": count},
+    }
+    where = {"params": places, "optimiser": moments, "random": dict.fromkeys(("key", "step"), replicated(mesh))}
+    step = jax.jit(
+        partial(train_step, config=config, apply=apply, tx=tx, frozen=freeze, preprocess=preprocess, mesh=mesh),
+        in_shardings=(where, batch_sharding(mesh)),
+        out_shardings=(where, replicated(mesh)),
+        donate_argnums=0,
+    )
+    return Trainer(model, apply, freeze.paths, step, state)
+
+
+def train_step(
+    state: State,
+    batch: dict[str, jax.Array],
+    *,
+    config: FinetuneConfig,
+    apply: Apply,
+    tx,
+    frozen,
+    preprocess,
+    mesh: Mesh,
+) -> tuple[State, dict[str, jax.Array]]:
+    """One optimiser step over a batch, in `accumulate` parts: gradients are summed in float32, so the parts do not matter."""
+    trained, rest = partition(state["params"], frozen)
+    key = jax.random.fold_in(jax.random.wrap_key_data(state["random"]["key"]), state["random"]["step"])
+    total = jnp.maximum(batch["weight"].sum(), 1.0)
+
+    def loss_sum(trained: Params, part: dict[str, jax.Array], key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        out = apply(merge(trained, rest), normalise(part["image"], preprocess), key if config.drop_path else None)
+        losses = cross_entropy(out.logits, part["label"], config.optim.label_smoothing)
+        right = (out.logits.argmax(-1) == part["label"]) * part["weight"]
+        return (losses * part["weight"]).sum() / total, right.sum() / total
+
+    def accumulate(carry, inputs):
+        index, part = inputs
+        (loss, right), grads = jax.value_and_grad(loss_sum, has_aux=True)(trained, part, jax.random.fold_in(key, index))
+        return jax.tree.map(jnp.add, carry, (grads, loss, right)), None
+
+    parts = config.optim.accumulate
+    if parts == 1:
+        (loss, right), grads = jax.value_and_grad(loss_sum, has_aux=True)(trained, batch, jax.random.fold_in(key, 0))
+    else:
+        zeros = (jax.tree.map(jnp.zeros_like, trained), jnp.zeros(()), jnp.zeros(()))
+        (grads, loss, right), _ = jax.lax.scan(accumulate, zeros, (jnp.arange(parts), in_parts(batch, parts, mesh)))
+    updates, optimiser_state = tx.update(grads, state["optimiser"], trained)
+    params = merge(optax.apply_updates(trained, updates), rest)
+    random = {"key": state["random"]["key"], "step": state["random"]["step"] + 1}
+    return {"params": params, "optimiser": optimiser_state, "random": random}, {
+        "loss": loss,
+        "accuracy": right,
+        "grad_norm": optax.global_norm(grads),
+    }
+
+
+def in_parts(batch: dict[str, jax.Array], parts: int, mesh: Mesh) -> dict[str, jax.Array]:
+    """[B ...] -> [parts B/parts ...], every device keeping the images that it has."""
+
+    def split(x: jax.Array) -> jax.Array:
+        split = jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1)
+        spec = jax.sharding.PartitionSpec(None, *batch_sharding(mesh).spec)
+        return jax.lax.with_sharding_constraint(split, jax.sharding.NamedSharding(mesh, spec))
+
+    return jax.tree.map(split, batch)
+
+
+def check_batch(config: FinetuneConfig, mesh: Mesh) -> None:
+    """Raises UsageError for a batch that does not divide over the devices and parts."""
+    devices = batch_divisor(mesh)
+    if config.batch_size % (devices * config.optim.accumulate):
+        raise UsageError(
+            f"--batch-size {config.batch_size} does not divide over {devices} devices (mesh axes data and fsdp) x "
+            f"{config.optim.accumulate} parts (--optim.accumulate); take a multiple of {devices * config.optim.accumulate}"
+        )
+
+
+def stream_seed(seed: int, stream: str) -> int:
+    """Independent randomness for the data and the model out of one seed."""
+    return int(np.random.SeedSequence([seed, *stream.encode()]).generate_state(1)[0])
+
+
+def describe(config: FinetuneConfig, trainer: Trainer, mesh: Mesh, train: Source, val: Source) -> None:
+    """The lines at the start: what is trained, on what, where."""
+    leaves = flat(trainer.state["params"])
+    trained = sum(leaf.size for path, leaf in leaves.items() if path not in trainer.frozen_paths)
+    total = sum(leaf.size for leaf in leaves.values())
+    source = config.model.name if config.model.init == "pretrained" else f"{config.model.name}, random weights"
+    axes = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+    height, width = runs.preprocessing(config).image_size
+    console.print(f"model   {source}: {trained:,} of {total:,} parameters trained, {trainer.model.dtype} compute")
+    console.print(
+        f"data    {config.data.source}: {len(train):,} train, {len(val):,} val, {len(train.classes)} classes, {height} x {width}"
+    )
+    console.print(f"mesh    {axes} ({jax.devices()[0].platform}), batch {config.batch_size}, {config.steps} steps")
+
+
+def finish(
+    config: FinetuneConfig, out: Path, model: ViT, metrics: Metrics, scores: Scores, classes: tuple[str, ...]
+) -> None:
+    """Curves, confusion matrix and the exported file."""
+    draw_curves(out / "curves.png", metrics.rows())
+    draw_confusion(out / "confusion.png", scores.labels, scores.predictions, classes)
+    console.print(
+        f"val     accuracy {scores.accuracy:.1%}, macro F1 {scores.macro_f1:.1%}, loss {scores.loss:.4f} ({len(scores.labels)} images)"
+    )
+    if config.export != "none":
+        path = export(join_blocks(model), out / f"model.{config.export}.safetensors", config.export)
+        console.print(f"export  {path}")
+    console.print(f"run     {out}")

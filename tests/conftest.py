@@ -1,0 +1,46 @@
+"""Eight simulated devices, a compilation cache, shape checks, and the real things that tests rest on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+CACHE = Path(os.environ.get("FMJAX_TEST_CACHE", Path.home() / ".cache" / "fmjax-tests"))
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "xla"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+from jaxtyping import install_import_hook
+
+install_import_hook(["fmjax", "weights_conversion"], "beartype.beartype")
+
+import pytest
+
+from tests.support import real_images, real_towers
+
+
+@pytest.fixture(scope="session")
+def clip_tower() -> Path:
+    """OpenAI's CLIP ViT-B/16 image tower: a folder with the open_clip and the Hugging Face file."""
+    return _have(lambda: real_towers.clip_vit_b16(CACHE))
+
+
+@pytest.fixture(scope="session")
+def dinov2_tower() -> Path:
+    """DINOv2 ViT-S/14, fine-tuned for saliency: a folder with its tensors, its decoder and the ONNX graph."""
+    return _have(lambda: real_towers.dinov2_vits14(CACHE))
+
+
+@pytest.fixture(scope="session")
+def stamps(tmp_path_factory) -> Path:
+    """Photographs of 12 kinds of things, one folder a class."""
+    return _have(lambda: real_images.stamps_folder(tmp_path_factory.mktemp("stamps")))
+
+
+def _have(make) -> Path:
+    try:
+        return make()
+    except (real_towers.Unavailable, real_images.Unavailable) as error:
+        return pytest.skip(str(error))

@@ -1,0 +1,46 @@
+"""Transforms are pairs; a kernel is transposed or says why not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import weights_conversion as wc
+from weights_conversion import transforms as t
+
+SHAPES = {
+    t.IDENTITY: [(5,)],
+    t.IN_OUT: [(5, 7)],
+    t.LINEAR: [(5, 7)],
+    t.CONV: [(6, 3, 4, 4)],
+    t.LEAD_1: [(1, 4, 6)],
+    t.LEAD_2: [(1, 1, 6)],
+    t.SPLIT[2]: [(8,)],
+    t.SPLIT[3]: [(9,)],
+    t.LINEAR_SPLIT[2]: [(8, 5)],
+    t.LINEAR_SPLIT[3]: [(9, 5)],
+    t.FOLDED_CLASS: [(1, 1, 6), (1, 4, 6)],
+}
+
+
+@pytest.mark.parametrize("transform", SHAPES, ids=lambda x: x.name)
+def test_undo_returns_the_bits(transform):
+    rng = np.random.default_rng(0)
+    tensors = tuple(rng.standard_normal(shape).astype(np.float16) for shape in SHAPES[transform])
+    back = transform.undo(transform.do(tensors))
+    assert all(np.array_equal(a, b) for a, b in zip(tensors, back, strict=True))
+
+
+@pytest.mark.parametrize("transform", [x for x in SHAPES if not x.lossy], ids=lambda x: x.name)
+def test_do_returns_the_bits(transform):
+    arrays = transform.do(tuple(np.random.default_rng(0).standard_normal(shape) for shape in SHAPES[transform]))
+    assert all(np.array_equal(a, b) for a, b in zip(arrays, transform.do(transform.undo(arrays)), strict=True))
+
+
+@pytest.mark.parametrize("dialect", wc.DIALECTS.values(), ids=lambda d: d.name)
+def test_every_kernel_is_transposed_or_says_that_it_is_stored_so(dialect):
+    kernels = [rule for rule in dialect.rules if any(path.endswith(".kernel") for path in rule.paths)]
+    assert kernels
+    allowed = {t.LINEAR, t.CONV, t.IN_OUT, *t.LINEAR_SPLIT.values()}
+    assert {rule.transform for rule in kernels} <= allowed
+    assert not [rule for rule in kernels if rule.transform == t.IN_OUT and rule.torch != "proj"]
