@@ -36,7 +36,7 @@ class LazyTensor:
 def in_memory(array: np.ndarray) -> LazyTensor:
     """An array that is there already."""
     array = np.asarray(array)
-    return LazyTensor(array.shape, array.dtype, lambda index: array[index])
+    return LazyTensor(array.shape, array.dtype, lambda index: np.asarray(array[index]))
 
 
 def in_memory_tree(arrays: Mapping[str, np.ndarray]) -> dict[str, LazyTensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -56,10 +57,7 @@ def _tensor(path: Path, start: int, entry: dict[str, Any]) -> LazyTensor:
         if 0 in shape:
             return np.empty(shape, dtype)[index]
         # a map of its own for each read: the pages go when the array does
-        return np.ndarray(shape, dtype, np.memmap(path, np.uint8, "r", offset, (_nbytes(shape, dtype),)))[index]
+        nbytes = math.prod(shape) * dtype.itemsize
+        return np.asarray(np.ndarray(shape, dtype, np.memmap(path, np.uint8, "r", offset, (nbytes,)))[index])
 
     return LazyTensor(shape, dtype, read)
-
-
-def _nbytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
-    return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize

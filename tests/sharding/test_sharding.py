@@ -1,0 +1,167 @@
+"""One and eight devices: the same losses, an eighth of the memory, slices instead of wholes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+import fmjax
+from fmjax.config import DataConfig, FinetuneConfig, MeshConfig, ModelConfig, OptimConfig
+from fmjax.data.pipeline import to_devices, train_batches
+from fmjax.data.sources import digits
+from fmjax.errors import UsageError
+from fmjax.factory import initialise, leaf_shardings
+from fmjax.params import flat, functional
+from fmjax.run import build, preprocessing
+from fmjax.sharding import batch_sharding, make_mesh
+from fmjax.train import Trainer, check_batch, make_trainer
+from fmjax.weights import load
+from tests.support.checkpoints import random_file, save, small
+
+DEVICES = jax.devices()
+MESHES = {
+    "1": MeshConfig(data=1),
+    "8 data": MeshConfig(data=8),
+    "2 data x 4 fsdp": MeshConfig(data=2, fsdp=4),
+    "2 data x 2 fsdp x 2 tensor": MeshConfig(data=2, fsdp=2, tensor=2),
+}
+CONFIG = FinetuneConfig(
+    model=ModelConfig(name="demo_vit_ti4.fashion_mnist", init="random", dtype="float32"),
+    data=DataConfig(crop_scale=0.7, flip=0.0),
+    optim=OptimConfig(lr=1e-3, warmup_steps=2, layer_decay=0.8),
+    steps=6,
+    batch_size=16,
+)
+
+
+def mesh_of(name: str):
+    sizes = MESHES[name]
+    count = abs(sizes.data * sizes.fsdp * sizes.tensor)
+    return make_mesh(sizes.data, sizes.fsdp, sizes.tensor, devices=DEVICES[:count])
+
+
+def trainer_on(name: str, config: FinetuneConfig = CONFIG) -> tuple[Trainer, object]:
+    mesh = mesh_of(name)
+    # tensor parallelism needs heads and hidden units that divide: two heads instead of three
+    model = build(config, 10, mesh) if "tensor" not in name else None
+    if model is None:
+        spec = replace(fmjax.get_spec("demo_vit_ti4"), num_heads=2)
+        model = initialise(spec, None, num_classes=10, mesh=mesh, dtype=np.float32)
+    return make_trainer(config, model, mesh, preprocessing(config)), mesh
+
+
+def losses(name: str, config: FinetuneConfig = CONFIG) -> list[float]:
+    trainer, mesh = trainer_on(name, config)
+    batches = train_batches(digits(), config.data, preprocessing(config), batch_size=config.batch_size, seed=0)
+    state, out = trainer.state, []
+    for _ in range(config.steps):
+        state, values = trainer.step(state, to_devices(next(batches), batch_sharding(mesh)))
+        out.append(float(values["loss"]))
+    return out
+
+
+@pytest.fixture(scope="module")
+def one_device() -> list[float]:
+    return losses("1")
+
+
+@pytest.mark.parametrize("name", ["8 data", "2 data x 4 fsdp"])
+def test_losses_do_not_depend_on_the_mesh(name, one_device):
+    assert one_device[-1] < one_device[0]
+    assert losses(name) == pytest.approx(one_device, rel=1e-5)
+
+
+def test_losses_do_not_depend_on_tensor_parallelism():
+    spec = replace(fmjax.get_spec("demo_vit_ti4"), num_heads=2)
+    images = np.random.default_rng(0).standard_normal((8, 28, 28, 3), np.float32)
+    found = []
+    for name in ("1", "2 data x 2 fsdp x 2 tensor"):
+        mesh = mesh_of(name)
+        apply, params = functional(initialise(spec, None, num_classes=10, mesh=mesh))
+        out = jax.jit(lambda p, x, apply=apply: jax.value_and_grad(lambda p: (apply(p, x).pooled ** 2).sum())(p))(
+            params, jax.device_put(images, batch_sharding(mesh))
+        )
+        found.append(jax.tree.map(np.asarray, out))
+    (one, one_gradient), (eight, eight_gradient) = found
+    assert eight == pytest.approx(one, rel=1e-5)
+    for path, gradient in flat(one_gradient).items():
+        assert np.abs(flat(eight_gradient)[path] - gradient).max() <= 2e-5 * max(np.abs(gradient).max(), 1e-3), path
+
+
+def test_accumulation_does_not_change_the_losses(one_device):
+    parts = replace(CONFIG, optim=replace(CONFIG.optim, accumulate=2))
+    assert losses("1", parts) == pytest.approx(one_device, rel=1e-5)
+    assert losses("8 data", parts) == pytest.approx(one_device, rel=1e-5)
+
+
+def compiled_step(name: str):
+    trainer, mesh = trainer_on(name)
+    batches = train_batches(digits(), CONFIG.data, preprocessing(CONFIG), batch_size=16, seed=0)
+    batch = to_devices(next(batches), batch_sharding(mesh))
+    return trainer, trainer.step.lower(trainer.state, batch).compile()
+
+
+def test_compiled_step_holds_a_quarter_of_the_state_on_each_of_four_fsdp_devices():
+    whole, split = compiled_step("1")[1], compiled_step("2 data x 4 fsdp")[1]
+    sizes = [c.memory_analysis().argument_size_in_bytes for c in (whole, split)]
+    assert sizes[1] < 0.3 * sizes[0]
+
+
+def test_every_large_parameter_and_its_moments_are_split():
+    trainer, _ = trainer_on("2 data x 4 fsdp")
+    for leaf in jax.tree.leaves({key: trainer.state[key] for key in ("params", "optimiser")}):
+        if leaf.size > 10_000:
+            assert leaf.addressable_shards[0].data.size == leaf.size // 4
+
+
+def test_weights_are_gathered_and_activations_are_not():
+    _, compiled = compiled_step("2 data x 4 fsdp")
+    text = compiled.as_text()
+    gathered = re.findall(r"= \w+\[([\d,]*)\][^=]*all-gather\(", text)
+    assert gathered
+    tokens = 50
+    assert not [shape for shape in gathered if str(tokens) in shape.split(",") and shape.count(",") >= 2]
+
+
+def test_frozen_blocks_have_no_moments():
+    config = replace(CONFIG, optim=replace(CONFIG.optim, freeze=(r"blocks\.[0-3]\..*", r"patch_embed\..*|cls_token|pos_embed")))
+    trainer, mesh = trainer_on("1", config)
+    before = {path: np.asarray(leaf) for path, leaf in flat(trainer.state["params"]).items()}
+    moments = sum(leaf.size for leaf in jax.tree.leaves(trainer.state["optimiser"]))
+    total = sum(leaf.size for leaf in before.values())
+    assert moments < 2 * total * 0.4
+    batches = train_batches(digits(), config.data, preprocessing(config), batch_size=16, seed=0)
+    state = trainer.state
+    for _ in range(3):
+        state, _ = trainer.step(state, to_devices(next(batches), batch_sharding(mesh)))
+    after = {path: np.asarray(leaf) for path, leaf in flat(state["params"]).items()}
+    same = {path for path in before if np.array_equal(before[path], after[path])}
+    assert same == trainer.frozen_paths
+
+
+def test_loading_puts_only_its_slice_on_each_device(tmp_path, monkeypatch):
+    name = "ViT-B-16.openai"
+    monkeypatch.setattr("fmjax.weights.specs.get_spec", lambda _: replace(small("ViT-B-16"), name="ViT-B-16"))
+    path = save(tmp_path / "x.safetensors", random_file(small("ViT-B-16"), "open_clip"))
+    whole = load(name, checkpoint=path)
+    split = load(name, checkpoint=path, mesh=make_mesh(data=2, fsdp=4))
+    for (key, one), (_, eight) in zip(flat(whole).items(), flat(split).items(), strict=True):
+        assert np.array_equal(one, eight), key
+    kernel = flat(split)["blocks.mlp.up.kernel"]
+    assert kernel.addressable_shards[0].data.shape == (2, 12, 40)
+
+
+def test_a_mesh_that_does_not_fit_says_so():
+    with pytest.raises(UsageError, match="does not fit 8 devices"):
+        make_mesh(data=3, fsdp=2)
+    with pytest.raises(UsageError, match="does not fit 8 devices"):
+        make_mesh(data=-1, fsdp=3)
+    model = jax.eval_shape(lambda: initialise(small("ViT-B-16")))
+    with pytest.raises(UsageError, match=r"blocks\.attn\.k\.kernel \(2, 48, 48\): dimension 48 .* axis 'fsdp'; set --mesh\.fsdp"):
+        leaf_shardings(model, make_mesh(data=1, fsdp=5, devices=DEVICES[:5]))
+    with pytest.raises(UsageError, match=r"--batch-size 12 does not divide over 8 devices"):
+        check_batch(replace(CONFIG, batch_size=12), make_mesh())

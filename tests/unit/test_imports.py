@@ -1,0 +1,87 @@
+"""What may import what, and what starting costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted([*(ROOT / "fmjax").rglob("*.py"), *(ROOT / "weights_conversion").rglob("*.py")])
+# A module may import from its own layer and those before it.
+LAYERS = (
+    ("fmjax.errors", "weights_conversion"),
+    ("fmjax.specs", "fmjax.zoo"),
+    ("fmjax.resample", "fmjax.models"),
+    ("fmjax.params", "fmjax.sharding", "fmjax.config", "fmjax.preprocess", "fmjax.progress"),
+    ("fmjax.factory", "fmjax.hub", "fmjax.weights", "fmjax.data", "fmjax.optim", "fmjax.checkpoint", "fmjax.report"),
+    ("fmjax.run",),
+    ("fmjax.evaluate", "fmjax.embed", "fmjax.train", "fmjax.convert"),
+    ("fmjax.cli",),
+)
+LAZY = {("fmjax.weights", "fmjax.run"), ("fmjax.specs", "fmjax.zoo")}  # inside a function
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def module(path: Path) -> str:
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+def layer(name: str) -> int | None:
+    return next((i for i, row in enumerate(LAYERS) if any(name == r or name.startswith(f"{r}.") for r in row)), None)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module)
+def test_arrows_point_one_way(path):
+    own = layer(module(path))
+    if module(path) in ("fmjax", "weights_conversion.__main__"):
+        return
+    assert own is not None, f"{module(path)} is in no layer"
+    for name in imports(path):
+        theirs = layer(name)
+        if theirs is not None and (module(path), ".".join(name.split(".")[:2])) not in LAZY:
+            assert theirs <= own, f"{module(path)} imports {name}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module)
+def test_no_torch_and_no_tensorflow(path):
+    assert not {name for name in imports(path) if name.split(".")[0] in ("torch", "tensorflow", "timm", "transformers")}
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if "weights_conversion" in str(p)], ids=module)
+def test_conversion_does_not_know_fmjax(path):
+    if path.stem != "__main__":
+        assert not {name for name in imports(path) if name.split(".")[0] in ("fmjax", "jax", "flax")}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import fmjax, fmjax.specs; fmjax.list_models(); fmjax.get_weights('ViT-B-16.openai')",
+        "from fmjax.cli import main; main(['--help'])",
+        "from fmjax.cli import main; main(['models', '*dinov2*'])",
+        "import fmjax.config; fmjax.config.load_preset('quickstart')",
+    ],
+)
+def test_names_rows_presets_and_help_do_not_import_jax(statement):
+    code = f"import sys; {statement}; heavy = {{'jax', 'flax', 'torch', 'grain', 'orbax'}} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_files_stay_small():
+    long = {p.name: n for p in SOURCES if "zoo" not in p.parts and (n := len(p.read_text().splitlines())) > 400}
+    assert long == {}

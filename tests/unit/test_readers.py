@@ -1,0 +1,96 @@
+"""Files that are whole, in shards, damaged, or something else."""
+
+from __future__ import annotations
+
+import json
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import weights_conversion as wc
+from tests.support.checkpoints import save
+from weights_conversion.readers import open_checkpoint
+from weights_conversion.writer import write_safetensors
+
+TENSORS = {
+    "a.weight": np.arange(12, dtype=np.float32).reshape(3, 4),
+    "b": np.float16([1, 2]),
+    "empty": np.zeros((0, 3)),
+}
+
+
+def test_file_comes_back_whole_and_in_slices(tmp_path):
+    file = open_checkpoint(save(tmp_path / "x.safetensors", TENSORS))
+    assert set(file.tensors) == set(TENSORS)
+    for key, array in TENSORS.items():
+        assert np.array_equal(file.tensors[key].read(()), array)
+    assert np.array_equal(file.tensors["a.weight"].read((slice(1, 3), slice(0, 2))), TENSORS["a.weight"][1:3, :2])
+
+
+def test_writer_and_reader_agree_on_bfloat16_and_on_bytes(tmp_path):
+    tensors = wc.in_memory_tree({"x": np.arange(5).astype(ml_dtypes.bfloat16), "n": np.asarray(7, np.int64)})
+    write_safetensors(tmp_path / "one.safetensors", tensors, {"format": "fmjax"})
+    write_safetensors(tmp_path / "two.safetensors", tensors, {"format": "fmjax"})
+    assert (tmp_path / "one.safetensors").read_bytes() == (tmp_path / "two.safetensors").read_bytes()
+    back = open_checkpoint(tmp_path / "one.safetensors")
+    assert back.metadata == {"format": "fmjax"}
+    assert back.tensors["x"].dtype == ml_dtypes.bfloat16
+    assert back.tensors["n"].read(()) == 7
+
+
+def test_a_large_tensor_is_written_in_pieces(tmp_path, monkeypatch):
+    monkeypatch.setattr("weights_conversion.tensors.CHUNK_BYTES", 64)
+    array, reads = np.random.default_rng(0).standard_normal((10, 4)), []
+    lazy = wc.LazyTensor(array.shape, array.dtype, lambda index: reads.append(index) or array[index])
+    write_safetensors(tmp_path / "x.safetensors", {"x": lazy})
+    assert len(reads) == 5
+    assert np.array_equal(open_checkpoint(tmp_path / "x.safetensors").tensors["x"].read(()), array)
+
+
+def test_a_failed_write_leaves_nothing_and_keeps_the_old_file(tmp_path):
+    path = save(tmp_path / "x.safetensors", TENSORS)
+    before = path.read_bytes()
+
+    def fails(index):
+        raise RuntimeError("disk")
+
+    with pytest.raises(RuntimeError, match="disk"):
+        write_safetensors(path, {"x": wc.LazyTensor((3,), np.dtype(np.float32), fails)})
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folder_with_shards(tmp_path):
+    save(tmp_path / "model-1.safetensors", {"a.weight": TENSORS["a.weight"]})
+    save(tmp_path / "model-2.safetensors", {"b": TENSORS["b"]})
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a.weight": "model-1.safetensors", "b": "model-2.safetensors"}}))
+    assert set(open_checkpoint(tmp_path).tensors) == {"a.weight", "b"}
+    index.write_text(json.dumps({"weight_map": {"a.weight": "model-2.safetensors"}}))
+    with pytest.raises(wc.CheckpointError, match=r"do not hold: a\.weight"):
+        open_checkpoint(tmp_path)
+    index.write_text(json.dumps({"weight_map": {"a.weight": "../model-1.safetensors"}}))
+    with pytest.raises(wc.CheckpointError, match="outside its own folder"):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "header", "html", "empty"])
+def test_damaged_files_are_refused_in_one_sentence(tmp_path, damage):
+    path = save(tmp_path / "x.safetensors", TENSORS)
+    whole = path.read_bytes()
+    broken = {"truncate": whole[:-8], "header": b"\xff" * 8 + whole[8:], "html": b"<html>404</html>", "empty": b""}
+    path.write_bytes(broken[damage])
+    with pytest.raises(wc.CheckpointError, match="not a whole safetensors file"):
+        open_checkpoint(path)
+
+
+def test_what_is_not_there_or_not_safetensors_says_so(tmp_path):
+    with pytest.raises(wc.CheckpointError, match="no checkpoint at"):
+        open_checkpoint(tmp_path / "nothing")
+    (tmp_path / "x.pt").write_bytes(b"PK")
+    with pytest.raises(wc.CheckpointError, match=r"only \.safetensors"):
+        open_checkpoint(tmp_path / "x.pt")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(wc.CheckpointError, match=r"no \.safetensors file"):
+        open_checkpoint(tmp_path / "folder")

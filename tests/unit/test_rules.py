@@ -1,0 +1,125 @@
+"""Strictness and bit-exactness of the table engine."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import weights_conversion as wc
+from fmjax.factory import param_shapes
+from tests.support.checkpoints import random_file, small
+from weights_conversion.report import collapse
+
+PAIRS = [
+    ("ViT-B-16", "open_clip"),
+    ("ViT-B-16", "hf_clip"),
+    ("ViT-B-16", "timm"),
+    ("EVA01-g-14", "open_clip_timm"),
+    ("EVA02-B-16", "open_clip_timm"),
+    ("EVA02-L-14", "timm"),
+    ("EVA02-E-14", "timm"),
+    ("dinov2_vits14", "dinov2"),
+    ("dinov2_vitg14_reg", "dinov2"),
+    ("dinov2_vits14_reg", "timm"),
+    ("dinov2_vitg14", "hf_dinov2"),
+    ("dinov2_vits14_reg", "hf_dinov2_with_registers"),
+    ("nv_dinov2_vitl14", "tao_nvdinov2"),
+    ("nv_dinov2_vitg14_reg4", "tao_nvdinov2"),
+]
+EXTRAS = {
+    "open_clip": "text_projection",
+    "open_clip_timm": "text.cls_emb",
+    "hf_clip": "text_model.final_layer_norm.weight",
+    "dinov2": "mask_token",
+    "hf_dinov2": "embeddings.mask_token",
+    "hf_dinov2_with_registers": "embeddings.mask_token",
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize(("model", "dialect"), PAIRS)
+def test_round_trip_is_bit_exact(model, dialect, dtype):
+    spec, table = small(model), wc.DIALECTS[dialect]
+    file = random_file(spec, dialect, dtype)
+    if dialect in EXTRAS:
+        file[EXTRAS[dialect]] = np.arange(6, dtype=np.int64)
+    conversion = wc.to_jax(wc.in_memory_tree(file), table, param_shapes(spec))
+    back = wc.to_torch(conversion.params, table, extras=conversion.extras)
+    assert set(back) == set(file)
+    for key, tensor in back.items():
+        assert tensor.dtype == file[key].dtype
+        assert tensor.read(()).tobytes() == np.ascontiguousarray(file[key]).tobytes(), key
+
+
+def test_a_slice_reads_only_its_own_blocks():
+    spec, table = small("ViT-B-16", depth=4), wc.DIALECTS["open_clip"]
+    file, seen = wc.in_memory_tree(random_file(spec, "open_clip")), []
+
+    def watched(key: str, tensor: wc.LazyTensor) -> wc.LazyTensor:
+        return wc.LazyTensor(tensor.shape, tensor.dtype, lambda index: seen.append(key) or tensor.read(index))
+
+    spied = {key: watched(key, tensor) for key, tensor in file.items()}
+    kernel = wc.to_jax(spied, table, param_shapes(spec)).params["blocks.mlp.up.kernel"]
+    assert seen == []
+    part = kernel.read((slice(1, 3), slice(0, 16), slice(None)))
+    assert seen == [f"visual.transformer.resblocks.{i}.mlp.c_fc.weight" for i in (1, 2)]
+    assert np.array_equal(part, kernel.read(())[1:3, :16])
+
+
+def test_report_names_every_misfit_at_once():
+    spec, table = small("ViT-B-16"), wc.DIALECTS["open_clip"]
+    file = random_file(spec, "open_clip")
+    del file["visual.ln_post.bias"]
+    file["visual.transformer.resblocks.1.ln_1.weights"] = file.pop("visual.transformer.resblocks.1.ln_1.weight")
+    file["visual.proj"] = file["visual.proj"].T
+    file["optimizer.step"] = np.zeros(1)
+    with pytest.raises(wc.MisfitError) as caught:
+        wc.to_jax(wc.in_memory_tree(file), table, param_shapes(spec))
+    misfits, text = caught.value.misfits, str(caught.value)
+    assert misfits.missing == ["visual.transformer.resblocks.1.ln_1.weight", "visual.ln_post.bias"]
+    assert misfits.unmapped == ["visual.transformer.resblocks.1.ln_1.weights", "optimizer.step"]
+    assert misfits.misshapen == {"visual.proj": ((24, 48), (48, 24))}
+    assert "(the file has visual.transformer.resblocks.1.ln_1.weights)" in text
+    assert "nothing was loaded" in text
+
+
+def test_a_model_part_without_a_rule_is_a_misfit():
+    spec = small("ViT-B-16")
+    shapes = param_shapes(spec) | {"blocks.extra.scale": (2, 48)}
+    with pytest.raises(wc.MisfitError, match=r"cannot fill: blocks\.extra\.scale"):
+        wc.to_jax(wc.in_memory_tree(random_file(spec, "open_clip")), wc.DIALECTS["open_clip"], shapes)
+
+
+def test_a_constant_that_is_not_constant_is_refused():
+    spec = small("ViT-B-16")
+    file = random_file(spec, "timm")
+    assert not file["head.bias"].any()
+    file["head.bias"] = file["head.bias"] + 1
+    with pytest.raises(wc.CheckpointError, match=r"head\.bias must be all zeros"):
+        wc.to_jax(wc.in_memory_tree(file), wc.DIALECTS["timm"], param_shapes(spec))
+
+
+def test_export_refuses_a_parameter_without_a_place():
+    spec = small("EVA02-B-16")
+    params = {path: wc.in_memory(np.zeros(shape)) for path, shape in param_shapes(spec).items()}
+    with pytest.raises(wc.CheckpointError, match=r"no place for .*mlp\.gate"):
+        wc.to_torch(params, wc.DIALECTS["open_clip"])
+
+
+@pytest.mark.parametrize("keys", [[], ["a", "b"]])
+def test_unknown_names_are_an_error(keys):
+    with pytest.raises(wc.CheckpointError, match="--dialect"):
+        wc.detect(keys)
+
+
+def test_an_ambiguous_file_is_an_error_and_not_a_guess():
+    file = random_file(small("nv_dinov2_vitl14"), "tao_nvdinov2")
+    with pytest.raises(wc.CheckpointError, match=r"any of timm, tao_nvdinov2"):
+        wc.detect(file)
+    assert wc.detect(file, {"tao_nvdinov2"}).name == "tao_nvdinov2"
+
+
+def test_names_collapse_over_blocks():
+    assert collapse(["a.0.b", "a.1.b", "a.2.b", "c"]) == ["a.{0-2}.b", "c"]
+    assert collapse(["a.0.b", "a.5.b"]) == ["a.{0,5}.b"]
+    assert collapse(["a.3.b"]) == ["a.3.b"]
