@@ -207,7 +207,7 @@ def train_step(
     return {"params": params, "optimiser": optimiser_state, "random": random}, {
         "loss": loss,
         "accuracy": right,
-        "grad_norm": optax.global_norm(grads),
+        "grad_norm": optax.tree.norm(grads),
     }
 
 

@@ -90,7 +90,7 @@ def read(
     shapes = param_shapes(spec)
     chosen = _dialect(file, dialect, shapes, likely)
     try:
-        conversion = wc.to_jax(file.tensors, chosen, shapes, dtype)
+        conversion = wc.to_jax(file.tensors, chosen, shapes, None if dtype is None else np.dtype(dtype))
     except wc.MisfitError as error:
         raise wc.MisfitError(error.misfits, _closest(file, spec)) from None
     return Loaded(spec, path, chosen, file, conversion)

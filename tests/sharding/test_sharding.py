@@ -77,19 +77,21 @@ def test_losses_do_not_depend_on_the_mesh(name, one_device):
 
 def test_losses_do_not_depend_on_tensor_parallelism():
     spec = replace(fmjax.get_spec("demo_vit_ti4"), num_heads=2)
-    images = np.random.default_rng(0).standard_normal((8, 28, 28, 3), np.float32)
+    rng = np.random.default_rng(0)
+    images, weights = rng.standard_normal((8, 28, 28, 3), np.float32), rng.standard_normal((8, 96), np.float32)
     found = []
     for name in ("1", "2 data x 2 fsdp x 2 tensor"):
         mesh = mesh_of(name)
         apply, params = functional(initialise(spec, None, num_classes=10, mesh=mesh))
-        out = jax.jit(lambda p, x, apply=apply: jax.value_and_grad(lambda p: (apply(p, x).pooled ** 2).sum())(p))(
+        out = jax.jit(lambda p, x, apply=apply: jax.value_and_grad(lambda p: (apply(p, x).pooled * weights).sum())(p))(
             params, jax.device_put(images, batch_sharding(mesh))
         )
         found.append(jax.tree.map(np.asarray, out))
     (one, one_gradient), (eight, eight_gradient) = found
     assert eight == pytest.approx(one, rel=1e-5)
     for path, gradient in flat(one_gradient).items():
-        assert np.abs(flat(eight_gradient)[path] - gradient).max() <= 2e-5 * max(np.abs(gradient).max(), 1e-3), path
+        scale = np.abs(flat(one_gradient)[path.replace("k.bias", "q.bias")]).max()
+        assert np.abs(flat(eight_gradient)[path] - gradient).max() <= 5e-5 * max(scale, 1e-3), path
 
 
 def test_accumulation_does_not_change_the_losses(one_device):
@@ -128,7 +130,9 @@ def test_weights_are_gathered_and_activations_are_not():
 
 
 def test_frozen_blocks_have_no_moments():
-    config = replace(CONFIG, optim=replace(CONFIG.optim, freeze=(r"blocks\.[0-3]\..*", r"patch_embed\..*|cls_token|pos_embed")))
+    config = replace(
+        CONFIG, optim=replace(CONFIG.optim, freeze=(r"blocks\.[0-3]\..*", r"patch_embed\..*|cls_token|pos_embed"))
+    )
     trainer, mesh = trainer_on("1", config)
     before = {path: np.asarray(leaf) for path, leaf in flat(trainer.state["params"]).items()}
     moments = sum(leaf.size for leaf in jax.tree.leaves(trainer.state["optimiser"]))
@@ -161,7 +165,9 @@ def test_a_mesh_that_does_not_fit_says_so():
     with pytest.raises(UsageError, match="does not fit 8 devices"):
         make_mesh(data=-1, fsdp=3)
     model = jax.eval_shape(lambda: initialise(small("ViT-B-16")))
-    with pytest.raises(UsageError, match=r"blocks\.attn\.k\.kernel \(2, 48, 48\): dimension 48 .* axis 'fsdp'; set --mesh\.fsdp"):
+    with pytest.raises(
+        UsageError, match=r"blocks\.attn\.k\.kernel \(2, 48, 48\): dimension 48 .* axis 'fsdp'; set --mesh\.fsdp"
+    ):
         leaf_shardings(model, make_mesh(data=1, fsdp=5, devices=DEVICES[:5]))
     with pytest.raises(UsageError, match=r"--batch-size 12 does not divide over 8 devices"):
         check_batch(replace(CONFIG, batch_size=12), make_mesh())
