@@ -20,7 +20,31 @@ _HOMES = {
 _OWNER = {name: home for home, names in _HOMES.items() for name in names}
 
 __version__ = "0.1.0"
-__all__ = ["__version__", *_OWNER]  # noqa: PLE0604
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "Features",
+    "PreprocessConfig",
+    "Source",
+    "UsageError",
+    "ViT",
+    "ViTSpec",
+    "Weights",
+    "__version__",
+    "create",
+    "export",
+    "functional",
+    "get_spec",
+    "get_weights",
+    "initialise",
+    "list_models",
+    "load",
+    "make_mesh",
+    "preprocess",
+    "preprocess_config",
+    "restore",
+    "with_params",
+]
 
 if TYPE_CHECKING:
     from fmjax.errors import CheckpointError, DataError, UsageError

@@ -1,4 +1,5 @@
-"""A run's state on disk, by Orbax: parameters, optimiser, random key and data position, committed together or not at all."""
+"""A run's state on disk, by Orbax: parameters, optimiser, random key and data position, committed together or not at
+all."""
 
 from __future__ import annotations
 
@@ -30,13 +31,15 @@ class Checkpoints:
         self._manager.save(step, args=ocp.args.Composite(**items, data=ocp.args.JsonSave(data)), force=True)
 
     def restore(self, step: int, like: State) -> tuple[State, dict[str, Any]]:
-        """The state of a step, on the devices and with the layout of `like` (arrays or shapes), and the data position."""
+        """The state of a step, on the devices and with the layout of `like` (arrays or shapes), and the data
+        position."""
         items = {name: ocp.args.StandardRestore(value) for name, value in like.items()}
         try:
             found = self._manager.restore(step, args=ocp.args.Composite(**items, data=ocp.args.JsonRestore()))
         except Exception as error:  # orbax and tensorstore raise many kinds
             raise CheckpointError(
-                f"step {step} in {self.folder} cannot be restored: {str(error).splitlines()[0]}; delete that step's folder to "
+                f"step {step} in {self.folder} cannot be restored: {str(error).splitlines()[0]}; delete that "
+                f"step's folder to "
                 f"go on from an older one, or start over with --fresh"
             ) from error
         return {name: found[name] for name in like}, found["data"]

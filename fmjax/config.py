@@ -219,7 +219,8 @@ def _value(hint: Any, value: Any) -> Any:
 
 
 def load_preset(name: str) -> FinetuneConfig:
-    """The `config` of a preset: a path to a Python file, or the name of one in configs/. Raises UsageError otherwise."""
+    """The `config` of a preset: a path to a Python file, or the name of one in configs/. Raises UsageError
+    otherwise."""
     import configs
 
     folder = Path(next(iter(configs.__path__)))

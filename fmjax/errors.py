@@ -1,4 +1,5 @@
-"""The errors a user can cause. Each is one sentence and a fix; the command line turns `exit_code` into the process's own."""
+"""The errors a user can cause. Each is one sentence and a fix; the command line turns `exit_code` into the process's
+own."""
 
 from __future__ import annotations
 

@@ -103,6 +103,7 @@ def main(run: str, config: EvalConfig) -> Scores:
     size = -(-config.batch_size // batch_divisor(mesh)) * batch_divisor(mesh)
     scores = evaluate(predict, params, source, data, preprocess, mesh, batch_size=size)
     console.print(
-        f"val     accuracy {scores.accuracy:.1%}, macro F1 {scores.macro_f1:.1%}, loss {scores.loss:.4f} ({len(scores.labels)} images)"
+        f"val     accuracy {scores.accuracy:.1%}, macro F1 {scores.macro_f1:.1%}, loss {scores.loss:.4f} "
+        f"({len(scores.labels)} images)"
     )
     return scores

@@ -21,10 +21,10 @@ ImageSize = int | tuple[int, int]
 class Options(TypedDict, total=False):
     """What `create` and `load` both take.
 
-    num_classes: width of a new classifier, 0 for none. classifier: what it sees. drop_path: the last block's rate; blocks
-    before it have less, linearly. remat: what blocks keep for the backward pass. unroll: trace every block instead of
-    scanning over them. dtype: the compute dtype (None: that of the images). param_dtype: of the parameters. mesh: where
-    the parameters lie; None is one device.
+    num_classes: width of a new classifier, 0 for none. classifier: what it sees. drop_path: the last block's rate;
+    blocks before it have less, linearly. remat: what blocks keep for the backward pass. unroll: trace every block
+    instead of scanning over them. dtype: the compute dtype (None: that of the images). param_dtype: of the
+    parameters. mesh: where the parameters lie; None is one device.
     """
 
     num_classes: int
@@ -40,8 +40,8 @@ class Options(TypedDict, total=False):
 def create(
     name: str, *, rngs: nnx.Rngs | None = None, image_size: ImageSize | None = None, **options: Unpack[Options]
 ) -> ViT:
-    """A model with random parameters, born on the mesh. Raises UsageError for an unknown name or an image size that does
-    not fit; rngs defaults to nnx.Rngs(0)."""
+    """A model with random parameters, born on the mesh. Raises UsageError for an unknown name or an image size that
+    does not fit; rngs defaults to nnx.Rngs(0)."""
     return initialise(resized(get_spec(name), image_size), rngs, **options)
 
 

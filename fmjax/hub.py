@@ -42,7 +42,8 @@ def _from_hub(weights: Weights, source: Source, offline: bool) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = "is not in the local cache" if offline else f"could not be fetched ({type(error).__name__})"
         raise CheckpointError(
-            f"{source.filename} of {source.location} {reason}; fetch it where the hub can be reached and pass the file: "
+            f"{source.filename} of {source.location} {reason}; fetch it where the hub can be reached and pass "
+            f"the file: "
             f'fmjax.load("{weights.name}", checkpoint="/path/to/{source.filename}"), or --checkpoint'
         ) from error
 

@@ -1,4 +1,5 @@
-"""OptimConfig -> an optax chain, and which parameters it trains: freeze, learning rate and decay are tables over paths."""
+"""OptimConfig -> an optax chain, and which parameters it trains: freeze, learning rate and decay are tables over
+paths."""
 
 from __future__ import annotations
 
@@ -35,8 +36,8 @@ class Freeze:
 def frozen(shapes: Shapes, patterns: Sequence[str], depth: int) -> Freeze:
     """Resolves freeze patterns against a model's parameters.
 
-    Leading blocks may be frozen as a whole, and a parameter may be frozen in all other blocks; raises UsageError for any
-    other partial freeze, for a pattern that matches nothing, and where nothing would be left to train.
+    Leading blocks may be frozen as a whole, and a parameter may be frozen in all other blocks; raises UsageError for
+    any other partial freeze, for a pattern that matches nothing, and where nothing would be left to train.
     """
     hit = {path: [_any(patterns, name) for name in virtual_paths(path, depth)] for path in shapes}
     _no_idle_pattern(patterns, shapes, depth)
@@ -48,7 +49,8 @@ def frozen(shapes: Shapes, patterns: Sequence[str], depth: int) -> Freeze:
         if any(rest) and not all(rest):
             which = [i + leading for i, flag in enumerate(rest) if flag]
             raise UsageError(
-                f"{path} would be frozen in blocks {which} only; freeze all parameters of the first blocks, or one parameter "
+                f"{path} would be frozen in blocks {which} only; freeze all parameters of the first blocks, or "
+                f"one parameter "
                 f"in every block (--optim.freeze)"
             )
         if (rest and all(rest)) or (leading == depth and path.startswith("blocks.")):
@@ -100,7 +102,8 @@ def optimiser(
 
 
 def _lr_table(decay: float, depth: int) -> tuple[tuple[str, float], ...]:
-    """layer_decay ** (distance from the head): the embedding is layer 0, block i is i + 1, what follows is depth + 1."""
+    """layer_decay ** (distance from the head): the embedding is layer 0, block i is i + 1, what follows is depth +
+    1."""
     blocks = tuple((rf"blocks\.{i}\..*", decay ** (depth - i)) for i in range(depth))
     embedding = (r"patch_embed\..*|cls_token|registers|pos_embed|norm_pre\..*", decay ** (depth + 1))
     return (embedding, *blocks, (r".*", 1.0))
@@ -118,7 +121,7 @@ def _factors(shapes: Shapes, table: Sequence[tuple[str, float]], depth: int, fro
 
 
 def _add_decay(weight_decay: float, factors: Params) -> optax.GradientTransformation:
-    def update(updates: Params, params: Params) -> Params:
+    def update(updates: Any, params: Any) -> Any:
         return jax.tree.map(lambda u, f, p: u + weight_decay * f * p, updates, factors, params)
 
     return optax.stateless(update)

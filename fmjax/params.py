@@ -18,7 +18,8 @@ T = TypeVar("T")
 
 
 def leaf_paths(tree: Any) -> list[str]:
-    """The dotted path of every array of a model or nested dict, in the order of jax.tree.leaves: blocks.attn.q.kernel."""
+    """The dotted path of every array of a model or nested dict, in the order of jax.tree.leaves:
+    blocks.attn.q.kernel."""
     keyed, _ = jax.tree_util.tree_flatten_with_path(tree)
     return [".".join(name for key in path if (name := _name(key)) != "value") for path, _ in keyed]
 
@@ -48,7 +49,8 @@ def nested(leaves: Mapping[str, T]) -> Params:
 
 
 def functional(model: ViT) -> tuple[Apply, Params]:
-    """`apply, params`: a pure function `apply(params, images, key=None) -> Features`, and a plain nested dict of arrays."""
+    """`apply, params`: a pure function `apply(params, images, key=None) -> Features`, and a plain nested dict of
+    arrays."""
     structure, paths = jax.tree.structure(model), leaf_paths(model)
 
     def apply(params: Params, images: Float[Array, "B H W C"], key: Array | None = None) -> Features:
@@ -58,7 +60,8 @@ def functional(model: ViT) -> tuple[Apply, Params]:
 
 
 def with_params(model: ViT, params: Params) -> ViT:
-    """The model with other parameters. Raises UsageError, naming all of them, for paths missing, unknown or misshapen."""
+    """The model with other parameters. Raises UsageError, naming all of them, for paths missing, unknown or
+    misshapen."""
     leaves = _strict(params, leaf_paths(model))
     old = flat(model)
     wrong = [
@@ -80,7 +83,8 @@ def _strict(params: Params, paths: Sequence[str]) -> list[Any]:
 
 
 def virtual_paths(path: str, depth: int, offset: int = 0) -> list[str]:
-    """The names that tables see: a stacked array is one name for each block, blocks.{i}.attn.q.kernel; others are themselves."""
+    """The names that tables see: a stacked array is one name for each block, blocks.{i}.attn.q.kernel; others are
+    themselves."""
     head, _, tail = path.partition(".")
     if head not in ("blocks", "frozen_blocks"):
         return [path]

@@ -28,7 +28,8 @@ Picture = str | Path | bytes | Image.Image | np.ndarray
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessConfig:
-    """How images are brought to the network. Sizes are (height, width) in pixels; mean and std are for values in [0, 1]."""
+    """How images are brought to the network. Sizes are (height, width) in pixels; mean and std are for values in [0,
+    1]."""
 
     image_size: tuple[int, int]
     mean: tuple[float, float, float]

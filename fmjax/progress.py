@@ -65,7 +65,8 @@ class Progress:
         self.last, self.last_step, self.waited = now, step, 0.0
         shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         self.show(
-            f"step {step}/{self.steps}  {shown}  {rate:.0f} images/s  data wait {speed['data_wait']:.0%}  ETA {_clock(left)}"
+            f"step {step}/{self.steps}  {shown}  {rate:.0f} images/s  data wait {speed['data_wait']:.0%}  ETA "
+            f"{_clock(left)}"
         )
         return speed
 

@@ -28,7 +28,8 @@ def resample_grid(table: Float[Array, "h w D"], size: tuple[int, int], policy: R
 
 
 def resample_table(table: np.ndarray, grid: tuple[int, int], size: tuple[int, int], policy: Resample) -> np.ndarray:
-    """A stored table [1 + h w, D], class position first, as one for `size` rows and columns; float64 inside, on the host."""
+    """A stored table [1 + h w, D], class position first, as one for `size` rows and columns; float64 inside, on the
+    host."""
     if tuple(grid) == tuple(size):
         return table
     positions = table[1:].astype(np.float64).reshape(*grid, -1)
@@ -41,8 +42,9 @@ def resample_table(table: np.ndarray, grid: tuple[int, int], size: tuple[int, in
 def resize_matrix(old: int, new: int, policy: Resample) -> np.ndarray:
     """The float64 matrix [new, old] that resizes one axis as torch.nn.functional.interpolate does.
 
-    bicubic: by size, no antialias (Hugging Face DINOv2, eva_clip). bicubic_antialias: by size, antialiased (timm, open_clip,
-    DINOv2 with registers). bicubic_offset: by the scale factor (new + 0.1) / old, no antialias (DINOv2's hub code, TAO).
+    bicubic: by size, no antialias (Hugging Face DINOv2, eva_clip). bicubic_antialias: by size, antialiased (timm,
+    open_clip, DINOv2 with registers). bicubic_offset: by the scale factor (new + 0.1) / old, no antialias (DINOv2's
+    hub code, TAO).
     bilinear: by size, no antialias. bilinear_corners: align_corners=True.
     """
     if old == new and policy != "bicubic_offset":

@@ -148,7 +148,8 @@ def _check_same(run: Path, config: FinetuneConfig, classes: tuple[str, ...]) -> 
         changed.append(f"classes: {len(old_classes)} -> {len(classes)}")
     if changed:
         raise UsageError(
-            f"{run} holds a run with other settings ({'; '.join(changed)}); pass another --out, or --fresh to start it over"
+            f"{run} holds a run with other settings ({'; '.join(changed)}); pass another --out, or --fresh to "
+            f"start it over"
         )
 
 

@@ -44,7 +44,8 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
     if min(sizes) < 1 or int(np.prod(sizes)) != len(devices):
         asked = " x ".join(f"{axis} {size}" for axis, size in zip(AXES, (data, fsdp, tensor), strict=True))
         raise UsageError(
-            f"a mesh of {asked} does not fit {len(devices)} devices; set --mesh.data, --mesh.fsdp and --mesh.tensor so that "
+            f"a mesh of {asked} does not fit {len(devices)} devices; set --mesh.data, --mesh.fsdp and "
+            f"--mesh.tensor so that "
             f"their product is {len(devices)}"
         )
     return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
@@ -61,7 +62,8 @@ def _spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     for size, axis in zip(shape, axes, strict=False):
         if axis is not None and size % mesh.shape[axis]:
             raise UsageError(
-                f"{path} {shape}: dimension {size} does not divide over {mesh.shape[axis]} devices of mesh axis {axis!r}; "
+                f"{path} {shape}: dimension {size} does not divide over {mesh.shape[axis]} devices of mesh axis "
+                f"{axis!r}; "
                 f"set --mesh.{axis}"
             )
     return PartitionSpec(*(axis if axis and mesh.shape[axis] > 1 else None for axis in axes))

@@ -99,7 +99,8 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
-    """Names that match a shell-style pattern (letter case is ignored): architectures, or "arch.tag" where `pretrained`."""
+    """Names that match a shell-style pattern (letter case is ignored): architectures, or "arch.tag" where
+    `pretrained`."""
     specs, weights = _rows()
     names = weights if pretrained else specs
     return [name for name in names if fnmatch.fnmatchcase(name.lower(), pattern.lower())]
@@ -117,7 +118,8 @@ def get_spec(name: str) -> ViTSpec:
 
 
 def get_weights(name: str) -> Weights:
-    """The published weights "arch.tag", or the only ones of "arch". Raises UsageError where there are none or several."""
+    """The published weights "arch.tag", or the only ones of "arch". Raises UsageError where there are none or
+    several."""
     resolved = resolve(name)
     weights = _rows()[1]
     if resolved in weights:

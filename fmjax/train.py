@@ -58,7 +58,8 @@ def main(config: FinetuneConfig) -> Scores:
     scores = finetune(config)
     if baseline is not None:
         console.print(
-            f"val accuracy {scores.accuracy:.1%} from {config.model.name}, {baseline.accuracy:.1%} from random weights: "
+            f"val accuracy {scores.accuracy:.1%} from {config.model.name}, {baseline.accuracy:.1%} from random "
+            f"weights: "
             f"{(scores.accuracy - baseline.accuracy) * 100:+.1f} points with the same {config.steps} steps"
         )
     return scores
@@ -109,7 +110,7 @@ def finetune(config: FinetuneConfig) -> Scores:
                 row = {
                     "loss": float(values["loss"]),
                     "accuracy": float(values["accuracy"]),
-                    "lr": float(rate(step - 1)),
+                    "lr": float(jnp.asarray(rate(step - 1))),
                 }
                 if not np.isfinite(row["loss"]):
                     raise UsageError(
@@ -135,7 +136,8 @@ def finetune(config: FinetuneConfig) -> Scores:
 
 
 def make_trainer(config: FinetuneConfig, model: ViT, mesh: Mesh, preprocess: PreprocessConfig) -> Trainer:
-    """Splits what is trained from what is frozen, builds the optimiser's state where its parameters lie, jits the step."""
+    """Splits what is trained from what is frozen, builds the optimiser's state where its parameters lie, jits the
+    step."""
     freeze = runs.freezing(config, model)
     depth = model.spec.depth
     model = split_blocks(model, freeze.blocks) if freeze.blocks else model
@@ -179,15 +181,17 @@ def train_step(
     preprocess,
     mesh: Mesh,
 ) -> tuple[State, dict[str, jax.Array]]:
-    """One optimiser step over a batch, in `accumulate` parts: gradients are summed in float32, so the parts do not matter."""
+    """One optimiser step over a batch, in `accumulate` parts: gradients are summed in float32, so the parts do not
+    matter."""
     trained, rest = partition(state["params"], frozen)
     key = jax.random.fold_in(jax.random.wrap_key_data(state["random"]["key"]), state["random"]["step"])
     total = jnp.maximum(batch["weight"].sum(), 1.0)
 
     def loss_sum(trained: Params, part: dict[str, jax.Array], key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        out = apply(merge(trained, rest), normalise(part["image"], preprocess), key if config.drop_path else None)
-        losses = cross_entropy(out.logits, part["label"], config.optim.label_smoothing)
-        right = (out.logits.argmax(-1) == part["label"]) * part["weight"]
+        images = normalise(part["image"], preprocess)
+        logits: Any = apply(merge(trained, rest), images, key if config.drop_path else None).logits
+        losses = cross_entropy(logits, part["label"], config.optim.label_smoothing)
+        right = (logits.argmax(-1) == part["label"]) * part["weight"]
         return (losses * part["weight"]).sum() / total, right.sum() / total
 
     def accumulate(carry, inputs):
@@ -202,7 +206,8 @@ def train_step(
         zeros = (jax.tree.map(jnp.zeros_like, trained), jnp.zeros(()), jnp.zeros(()))
         (grads, loss, right), _ = jax.lax.scan(accumulate, zeros, (jnp.arange(parts), in_parts(batch, parts, mesh)))
     updates, optimiser_state = tx.update(grads, state["optimiser"], trained)
-    params = merge(optax.apply_updates(trained, updates), rest)
+    new: Any = optax.apply_updates(trained, updates)
+    params = merge(new, rest)
     random = {"key": state["random"]["key"], "step": state["random"]["step"] + 1}
     return {"params": params, "optimiser": optimiser_state, "random": random}, {
         "loss": loss,
@@ -228,7 +233,8 @@ def check_batch(config: FinetuneConfig, mesh: Mesh) -> None:
     if config.batch_size % (devices * config.optim.accumulate):
         raise UsageError(
             f"--batch-size {config.batch_size} does not divide over {devices} devices (mesh axes data and fsdp) x "
-            f"{config.optim.accumulate} parts (--optim.accumulate); take a multiple of {devices * config.optim.accumulate}"
+            f"{config.optim.accumulate} parts (--optim.accumulate); take a multiple of "
+            f"{devices * config.optim.accumulate}"
         )
 
 
@@ -247,7 +253,8 @@ def describe(config: FinetuneConfig, trainer: Trainer, mesh: Mesh, train: Source
     height, width = runs.preprocessing(config).image_size
     console.print(f"model   {source}: {trained:,} of {total:,} parameters trained, {trainer.model.dtype} compute")
     console.print(
-        f"data    {config.data.source}: {len(train):,} train, {len(val):,} val, {len(train.classes)} classes, {height} x {width}"
+        f"data    {config.data.source}: {len(train):,} train, {len(val):,} val, {len(train.classes)} classes, "
+        f"{height} x {width}"
     )
     console.print(f"mesh    {axes} ({jax.devices()[0].platform}), batch {config.batch_size}, {config.steps} steps")
 
@@ -259,7 +266,8 @@ def finish(
     draw_curves(out / "curves.png", metrics.rows())
     draw_confusion(out / "confusion.png", scores.labels, scores.predictions, classes)
     console.print(
-        f"val     accuracy {scores.accuracy:.1%}, macro F1 {scores.macro_f1:.1%}, loss {scores.loss:.4f} ({len(scores.labels)} images)"
+        f"val     accuracy {scores.accuracy:.1%}, macro F1 {scores.macro_f1:.1%}, loss {scores.loss:.4f} "
+        f"({len(scores.labels)} images)"
     )
     if config.export != "none":
         path = export(join_blocks(model), out / f"model.{config.export}.safetensors", config.export)

@@ -56,12 +56,14 @@ def load(
     image_size: ImageSize | None = None,
     **options: Unpack[Options],
 ) -> ViT:
-    """A model filled with published weights, every tensor of the file accounted for; each device is given its own slice.
+    """A model filled with published weights, every tensor of the file accounted for; each device is given its own
+    slice.
 
     name: "arch.tag", an alias or a hub repository. checkpoint: a .safetensors file or folder instead of the published
-    source. dialect: how its tensors are named (None: told by its keys). resample: how the position table follows another
-    image size (None: the weights' own policy). offline: only what is on this machine. rngs: for a new classifier.
-    Raises UsageError for names and sizes, CheckpointError for files; MisfitError lists all that does not fit.
+    source. dialect: how its tensors are named (None: told by its keys). resample: how the position table follows
+    another image size (None: the weights' own policy). offline: only what is on this machine. rngs: for a new
+    classifier. Raises UsageError for names and sizes, CheckpointError for files; MisfitError lists all that does not
+    fit.
     """
     loaded = read(
         name, checkpoint=checkpoint, dialect=dialect, offline=offline, dtype=options.get("param_dtype", jnp.float32)
@@ -104,7 +106,7 @@ def fill(
     shardings = leaf_shardings(outline, mesh) or [SingleDeviceSharding(jax.devices()[0])] * len(leaf_paths(outline))
     fresh = _fresh(spec, rngs, options)
     leaves = [
-        jax.make_array_from_callback(params[path].shape, sharding, params[path].read)
+        jax.make_array_from_callback(params[path].shape, sharding, lambda index, p=path: params[p].read(index or ()))
         if path in params
         else jax.device_put(fresh[path], sharding)
         for path, sharding in zip(leaf_paths(outline), shardings, strict=True)
@@ -122,9 +124,9 @@ def export(
 ) -> Path:
     """Writes a model, or the newest state of a run, as a safetensors file of a PyTorch dialect and returns its path.
 
-    base: the original file; what fmjax does not model (text towers, mask tokens) returns from it unchanged. A classifier
-    takes the place of the projection, as in timm; classifier=False leaves it out and keeps the projection. Raises
-    CheckpointError where the dialect has no place for a parameter.
+    base: the original file; what fmjax does not model (text towers, mask tokens) returns from it unchanged. A
+    classifier takes the place of the projection, as in timm; classifier=False leaves it out and keeps the projection.
+    Raises CheckpointError where the dialect has no place for a parameter.
     """
     if not isinstance(model, ViT):
         from fmjax.run import restore
@@ -153,7 +155,8 @@ def identify(file: Checkpoint) -> list[tuple[int, str]]:
 
 
 def _row(name: str, checkpoint: str | Path | None) -> tuple[specs.Weights | None, ViTSpec]:
-    """The weights row, if the name has one, and the spec. A file alone does not say which activation it was trained with."""
+    """The weights row, if the name has one, and the spec. A file alone does not say which activation it was trained
+    with."""
     resolved = specs.resolve(name)
     rows = [specs.get_weights(n) for n in specs.list_models(pretrained=True)]
     if any(w.name == resolved for w in rows):
@@ -165,7 +168,8 @@ def _row(name: str, checkpoint: str | Path | None) -> tuple[specs.Weights | None
     if any(w.overrides != own[0].overrides for w in own):
         fields = sorted({field for w in own for field in w.overrides})
         raise UsageError(
-            f"the weights of {resolved} differ in {', '.join(fields)}, which a file does not show; name the weights that yours "
+            f"the weights of {resolved} differ in {', '.join(fields)}, which a file does not show; name the "
+            f"weights that yours "
             f"come from: {', '.join(w.name for w in own[:3])}, ..."
         )
     return None, specs.get_spec(resolved)

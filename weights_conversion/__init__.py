@@ -1,4 +1,5 @@
-"""Checkpoints between PyTorch's names and fmjax's, by tables that are read in both directions. Imports neither torch nor fmjax."""
+"""Checkpoints between PyTorch's names and fmjax's, by tables that are read in both directions. Imports neither torch
+nor fmjax."""
 
 from collections.abc import Iterable
 
@@ -47,8 +48,8 @@ def get_dialect(name: str) -> Dialect:
 def detect(keys: Iterable[str], likely: Iterable[str] = ()) -> Dialect:
     """The dialect of a file with these keys, by each dialect's declared signature.
 
-    Several dialects can share a signature; then the one named in `likely` is taken. Raises CheckpointError where none or
-    more than one is left.
+    Several dialects can share a signature; then the one named in `likely` is taken. Raises CheckpointError where none
+    or more than one is left.
     """
     found = [d for d in DIALECTS.values() if d.matches(set(keys))]
     if len(found) > 1:

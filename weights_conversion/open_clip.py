@@ -1,4 +1,5 @@
-"""OpenCLIP's own vision transformer, and OpenAI's (open_clip transformer.py); a file usually holds the text tower too."""
+"""OpenCLIP's own vision transformer, and OpenAI's (open_clip transformer.py); a file usually holds the text tower
+too."""
 
 from weights_conversion.rules import Dialect, Rule
 from weights_conversion.transforms import CONV, IN_OUT, LINEAR, LINEAR_SPLIT, SPLIT

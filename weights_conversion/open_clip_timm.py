@@ -1,4 +1,5 @@
-"""OpenCLIP models whose image tower is a timm model (EVA-CLIP): timm's names under `visual.trunk.`, the text tower beside."""
+"""OpenCLIP models whose image tower is a timm model (EVA-CLIP): timm's names under `visual.trunk.`, the text tower
+beside."""
 
 from weights_conversion.open_clip import TEXT_TOWER
 from weights_conversion.rules import Dialect

@@ -46,7 +46,8 @@ class Misfits:
 
     def text(self, closest: str) -> str:
         lines = [
-            f"the checkpoint does not fit the model as {self.dialect}: {self.count} misfits, nothing was loaded{closest}"
+            f"the checkpoint does not fit the model as {self.dialect}: {self.count} misfits, nothing was "
+            f"loaded{closest}"
         ]
         if self.missing:
             lines.append(f"  missing from the file ({len(self.missing)}):")

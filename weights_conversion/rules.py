@@ -124,8 +124,8 @@ def to_jax(
 ) -> Conversion:
     """The parameters of the given paths and shapes out of a file's tensors, in `dtype` (None: as stored).
 
-    Every tensor of the file must be used, an extra, a constant or declared as dropped, and every parameter filled; otherwise
-    MisfitError names all that does not fit at once. Values are read later, slice by slice.
+    Every tensor of the file must be used, an extra, a constant or declared as dropped, and every parameter filled;
+    otherwise MisfitError names all that does not fit at once. Values are read later, slice by slice.
     """
     plan = list(steps(dialect, shapes))
     constants = _constants(dialect, shapes, {key for step in plan for key in step.keys})
@@ -153,8 +153,8 @@ def to_torch(
     extras: Mapping[str, LazyTensor] | None = None,
     leave_out: frozenset[str] = frozenset(),
 ) -> dict[str, LazyTensor]:
-    """The tensors of a checkpoint of this dialect; `extras` are added as they are. Raises CheckpointError for a parameter
-    that the dialect has no place for, unless it is in `leave_out`."""
+    """The tensors of a checkpoint of this dialect; `extras` are added as they are. Raises CheckpointError for a
+    parameter that the dialect has no place for, unless it is in `leave_out`."""
     shapes = {path: tensor.shape for path, tensor in params.items() if path not in leave_out}
     plan = list(steps(dialect, shapes))
     homeless = sorted(set(shapes) - {path for step in plan for path in step.paths})

@@ -13,7 +13,8 @@ CHUNK_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class LazyTensor:
-    """Shape and dtype of a tensor, and how to read a part of it: `read(index)` with one slice an axis, `read(())` for all."""
+    """Shape and dtype of a tensor, and how to read a part of it: `read(index)` with one slice an axis, `read(())` for
+    all."""
 
     shape: tuple[int, ...]
     dtype: np.dtype

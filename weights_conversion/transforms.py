@@ -1,4 +1,5 @@
-"""What happens to the numbers between a PyTorch checkpoint and an fmjax parameter: (do, undo) pairs, views where possible."""
+"""What happens to the numbers between a PyTorch checkpoint and an fmjax parameter: (do, undo) pairs, views where
+possible."""
 
 from __future__ import annotations
 

@@ -58,4 +58,4 @@ def _header(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str]) -> b
 
 
 def _bytes(array: np.ndarray, dtype: np.dtype) -> memoryview:
-    return memoryview(np.ascontiguousarray(array, dtype).reshape(-1).view(np.uint8))
+    return np.ascontiguousarray(array, dtype).reshape(-1).view(np.uint8).data

@@ -1,7 +1,7 @@
 """Sources -> batches of uint8 images, by Grain: decoded by threads, the same for a seed whatever their number.
 
-A batch has image [B H W 3] uint8, label [B], weight [B] and index [B]. An unreadable image has weight 0: it is left out of
-the loss and of every metric, and nothing else moves. Padding has weight 0 and index -1.
+A batch has image [B H W 3] uint8, label [B], weight [B] and index [B]. An unreadable image has weight 0: it is left
+out of the loss and of every metric, and nothing else moves. Padding has weight 0 and index -1.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fmjax.data.sources import Source
 from fmjax.errors import DataError
 from fmjax.preprocess import RESAMPLING, PreprocessConfig, decode, resize
 
-Batch = dict[str, np.ndarray]
+Batch = dict[str, Any]  # of numpy arrays
 ASPECT = (3 / 4, 4 / 3)
 
 
@@ -111,7 +111,8 @@ def to_devices(batch: Batch, sharding: NamedSharding) -> dict[str, jax.Array]:
 
 
 class BadImages:
-    """Counts unreadable images, each once, and stops the run when there are too many. `add` returns the new ones' names."""
+    """Counts unreadable images, each once, and stops the run when there are too many. `add` returns the new ones'
+    names."""
 
     def __init__(self, source: Source, limit: int) -> None:
         self.source, self.limit = source, limit
@@ -123,6 +124,7 @@ class BadImages:
         names = [self.source.names(i) for i in sorted(found)]
         if len(self.indices) > self.limit:
             raise DataError(
-                f"{len(self.indices)} unreadable images, more than --data.max-bad {self.limit}; the last: {', '.join(names)}"
+                f"{len(self.indices)} unreadable images, more than --data.max-bad {self.limit}; the last: "
+                f"{', '.join(names)}"
             )
         return names

@@ -104,7 +104,8 @@ def image_folder(root: Path) -> Splits:
     unknown = sorted({folder.name for folder in _folders(val)} - set(source.classes))
     if unknown:
         raise DataError(
-            f"{val} has classes that {train} has not: {', '.join(unknown)}; rename or remove them, or add training images"
+            f"{val} has classes that {train} has not: {', '.join(unknown)}; rename or remove them, or add "
+            f"training images"
         )
     return Splits(source, _class_folders(val, source.classes))
 
@@ -117,14 +118,14 @@ def _class_folders(root: Path, classes: Sequence[str] | None = None) -> Source:
     folders = _folders(root)
     if not folders:
         raise DataError(f"{root} has no class folders; put the images of each class into a folder of its own")
-    names = tuple(classes or (folder.name for folder in folders))
+    names = tuple(classes) if classes else tuple(folder.name for folder in folders)
     found = [(path, names.index(folder.name)) for folder in folders for path in _images(folder)]
     counts = Counter(label for _, label in found)
     empty = [folder.name for folder in folders if not counts[names.index(folder.name)]]
     if empty:
         raise DataError(f"{root} has classes without images: {', '.join(empty)}; add images or remove the folders")
     if len(names) < 2:
-        raise DataError(f"{root} has one class, {names[0]}; classification needs two or more")
+        raise DataError(f"{root} has one class, {', '.join(names)}; classification needs two or more")
     paths = [path for path, _ in found]
     labels = np.asarray([label for _, label in found], np.int32)
     return Source(lambda i: paths[i], labels, names, lambda i: str(paths[i]))
@@ -135,7 +136,8 @@ def _images(folder: Path) -> list[Path]:
 
 
 def tensorflow_dataset(name: str, data_dir: str = "") -> Splits:
-    """A TFDS classification set, read from its ArrayRecord files without TensorFlow; it is prepared first if need be."""
+    """A TFDS classification set, read from its ArrayRecord files without TensorFlow; it is prepared first if need
+    be."""
     import tensorflow_datasets as tfds
 
     try:
@@ -145,12 +147,13 @@ def tensorflow_dataset(name: str, data_dir: str = "") -> Splits:
         raise DataError(
             f"tfds:{name} cannot be prepared: {error}; prepare it elsewhere and pass --data.data-dir"
         ) from error
-    missing = {"image", "label"} - set(builder.info.features or ())
+    features: Any = builder.info.features or {}
+    missing = {"image", "label"} - set(features)
     if missing:
         raise DataError(
             f"tfds:{name} has no {' and no '.join(sorted(missing))} feature; only image classification sets fit"
         )
-    classes = tuple(builder.info.features["label"].names)
+    classes = tuple(features["label"].names)
     splits = builder.info.splits
     held_out = next((split for split in ("validation", "test") if split in splits), None)
     train = _tfds_split(builder, "train", classes)

@@ -77,7 +77,8 @@ class LayerScale(nnx.Module):
 
 
 class PatchEmbed(nnx.Module):
-    """Non-overlapping patches, each a row of P P C numbers, times one matrix: a strided convolution in its cheapest form."""
+    """Non-overlapping patches, each a row of P P C numbers, times one matrix: a strided convolution in its cheapest
+    form."""
 
     def __init__(self, spec: ViTSpec, *, dtype: Dtype, param_dtype: DTypeLike, rngs: nnx.Rngs):
         shape = (spec.patch_size**2 * 3, spec.width)
@@ -117,7 +118,8 @@ class Attention(nnx.Module):
 def attend(
     q: Float[Array, "B L N K"], k: Float[Array, "B L N K"], v: Float[Array, "B L N K"]
 ) -> Float[Array, "B L N K"]:
-    """softmax(q k / sqrt(K)) v. The softmax is in float32, and is normalised after the product with v, which is smaller."""
+    """softmax(q k / sqrt(K)) v. The softmax is in float32, and is normalised after the product with v, which is
+    smaller."""
     q = q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
     logits = jnp.einsum("blnk,bsnk->bnls", q, k, preferred_element_type=jnp.float32)  # B N L S
     weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
@@ -135,7 +137,8 @@ def rotate(x: Float[Array, "B L N K"], rope: Float[Array, "2 L K"]) -> Float[Arr
 
 
 def eva_rope(spec: ViTSpec, grid: tuple[int, int]) -> Float[Array, "2 L K"]:
-    """Sine and cosine for [class, patches] of EVA02: positions are rescaled to a 16 x 16 grid, the class token does not turn.
+    """Sine and cosine for [class, patches] of EVA02: positions are rescaled to a 16 x 16 grid, the class token does
+    not turn.
 
     eva_clip rope.py (VisionRotaryEmbeddingFast, pt_hw_seq_len=16), timm RotaryEmbeddingCat(ref_feat_shape=(16, 16)).
     """

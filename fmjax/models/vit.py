@@ -6,7 +6,7 @@ import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -106,7 +106,7 @@ class ViT(nnx.Module):
         x, grid, rope = self._embed(images)
         x = self._run(x, rope, key, 0, self.spec.depth)
         features = self._features(self.norm(x), grid)
-        cls = features.cls
+        cls: Any = features.cls
         pooled = cls if self.proj is None else self.proj(cls)
         if self.classifier is None:
             return replace(features, pooled=pooled)
@@ -116,7 +116,8 @@ class ViT(nnx.Module):
     def intermediates(
         self, images: Float[Array, "B H W C"], layers: int | Sequence[int] = 4, norm: bool = False
     ) -> list[Features]:
-        """Features after some of the blocks: the last `layers`, or those of the given indices, with the final norm or not."""
+        """Features after some of the blocks: the last `layers`, or those of the given indices, with the final norm or
+        not."""
         depth = self.spec.depth
         wanted = range(depth - layers, depth) if isinstance(layers, int) else [i % depth for i in layers]
         if not wanted or min(wanted) < 0 or list(wanted) != sorted(set(wanted)):
@@ -133,7 +134,7 @@ class ViT(nnx.Module):
         spec = self.spec
         check_image_size(images.shape[1:3], spec)
         patches = self.patch_embed(images)  # B h w D
-        grid: Grid = patches.shape[1:3]
+        grid: Grid = (patches.shape[1], patches.shape[2])
         table = rearrange(self.pos_embed[1:], "(h w) d -> h w d", h=spec.grid[0])
         patches = patches + resample_grid(table, grid, spec.resample).astype(patches.dtype)
 
@@ -206,12 +207,14 @@ def check_image_size(size: tuple[int, ...], spec: ViTSpec) -> None:
         return
     near = " x ".join(" or ".join(map(str, nearest_sizes(n, spec.patch_size))) for n in size)
     raise UsageError(
-        f"{spec.name} takes images in multiples of its patch of {spec.patch_size}, got {size[0]} x {size[1]}; nearest: {near}"
+        f"{spec.name} takes images in multiples of its patch of {spec.patch_size}, got {size[0]} x {size[1]}; "
+        f"nearest: {near}"
     )
 
 
 def split_blocks(model: ViT, frozen: int) -> ViT:
-    """The same function with its first `frozen` blocks in a stack of their own, which costs no gradient if left out of it."""
+    """The same function with its first `frozen` blocks in a stack of their own, which costs no gradient if left out
+    of it."""
     if not 0 < frozen < model.spec.depth or model.frozen_blocks is not None:
         raise ValueError(f"frozen={frozen}: split once, between 1 and {model.spec.depth - 1}")
     out = jax.tree.map(lambda a: a, model)

@@ -17,7 +17,8 @@ from fmjax.weights import fill
 from tests.parity.references import CASES, Case, tensors_of
 from tests.support import torch_reference
 
-# The reference's own float32 is about 1e-6 of the largest value away from its float64; a deeper sum adds a few of these.
+# The reference's own float32 is about 1e-6 of the largest value away from its float64; a deeper sum adds a few of
+# these.
 FORWARD_TOLERANCE = 2e-5
 # Parameter gradients sum over every token and image on top of that.
 GRADIENT_TOLERANCE = 5e-5

@@ -8,15 +8,14 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-import fmjax
 import weights_conversion as wc
 from fmjax.factory import param_shapes
-from fmjax.specs import ViTSpec
+from fmjax.specs import ViTSpec, get_spec
 
 
 def small(name: str, depth: int = 2) -> ViTSpec:
     """The same graph in small: what is on or off stays so."""
-    spec = fmjax.get_spec(name)
+    spec = get_spec(name)
     return replace(
         spec,
         depth=depth,

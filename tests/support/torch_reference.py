@@ -44,7 +44,8 @@ def randomise(model: torch.nn.Module, seed: int) -> torch.nn.Module:
 
 
 def _random_like(name: str, value: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    is_scale = name.endswith(("gamma", "lambda1")) or ("norm" in name or "ln" in name) and name.endswith("weight")
+    norm = ("norm" in name or "ln" in name) and name.endswith("weight")
+    is_scale = norm or name.endswith(("gamma", "lambda1"))
     if is_scale:
         return torch.rand(value.shape, generator=generator) + 0.5
     noise = torch.randn(value.shape, generator=generator)
@@ -57,7 +58,8 @@ def _random_like(name: str, value: torch.Tensor, generator: torch.Generator) -> 
 
 @dataclass(frozen=True)
 class Reference:
-    """A reference's tensors, and its answers: all tokens, the pooled output, and gradients of a weighted sum of both."""
+    """A reference's tensors, and its answers: all tokens, the pooled output, and gradients of a weighted sum of
+    both."""
 
     tensors: dict[str, np.ndarray]
     tokens: np.ndarray  # B L D
@@ -71,7 +73,8 @@ def numpy_tensors(state: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
 
 
 def run(tokens_and_pooled, model, images: np.ndarray, weights: tuple[np.ndarray, np.ndarray]) -> Reference:
-    """`tokens_and_pooled(images)` on NCHW images; the scalar that is differentiated is sum(tokens w1) + sum(pooled w2)."""
+    """`tokens_and_pooled(images)` on NCHW images; the scalar that is differentiated is sum(tokens w1) + sum(pooled
+    w2)."""
     x = torch.from_numpy(images).requires_grad_()
     tokens, pooled = tokens_and_pooled(x)
     loss = (tokens * torch.from_numpy(weights[0])).sum() + (pooled * torch.from_numpy(weights[1])).sum()

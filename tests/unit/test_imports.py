@@ -77,7 +77,10 @@ def test_conversion_does_not_know_fmjax(path):
     ],
 )
 def test_names_rows_presets_and_help_do_not_import_jax(statement):
-    code = f"import sys; {statement}; heavy = {{'jax', 'flax', 'torch', 'grain', 'orbax'}} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
+    code = (
+        f"import sys; {statement}; heavy = {{'jax', 'flax', 'torch', 'grain', 'orbax'}} & set(sys.modules); "
+        f"sys.exit(str(heavy) if heavy else 0)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
 

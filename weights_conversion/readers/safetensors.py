@@ -1,4 +1,5 @@
-"""safetensors: the library validates the header; tensors are then mapped one at a time, so that nothing stays in memory."""
+"""safetensors: the library validates the header; tensors are then mapped one at a time, so that nothing stays in
+memory."""
 
 from __future__ import annotations
 

@@ -1,0 +1,19 @@
+"""Full fine-tuning of CLIP ViT-B/16 on an image folder: low learning rate, layer-wise decay 0.7 (arXiv:2212.06138).
+
+Expected: a few points above `fmjax probe` on sets of some thousand images; on a few hundred about the same.
+Cost: 8 GB at batch 32 in float32; on 2 CPU cores about 1.3 s an image and step.
+Command: fmjax finetune finetune_clip_b16 --data.source folder:DIR
+"""
+
+from fmjax.config import DataConfig, FinetuneConfig, ModelConfig, OptimConfig
+
+config = FinetuneConfig(
+    out="runs/finetune_clip_b16",
+    model=ModelConfig(name="ViT-B-16.openai"),
+    data=DataConfig(source="folder:images", crop_scale=0.5),
+    optim=OptimConfig(lr=5e-5, warmup_steps=20, weight_decay=0.05, layer_decay=0.7, label_smoothing=0.1),
+    steps=200,
+    batch_size=32,
+    eval_every=50,
+    save_every=50,
+)

@@ -1,0 +1,150 @@
+"""The command line: every sub-command runs, every mistake is one sentence with a fix and its exit code."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from fmjax.cli import COMMANDS, main
+from tests.support.checkpoints import random_file, save, small
+from weights_conversion.readers import open_checkpoint
+
+DEMO = "demo_vit_ti4.fashion_mnist"
+
+
+def failure(capsys, code: int, *args: str) -> str:
+    """What the command says on stderr; checks the exit code."""
+    assert main(list(args)) == code
+    return capsys.readouterr().err
+
+
+@pytest.fixture
+def two_blocks(monkeypatch):
+    """ViT-B-16 in small, so that its files are."""
+    monkeypatch.setattr("fmjax.weights.specs.get_spec", lambda name: small(name.split(".")[0]))
+    return small("ViT-B-16")
+
+
+def test_every_command_has_a_help_with_an_example(capsys):
+    assert main([]) == main(["--help"]) == 0
+    overview = capsys.readouterr().out
+    for name, command in COMMANDS.items():
+        assert name in overview
+        with pytest.raises(SystemExit) as stop:
+            main([name, "--help"])
+        assert stop.value.code == 0
+        assert command.example.split()[-1] in capsys.readouterr().out.replace("\n", " ").replace("│", "")
+
+
+def test_models_and_info(capsys):
+    assert main(["models", "*DINOV2*", "--pretrained", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 10
+    assert rows[0]["licence"] == "Apache-2.0"
+    assert main(["info", "ViT-B-16.openai"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["parameters"], facts["spec"]["activation"]) == (86192640, "quick_gelu")
+
+
+def test_convert_export_and_verify_bring_a_full_clip_file_back(tmp_path, capsys, two_blocks):
+    tensors = random_file(two_blocks, "open_clip", np.float16) | {"text_projection": np.ones((3, 4), np.float32)}
+    path = save(tmp_path / "clip.safetensors", tensors)
+    assert main(["convert", "ViT-B-16.openai", str(path), str(tmp_path / "ours.safetensors")]) == 0
+    assert "(open_clip, 1 extras)" in capsys.readouterr().out
+    ours = open_checkpoint(tmp_path / "ours.safetensors")
+    assert ours.metadata["model"] == "ViT-B-16.openai"
+    assert ours.tensors["blocks.mlp.up.kernel"].shape == (2, 48, 40)
+    assert main(["export", str(tmp_path / "ours.safetensors"), str(tmp_path / "back.safetensors")]) == 0
+    back = load_file(tmp_path / "back.safetensors")
+    assert back.keys() == tensors.keys()
+    assert all(np.array_equal(back[key], tensors[key]) for key in tensors)
+    assert main(["verify", "ViT-B-16.openai", "--checkpoint", str(path)]) == 0
+    assert f"{len(tensors)}/{len(tensors)} tensors come back bit by bit" in capsys.readouterr().out
+    other = str(tmp_path / "timm.safetensors")
+    assert main(["export", str(tmp_path / "ours.safetensors"), other, "--dialect", "timm"]) == 0
+    assert "blocks.0.attn.qkv.weight" in load_file(other)
+
+
+def test_embed_knn_and_probe_run_on_digits(tmp_path, capsys):
+    flags = ["--batch-size", "256"]
+    assert main(["embed", DEMO, "--out", str(tmp_path / "x.npz"), *flags]) == 0
+    stored = np.load(tmp_path / "x.npz")
+    assert stored["features"].shape == (1797, 96)
+    assert set(stored["labels"]) == set(range(10))
+    assert main(["knn", DEMO, *flags]) == 0
+    assert main(["probe", DEMO, "--max-iter", "100", "--folds", "2", "--c", "0.01", *flags]) == 0
+    out = capsys.readouterr().out
+    assert "1-NN accuracy 9" in out
+    assert "linear probe accuracy 9" in out
+
+
+def test_unknown_names_are_answered_with_the_nearest(capsys):
+    assert "did you mean models" in failure(capsys, 2, "model")
+    assert "did you mean" in failure(capsys, 2, "info", "ViT-B-61")
+    assert "did you mean openai" in failure(capsys, 2, "info", "ViT-B-16.openia")
+    assert "did you mean quickstart" in failure(capsys, 2, "finetune", "quickstrat")
+    assert "needs a preset" in failure(capsys, 2, "finetune", "--steps", "3")
+    assert "differ in activation" in failure(capsys, 2, "convert", "ViT-B-16", "x", "y")
+
+
+def test_an_unknown_field_is_refused_with_the_nearest(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["finetune", "quickstart", "--optim.lrr", "1"])
+    assert stop.value.code == 2
+    assert "--optim.lr" in capsys.readouterr().err
+
+
+def test_checkpoint_of_another_architecture_names_all_misfits_and_the_closest(tmp_path, capsys, two_blocks):
+    path = save(tmp_path / "x.safetensors", random_file(small("ViT-B-32"), "open_clip"))
+    target = tmp_path / "out.safetensors"
+    text = failure(capsys, 4, "convert", "ViT-B-16.openai", str(path), str(target))
+    assert "1 misfits, nothing was loaded into ViT-B-16; the closest model is ViT-B-32" in text
+    assert "visual.conv1.weight (48, 3, 32, 32), expected (48, 3, 16, 16)" in text
+    assert not target.exists()
+
+
+def test_damaged_and_missing_files(tmp_path, capsys):
+    path = save(tmp_path / "x.safetensors", {"a": np.zeros(10)})
+    path.write_bytes(path.read_bytes()[:-4])
+    assert "not a whole safetensors file" in failure(capsys, 4, "verify", "ViT-B-16.openai", "--checkpoint", str(path))
+    assert "no checkpoint at" in failure(capsys, 4, "verify", "ViT-B-16.openai", "--checkpoint", "nothing")
+    text = failure(capsys, 4, "verify", "ViT-B-16.openai", "--offline")
+    assert "is not in the local cache" in text
+    assert 'fmjax.load("ViT-B-16.openai", checkpoint=' in text
+    assert "is not published as safetensors" in failure(capsys, 4, "verify", "nv_dinov2_vitl14")
+    assert "is not the folder of a run" in failure(capsys, 4, "eval", str(tmp_path))
+
+
+def test_sizes_and_meshes_that_do_not_fit(capsys, tmp_path):
+    out = ("--out", str(tmp_path / "run"))
+    assert "nearest: 28 or 32 x 28" in failure(
+        capsys, 2, "finetune", "quickstart", *out, "--model.image-size", "30", "28"
+    )
+    assert "does not fit 8 devices" in failure(capsys, 2, "finetune", "quickstart", *out, "--mesh.fsdp", "3")
+    text = failure(
+        capsys, 2, "finetune", "quickstart", *out, "--mesh.tensor", "8", "--mesh.data", "1", "--batch-size", "3"
+    )
+    assert "axis" not in text or "set --mesh" in text
+    assert not (tmp_path / "run").exists()
+
+
+def test_folders_that_do_not_fit(tmp_path, capsys):
+    for name in ("train/cat", "train/dog", "val/cat", "val/horse"):
+        (tmp_path / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "0.png")
+    source = ("--data.source", f"folder:{tmp_path}")
+    assert "has not: horse" in failure(capsys, 3, "knn", DEMO, *source)
+    (tmp_path / "val/horse/0.png").unlink()
+    (tmp_path / "val/horse").rmdir()
+    (tmp_path / "train/owl").mkdir()
+    assert "without images: owl" in failure(capsys, 3, "knn", DEMO, *source)
+    (tmp_path / "train/owl").rmdir()
+    (tmp_path / "train/dog/0.png").write_bytes(b"<html>")
+    assert main(["knn", DEMO, *source]) == 0
+    assert "unreadable image left out" in capsys.readouterr().out
+    assert "more than --data.max-bad 0" in failure(capsys, 3, "knn", DEMO, *source, "--data.max-bad", "0")
+    assert "no folder" in failure(capsys, 3, "knn", DEMO, "--data.source", "folder:nowhere")

@@ -1,0 +1,160 @@
+"""A run from the command line to its files: trained, killed, resumed, evaluated, exported."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+import fmjax
+from fmjax.cli import main
+from fmjax.config import load_preset
+from fmjax.errors import UsageError
+from fmjax.params import flat
+from fmjax.train import finetune
+from tests.support import torch_reference
+
+assert torch_reference  # declares what torchvision needs before it is imported
+SHORT = ["--steps", "6", "--batch-size", "16", "--eval-every", "3", "--save-every", "2", "--log-every", "1"]
+SHORT += ["--optim.warmup-steps", "2", "--no-compare-random", "--mesh.data", "8"]
+
+
+def rows(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(run: Path) -> list[tuple[int, float, float]]:
+    return [(row["step"], row["loss"], row["grad_norm"]) for row in rows(run) if "loss" in row]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """An uninterrupted run of six steps."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    assert main(["finetune", "quickstart", "--out", str(out), *SHORT]) == 0
+    return out
+
+
+def test_run_leaves_what_it_promises(run):
+    assert {p.name for p in run.iterdir()} == {
+        "checkpoints",
+        "classes.json",
+        "config.json",
+        "confusion.png",
+        "curves.png",
+        "metrics.jsonl",
+        "model.timm.safetensors",
+    }
+    assert [step for step, _, _ in losses(run)] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in rows(run) if "val_accuracy" in row] == [3, 6]
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["4", "6"]
+
+
+def test_every_parameter_but_the_frozen_moved(run):
+    start = flat(fmjax.load("demo_vit_ti4.fashion_mnist", num_classes=10))
+    end = flat(fmjax.restore(run))
+    still = {path for path, leaf in end.items() if np.array_equal(leaf, start[path])}
+    assert still <= {"blocks.attn.k.bias"}  # its true gradient is zero
+
+
+def test_export_loads_strictly_in_timm_with_equal_logits(run):
+    from timm.models.vision_transformer import VisionTransformer
+
+    reference = VisionTransformer(28, 4, embed_dim=96, depth=6, num_heads=3, num_classes=10).eval()
+    exported = load_file(run / "model.timm.safetensors")
+    reference.load_state_dict({key: torch.from_numpy(value) for key, value in exported.items()})
+    images = np.random.default_rng(0).standard_normal((4, 28, 28, 3), np.float32)
+    with torch.no_grad():
+        expected = reference(torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy()
+    found = np.asarray(fmjax.restore(run)(images).logits)
+    assert np.abs(found - expected).max() < 2e-5 * np.abs(expected).max()
+
+
+def test_eval_gives_the_score_of_the_run(run, capsys):
+    assert main(["eval", str(run)]) == 0
+    final = [row for row in rows(run) if "val_accuracy" in row][-1]
+    assert f"accuracy {final['val_accuracy']:.1%}" in capsys.readouterr().out
+
+
+def test_running_again_resumes_and_other_settings_are_refused(run, tmp_path, capsys):
+    before = losses(run)
+    assert main(["finetune", "quickstart", "--out", str(run), *SHORT]) == 0
+    assert "resumed from step 6" in capsys.readouterr().out
+    assert losses(run) == before
+    assert main(["finetune", "quickstart", "--out", str(run), *SHORT, "--optim.lr", "0.1"]) == 2
+    assert "optim.lr: 0.0005 -> 0.1" in capsys.readouterr().err
+
+
+def test_killed_run_resumes_to_the_same_bits(run, tmp_path):
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "fmjax.cli", "finetune", "quickstart", "--out", str(out), *SHORT]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ))
+    while process.poll() is None and not list(out.glob("checkpoints/2/_CHECKPOINT_METADATA")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert main(["finetune", "quickstart", "--out", str(out), *SHORT]) == 0
+    assert losses(out) == losses(run)
+    whole, resumed = flat(fmjax.restore(run)), flat(fmjax.restore(out))
+    assert all(np.array_equal(whole[path], resumed[path]) for path in whole)
+    files = [load_file(folder / "model.timm.safetensors") for folder in (run, out)]
+    assert all(np.array_equal(files[0][key], files[1][key]) for key in files[0])
+
+
+def test_frozen_prefix_resumes_and_restores(tmp_path):
+    preset = load_preset("quickstart")
+    config = replace(
+        preset,
+        out=str(tmp_path / "run"),
+        steps=2,
+        batch_size=16,
+        compare_random=False,
+        optim=replace(preset.optim, warmup_steps=1, freeze=(r"blocks\.[0-3]\..*", "patch_embed.*|cls_token|pos_embed")),
+    )
+    finetune(config)
+    start, end = flat(fmjax.load("demo_vit_ti4.fashion_mnist", num_classes=10)), flat(fmjax.restore(tmp_path / "run"))
+    kernel = np.asarray(end["blocks.attn.q.kernel"])
+    assert np.array_equal(kernel[:4], start["blocks.attn.q.kernel"][:4])
+    assert not np.array_equal(kernel[4:], start["blocks.attn.q.kernel"][4:])
+    finetune(replace(config, steps=3))
+    assert np.array_equal(flat(fmjax.restore(tmp_path / "run", 2))["blocks.attn.q.kernel"], kernel)
+
+
+def test_diverging_loss_stops_the_run(tmp_path):
+    preset = load_preset("quickstart")
+    optim = replace(preset.optim, lr=1e20, warmup_steps=0, clip_norm=0.0)
+    config = replace(
+        preset, out=str(tmp_path / "run"), steps=20, batch_size=16, log_every=1, compare_random=False, optim=optim
+    )
+    with pytest.raises(UsageError, match=r"lower --optim\.lr"):
+        finetune(config)
+
+
+def test_bf16_compute_keeps_float32_parameters(tmp_path):
+    preset = load_preset("quickstart")
+    config = replace(
+        preset,
+        out=str(tmp_path / "run"),
+        steps=2,
+        batch_size=16,
+        compare_random=False,
+        drop_path=0.1,
+        remat="dots",
+        optim=replace(preset.optim, warmup_steps=1),
+        model=replace(preset.model, dtype="bfloat16"),
+    )
+    finetune(config)
+    model = fmjax.restore(tmp_path / "run")
+    assert {leaf.dtype for leaf in jax.tree.leaves(model)} == {np.dtype(np.float32)}
+    assert model(np.zeros((1, 28, 28, 3), np.float32)).cls.dtype == "bfloat16"
