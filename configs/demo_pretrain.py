@@ -1,6 +1,6 @@
 """How the demo checkpoint was made: a 0.7 M parameter vision transformer on Fashion-MNIST, from random weights.
 
-Expected: about 87 % on the 10,000 test images. Cost: about 20 minutes on 2 CPU cores.
+Expected: about 85 % on the 10,000 test images. Cost: about 20 minutes on 2 CPU cores.
 Command: python docs/make_demo_checkpoint.py FASHION_MNIST_DIR OUT_DIR (which lays out the images, then runs this
 preset)
 """

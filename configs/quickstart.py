@@ -1,6 +1,6 @@
 """The demo network on scikit-learn's handwritten digits, against the same network from random weights.
 
-Expected: about 97 % of held-out digits (random weights, same budget: about 80 %).
+Expected: 98 to 99 % of held-out digits; from random weights, with the same budget, 82 to 85 %.
 Cost: 3 minutes on 2 CPU cores, both runs together; no download.
 Command: fmjax finetune configs/quickstart.py
 """
@@ -10,9 +10,9 @@ from fmjax.config import DataConfig, FinetuneConfig, ModelConfig, OptimConfig
 config = FinetuneConfig(
     out="runs/quickstart",
     model=ModelConfig(name="demo_vit_ti4.fashion_mnist"),
-    data=DataConfig(source="digits", crop_scale=0.7, flip=0.0),
-    optim=OptimConfig(lr=5e-4, warmup_steps=20, layer_decay=0.9, label_smoothing=0.1),
-    steps=200,
+    data=DataConfig(source="digits", crop_scale=0.8, flip=0.0),
+    optim=OptimConfig(lr=1e-3, warmup_steps=20),
+    steps=250,
     batch_size=64,
     eval_every=50,
     save_every=50,

@@ -12,7 +12,7 @@ _HOMES = {
     "fmjax.weights": ("load", "export"),
     "fmjax.run": ("restore",),
     "fmjax.params": ("functional", "with_params"),
-    "fmjax.preprocess": ("preprocess", "preprocess_config", "PreprocessConfig"),
+    "fmjax.preprocessing": ("preprocess", "preprocess_config", "PreprocessConfig"),
     "fmjax.models.vit": ("Features", "ViT"),
     "fmjax.sharding": ("make_mesh",),
     "fmjax.errors": ("CheckpointError", "DataError", "UsageError"),
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from fmjax.factory import create, initialise
     from fmjax.models.vit import Features, ViT
     from fmjax.params import functional, with_params
-    from fmjax.preprocess import PreprocessConfig, preprocess, preprocess_config
+    from fmjax.preprocessing import PreprocessConfig, preprocess, preprocess_config
     from fmjax.run import restore
     from fmjax.sharding import make_mesh
     from fmjax.specs import Source, ViTSpec, Weights, get_spec, get_weights, list_models

@@ -16,7 +16,7 @@ from fmjax.errors import DataError, UsageError
 from fmjax.factory import compute_dtype, create
 from fmjax.models.vit import ViT
 from fmjax.params import functional
-from fmjax.preprocess import PreprocessConfig, normalise, preprocess_config
+from fmjax.preprocessing import PreprocessConfig, normalise, preprocess_config
 from fmjax.progress import console
 from fmjax.sharding import batch_divisor, batch_sharding, make_mesh, replicated
 from fmjax.specs import get_weights

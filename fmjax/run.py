@@ -17,7 +17,7 @@ from fmjax.factory import ImageSize, Options, abstract, compute_dtype, initialis
 from fmjax.models.vit import ViT, join_blocks, split_blocks
 from fmjax.optim import UNUSED_WITH_CLASSIFIER, Freeze, frozen
 from fmjax.params import flat, leaf_paths, nested
-from fmjax.preprocess import PreprocessConfig, preprocess_config
+from fmjax.preprocessing import PreprocessConfig, preprocess_config
 from fmjax.weights import load
 
 CONFIG, CLASSES = "config.json", "classes.json"

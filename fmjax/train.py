@@ -26,7 +26,7 @@ from fmjax.evaluate import Scores, evaluate, predict_step
 from fmjax.models.vit import ViT, join_blocks, split_blocks
 from fmjax.optim import cross_entropy, merge, optimiser, partition, schedule
 from fmjax.params import Apply, Params, flat, functional, with_params
-from fmjax.preprocess import PreprocessConfig, normalise
+from fmjax.preprocessing import PreprocessConfig, normalise
 from fmjax.progress import Metrics, Progress, console
 from fmjax.report import draw_confusion, draw_curves
 from fmjax.sharding import batch_divisor, batch_sharding, make_mesh, replicated

@@ -44,3 +44,12 @@ def _have(make) -> Path:
         return make()
     except (real_towers.Unavailable, real_images.Unavailable) as error:
         return pytest.skip(str(error))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Where nothing may be skipped, a skip is a failure with the same reason."""
+    report = yield
+    if report.skipped and os.environ.get("FMJAX_FORBID_SKIPS"):
+        report.outcome = "failed"
+    return report

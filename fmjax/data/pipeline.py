@@ -18,7 +18,7 @@ from PIL import Image
 from fmjax.config import DataConfig
 from fmjax.data.sources import Source
 from fmjax.errors import DataError
-from fmjax.preprocess import RESAMPLING, PreprocessConfig, decode, resize
+from fmjax.preprocessing import RESAMPLING, PreprocessConfig, decode, resize
 
 Batch = dict[str, Any]  # of numpy arrays
 ASPECT = (3 / 4, 4 / 3)

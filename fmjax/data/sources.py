@@ -12,7 +12,7 @@ import numpy as np
 
 from fmjax.config import DataConfig
 from fmjax.errors import DataError
-from fmjax.preprocess import Picture
+from fmjax.preprocessing import Picture
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 IGNORED = frozenset({"__MACOSX"})

@@ -19,9 +19,18 @@ WEIGHTS = (
     Weights(
         model="demo_vit_ti4",
         tag="fashion_mnist",
-        sources=(Source("package", "zoo/files/demo_vit_ti4.fashion_mnist.safetensors", "", "timm"),),
+        sources=(
+            Source(
+                "package",
+                "zoo/files/demo_vit_ti4.fashion_mnist.safetensors",
+                "demo_vit_ti4.fashion_mnist.safetensors",
+                "timm",
+                sha256="75f6951b25168921ca2fe6a63b642b8b86455583fd771871996a8b5cb64170d0",
+            ),
+        ),
         **HALF,
         image_size=(28, 28),
+        accuracy={"fashion_mnist": 84.9},
         licence="Apache-2.0 (weights); trained on Fashion-MNIST, MIT",
     ),
 )

@@ -125,10 +125,8 @@ def test_sizes_and_meshes_that_do_not_fit(capsys, tmp_path):
         capsys, 2, "finetune", "quickstart", *out, "--model.image-size", "30", "28"
     )
     assert "does not fit 8 devices" in failure(capsys, 2, "finetune", "quickstart", *out, "--mesh.fsdp", "3")
-    text = failure(
-        capsys, 2, "finetune", "quickstart", *out, "--mesh.tensor", "8", "--mesh.data", "1", "--batch-size", "3"
-    )
-    assert "axis" not in text or "set --mesh" in text
+    text = failure(capsys, 2, "finetune", "quickstart", *out, "--mesh.fsdp", "8", "--batch-size", "12")
+    assert "does not divide over 8 devices" in text
     assert not (tmp_path / "run").exists()
 
 

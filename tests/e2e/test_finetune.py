@@ -93,7 +93,7 @@ def test_running_again_resumes_and_other_settings_are_refused(run, tmp_path, cap
     assert "resumed from step 6" in capsys.readouterr().out
     assert losses(run) == before
     assert main(["finetune", "quickstart", "--out", str(run), *SHORT, "--optim.lr", "0.1"]) == 2
-    assert "optim.lr: 0.0005 -> 0.1" in capsys.readouterr().err
+    assert "optim.lr: 0.001 -> 0.1" in capsys.readouterr().err
 
 
 def test_killed_run_resumes_to_the_same_bits(run, tmp_path):

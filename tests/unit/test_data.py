@@ -10,7 +10,7 @@ from fmjax.config import DataConfig
 from fmjax.data.pipeline import BadImages, crop_box, eval_batches, train_batches
 from fmjax.data.sources import digits, image_folder, open_source, stratified, tensorflow_dataset
 from fmjax.errors import DataError
-from fmjax.preprocess import PreprocessConfig
+from fmjax.preprocessing import PreprocessConfig
 
 SMALL = PreprocessConfig(image_size=(16, 16), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 

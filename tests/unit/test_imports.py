@@ -16,7 +16,7 @@ LAYERS = (
     ("fmjax.errors", "weights_conversion"),
     ("fmjax.specs", "fmjax.zoo"),
     ("fmjax.resample", "fmjax.models"),
-    ("fmjax.params", "fmjax.sharding", "fmjax.config", "fmjax.preprocess", "fmjax.progress"),
+    ("fmjax.params", "fmjax.sharding", "fmjax.config", "fmjax.preprocessing", "fmjax.progress"),
     ("fmjax.factory", "fmjax.hub", "fmjax.weights", "fmjax.data", "fmjax.optim", "fmjax.checkpoint", "fmjax.report"),
     ("fmjax.run",),
     ("fmjax.evaluate", "fmjax.embed", "fmjax.train", "fmjax.convert"),

@@ -11,7 +11,7 @@ from PIL import Image
 
 import fmjax
 from fmjax.errors import DataError, UsageError
-from fmjax.preprocess import decode, normalise, preprocess, preprocess_config, resize
+from fmjax.preprocessing import decode, normalise, preprocess, preprocess_config, resize
 from tests.support import torch_reference
 from tests.support.real_images import photographs
 
