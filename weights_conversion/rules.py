@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 
 import numpy as np
 
 from weights_conversion.errors import CheckpointError
 from weights_conversion.report import Misfits
-from weights_conversion.tensors import Index, LazyTensor, in_memory, outline
+from weights_conversion.tensors import Index, LazyTensor, in_memory, outline, transfer
 from weights_conversion.transforms import IDENTITY, Transform
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -206,7 +207,7 @@ def _parameter(
         rest = index[1:]
         out = np.empty((len(blocks), *outline(shapes[path][1:])[rest].shape), wanted)
         for row, block in enumerate(blocks):
-            out[row] = read_step(own[block])[rest]
+            transfer(out[row], read_step(own[block])[rest])
         return out
 
     return LazyTensor(tuple(shapes[path]), wanted, read)
@@ -220,11 +221,12 @@ def _tensors(step: Step, params: Mapping[str, LazyTensor], shapes: Shapes) -> It
         arrays = tuple(params[path].read(index) for path in step.paths)
         return step.transform.undo(tuple(a[0] for a in arrays) if lead else arrays)
 
+    def read_one(position: int, part: Index) -> np.ndarray:
+        value = read_all()[position][part]
+        out = np.empty(value.shape, value.dtype)
+        transfer(out, value)
+        return out
+
+    dtype = params[step.paths[0]].dtype
     for position, (key, shape) in enumerate(zip(step.keys, step.torch_shapes(shapes), strict=True)):
-        dtype = params[step.paths[0]].dtype
-        yield (
-            key,
-            LazyTensor(
-                shape, dtype, lambda part, p=position, read_all=read_all: np.ascontiguousarray(read_all()[p][part])
-            ),
-        )
+        yield key, LazyTensor(shape, dtype, partial(read_one, position))

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -77,7 +78,7 @@ def test_export_loads_strictly_in_timm_with_equal_logits(run):
     images = np.random.default_rng(0).standard_normal((4, 28, 28, 3), np.float32)
     with torch.no_grad():
         expected = reference(torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy()
-    found = np.asarray(fmjax.restore(run)(images).logits)
+    found = np.asarray(fmjax.restore(run)(jnp.asarray(images)).logits)
     assert np.abs(found - expected).max() < 2e-5 * np.abs(expected).max()
 
 
@@ -157,4 +158,4 @@ def test_bf16_compute_keeps_float32_parameters(tmp_path):
     finetune(config)
     model = fmjax.restore(tmp_path / "run")
     assert {leaf.dtype for leaf in jax.tree.leaves(model)} == {np.dtype(np.float32)}
-    assert model(np.zeros((1, 28, 28, 3), np.float32)).cls.dtype == "bfloat16"
+    assert model(jnp.zeros((1, 28, 28, 3))).cls.dtype == "bfloat16"
