@@ -25,6 +25,7 @@ from weights_conversion.readers import Checkpoint, open_checkpoint
 from weights_conversion.writer import write_safetensors
 
 PROJECTION = ("proj.kernel", "proj.bias")
+LOCAL = "local-dir:"
 CLASSIFIER = ("classifier.kernel", "classifier.bias")
 
 
@@ -59,11 +60,11 @@ def load(
     """A model filled with published weights, every tensor of the file accounted for; each device is given its own
     slice.
 
-    name: "arch.tag", an alias or a hub repository. checkpoint: a .safetensors file or folder instead of the published
-    source. dialect: how its tensors are named (None: told by its keys). resample: how the position table follows
-    another image size (None: the weights' own policy). offline: only what is on this machine. rngs: for a new
-    classifier. Raises UsageError for names and sizes, CheckpointError for files; MisfitError lists all that does not
-    fit.
+    name: "arch.tag", an alias, a hub repository, or "local-dir:PATH", which tells the architecture by its tensors.
+    checkpoint: a .safetensors file or folder instead of the published source. dialect: how its tensors are named
+    (None: told by its keys). resample: how the position table follows another image size (None: the weights' own
+    policy). offline: only what is on this machine. rngs: for a new classifier. Raises UsageError for names and sizes,
+    CheckpointError for files; MisfitError lists all that does not fit.
     """
     loaded = read(
         name, checkpoint=checkpoint, dialect=dialect, offline=offline, dtype=options.get("param_dtype", jnp.float32)
@@ -85,6 +86,9 @@ def read(
     dtype: Any = None,
 ) -> Loaded:
     """A checkpoint opened and checked against its model; the numbers stay in the file until they are asked for."""
+    if name.startswith(LOCAL):
+        checkpoint = name.removeprefix(LOCAL)
+        name = _recognised(open_checkpoint(checkpoint))
     weights, spec = _row(name, checkpoint)
     likely = {s.dialect for s in weights.sources} if weights else set()
     path = Path(checkpoint) if checkpoint else hub.locate(specs.get_weights(name), offline=offline)[0]
@@ -152,6 +156,16 @@ def identify(file: Checkpoint) -> list[tuple[int, str]]:
         counts = [_misfits(file, d, shapes) for d in wc.DIALECTS.values() if d.matches(set(file.tensors))]
         found += [(min(counts), name)] if counts else []
     return sorted(found)
+
+
+def _recognised(file: Checkpoint) -> str:
+    """The one architecture that a file fits. Raises CheckpointError where there is none, or several."""
+    ranked = identify(file)
+    fitting = [name for count, name in ranked if count == 0]
+    if len(fitting) == 1:
+        return fitting[0]
+    found = f"fits {' and '.join(fitting)}" if fitting else "fits no registered architecture"
+    raise CheckpointError(f"{file.path} {found}; name the model and pass the path as checkpoint")
 
 
 def _row(name: str, checkpoint: str | Path | None) -> tuple[specs.Weights | None, ViTSpec]:

@@ -37,5 +37,5 @@ def random_file(spec: ViTSpec, dialect: str, dtype: type = np.float32, seed: int
 
 def save(path: Path, tensors: dict[str, np.ndarray]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, path, metadata={"format": "pt"})
+    save_file({key: np.array(value, order="C") for key, value in tensors.items()}, path, metadata={"format": "pt"})
     return path

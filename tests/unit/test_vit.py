@@ -1,0 +1,147 @@
+"""The one vision transformer: what its options change, and what they must not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import fmjax
+from fmjax.errors import UsageError
+from fmjax.factory import initialise, resized
+from fmjax.models.vit import Features, join_blocks, split_blocks
+from fmjax.params import flat, functional, with_params
+from fmjax.resample import resample_table
+from tests.support.checkpoints import small
+
+SPECS = ["ViT-B-16", "EVA02-B-16", "EVA02-E-14", "dinov2_vitg14_reg", "nv_dinov2_vitg14_reg4"]
+
+
+def images(size: tuple[int, int], batch: int = 2) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(0).standard_normal((batch, *size, 3)), jnp.float32)
+
+
+def close(a: Features, b: Features, tolerance: float = 1e-5) -> bool:
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(float(jnp.abs(x - y).max()) <= tolerance * float(jnp.abs(x).max()) for x, y in pairs)
+
+
+@pytest.fixture(scope="module", params=SPECS)
+def model(request):
+    """A small model with every parameter random, layer scales of order one."""
+    made = initialise(small(request.param, depth=3), nnx.Rngs(0), num_classes=5)
+    keys = jax.random.split(jax.random.key(1), len(jax.tree.leaves(made)))
+    leaves = [x + 0.3 * jax.random.normal(k, x.shape) for x, k in zip(jax.tree.leaves(made), keys, strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(made), leaves)
+
+
+def test_features_have_the_shapes_they_promise(model):
+    spec, patch = model.spec, model.spec.patch_size
+    out = model(images((2 * patch, 5 * patch)))
+    assert out.patches.shape == (2, 2, 5, spec.width)
+    assert out.cls.shape == (2, spec.width)
+    assert out.pooled.shape == (2, spec.embed_dim or spec.width)
+    assert out.logits.shape == (2, 5)
+    registers = None if out.registers is None else out.registers.shape
+    assert registers == ((2, 4, spec.width) if spec.num_registers else None)
+    assert out.summary is None
+
+
+@pytest.mark.parametrize("option", [{"unroll": True}, {"remat": "full"}, {"remat": "dots"}])
+def test_how_blocks_run_changes_neither_outputs_nor_gradients(model, option):
+    def value_and_gradient(m):
+        apply, params = functional(m)
+        x = images(model.spec.image_size)
+        return jax.jit(jax.value_and_grad(lambda p: (apply(p, x).logits ** 2).sum()))(params)
+
+    other = with_params(initialise(model.spec, None, num_classes=5, **option), functional(model)[1])
+    (value, gradient), (other_value, other_gradient) = value_and_gradient(model), value_and_gradient(other)
+    assert float(other_value) == pytest.approx(float(value), rel=1e-5)
+    for path, expected in flat(gradient).items():
+        scale = float(jnp.abs(flat(gradient)[path.replace("k.bias", "q.bias")]).max())
+        assert float(jnp.abs(flat(other_gradient)[path] - expected).max()) <= 1e-4 * scale, path
+
+
+def test_intermediate_features_end_in_the_models_own(model):
+    x = images(model.spec.image_size)
+    out, layers = model(x), model.intermediates(x, [0, 2], norm=True)
+    assert len(layers) == 2
+    assert close(replace(layers[-1], pooled=out.pooled, logits=out.logits), out)
+    assert not close(layers[0], layers[1])
+    assert len(model.intermediates(x, 3)) == 3
+    assert all(f.pooled is None for f in layers)
+    for wrong in (0, 4, [2, 1], [3, 1]):
+        with pytest.raises(UsageError, match="pass a count from 1 to 3"):
+            model.intermediates(x, wrong)
+
+
+def test_splitting_blocks_is_the_same_function_and_joins_back(model):
+    x, split = images(model.spec.image_size), split_blocks(model, 2)
+    assert close(split(x), model(x))
+    assert close(split.intermediates(x, [1])[0], model.intermediates(x, [1])[0])
+    joined = join_blocks(split)
+    assert jax.tree.structure(joined) == jax.tree.structure(model)
+    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(joined), jax.tree.leaves(model), strict=True))
+
+
+def test_a_table_resized_once_gives_what_tracing_gives(model):
+    size = (3 * model.spec.patch_size, 5 * model.spec.patch_size)
+    params = flat(functional(model)[1])
+    spec = resized(model.spec, size)
+    table = resample_table(np.asarray(params["pos_embed"]), model.spec.grid, spec.grid, spec.resample)
+    leaves = [jnp.asarray(table) if path == "pos_embed" else leaf for path, leaf in params.items()]
+    other = jax.tree.unflatten(jax.tree.structure(initialise(spec, None, num_classes=5)), leaves)
+    assert close(other(images(size)), model(images(size)))
+
+
+def test_drop_path_needs_a_key_and_keeps_the_mean():
+    spec = small("dinov2_vits14", depth=3)
+    model = initialise(spec, None, drop_path=0.5)
+    model = with_params(model, jax.tree.map(lambda x: x + 0.3, functional(model)[1]))
+    x = images(spec.image_size, batch=4)
+    assert close(model(x), with_params(initialise(spec), functional(model)[1])(x))
+    one, two = model(x, jax.random.key(0)), model(x, jax.random.key(1))
+    assert close(one, model(x, jax.random.key(0)), 0.0)
+    assert not close(one, two)
+
+
+def test_compute_dtype_changes_the_computation_and_not_the_parameters():
+    spec = small("ViT-B-16")
+    model = initialise(spec, None, dtype=jnp.bfloat16)
+    out = model(images(spec.image_size))
+    assert {leaf.dtype for leaf in jax.tree.leaves(model)} == {jnp.dtype(jnp.float32)}
+    assert out.pooled.dtype == jnp.bfloat16
+    exact = initialise(spec)(images(spec.image_size)).pooled
+    assert float(jnp.abs(out.pooled - exact).max() / jnp.abs(exact).max()) < 0.05
+
+
+def test_an_image_that_does_not_fit_is_refused_with_the_nearest_sizes():
+    model = jax.eval_shape(lambda: initialise(fmjax.get_spec("dinov2_vits14")))
+    with pytest.raises(UsageError, match=r"patch of 14, got 225 x 224; nearest: 224 or 238 x 224"):
+        jax.eval_shape(lambda m, x: m(x), model, jax.ShapeDtypeStruct((1, 225, 224, 3), jnp.float32))
+
+
+def test_models_are_plain_pytrees_in_both_modes_of_nnx(model):
+    x = images(model.spec.image_size)
+    expected = jax.jit(lambda m, x: m(x))(model, x)
+    graphdef, state = nnx.split(model)
+    assert close(nnx.merge(graphdef, state)(x), expected)
+    if hasattr(nnx, "set_graph_mode"):
+        for mode in (True, False):
+            with nnx.set_graph_mode(mode):
+                made = initialise(model.spec, nnx.Rngs(0), num_classes=5)
+                assert close(jax.jit(lambda m, x: m(x))(with_params(made, functional(model)[1]), x), expected)
+
+
+def test_functional_is_strict_about_its_parameters(model):
+    apply, params = functional(model)
+    x = images(model.spec.image_size)
+    assert close(apply(params, x), model(x))
+    with pytest.raises(UsageError, match=r"missing \['norm\.scale'\], unknown \['norm\.weight'\]"):
+        apply({**params, "norm": {"weight": params["norm"]["scale"], "bias": params["norm"]["bias"]}}, x)
+    with pytest.raises(UsageError, match="another shape: cls_token"):
+        with_params(model, {**params, "cls_token": jnp.zeros(3)})
