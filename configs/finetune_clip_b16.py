@@ -11,7 +11,9 @@ config = FinetuneConfig(
     out="runs/finetune_clip_b16",
     model=ModelConfig(name="ViT-B-16.openai"),
     data=DataConfig(source="folder:images", crop_scale=0.5),
-    optim=OptimConfig(lr=5e-5, warmup_steps=20, weight_decay=0.05, layer_decay=0.7, label_smoothing=0.1),
+    optim=OptimConfig(
+        lr=5e-5, warmup_steps=20, weight_decay=0.05, layer_decay=0.7, classifier_lr=20.0, label_smoothing=0.1
+    ),
     steps=200,
     batch_size=32,
     eval_every=50,

@@ -79,6 +79,7 @@ class OptimConfig:
     b2: float = 0.999
     eps: float = 1e-8
     layer_decay: float = 1.0  # lr of a block over that of the block after it (arXiv:2106.08254)
+    classifier_lr: float = 1.0  # lr of the new classifier over that of the last block
     clip_norm: float = 1.0  # largest global gradient norm; 0 switches clipping off
     label_smoothing: float = 0.0
     accumulate: int = 1  # parts of a batch that are computed one after the other
@@ -89,6 +90,7 @@ class OptimConfig:
         _require(self.warmup_steps >= 0, "--optim.warmup-steps", self.warmup_steps, "0 or more")
         _require(0 <= self.final_lr <= 1, "--optim.final-lr", self.final_lr, "between 0 and 1")
         _require(0 < self.layer_decay <= 1, "--optim.layer-decay", self.layer_decay, "above 0, at most 1")
+        _require(self.classifier_lr > 0, "--optim.classifier-lr", self.classifier_lr, "above 0")
         _require(0 <= self.label_smoothing < 1, "--optim.label-smoothing", self.label_smoothing, "0 or more, below 1")
         _require(self.accumulate >= 1, "--optim.accumulate", self.accumulate, "1 or more")
         _require(self.clip_norm >= 0, "--optim.clip-norm", self.clip_norm, "0 or more")

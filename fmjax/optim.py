@@ -89,7 +89,7 @@ def optimiser(
     config: OptimConfig, steps: int, shapes: Shapes, depth: int, frozen_blocks: int = 0
 ) -> optax.GradientTransformation:
     """AdamW (arXiv:1711.05101) with decay and learning rate by table. `shapes` are those of the trained parameters."""
-    rates = _lr_table(config.layer_decay, depth)
+    rates = _lr_table(config, depth)
     decay = _factors(shapes, DECAY, depth, frozen_blocks)
     lr = _factors(shapes, rates, depth, frozen_blocks)
     return optax.chain(
@@ -101,12 +101,13 @@ def optimiser(
     )
 
 
-def _lr_table(decay: float, depth: int) -> tuple[tuple[str, float], ...]:
+def _lr_table(config: OptimConfig, depth: int) -> tuple[tuple[str, float], ...]:
     """layer_decay ** (distance from the head): the embedding is layer 0, block i is i + 1, what follows is depth +
     1."""
+    decay = config.layer_decay
     blocks = tuple((rf"blocks\.{i}\..*", decay ** (depth - i)) for i in range(depth))
     embedding = (r"patch_embed\..*|cls_token|registers|pos_embed|norm_pre\..*", decay ** (depth + 1))
-    return (embedding, *blocks, (r".*", 1.0))
+    return (embedding, *blocks, (r"classifier\..*", config.classifier_lr), (r".*", 1.0))
 
 
 def _factors(shapes: Shapes, table: Sequence[tuple[str, float]], depth: int, frozen_blocks: int) -> Params:

@@ -118,14 +118,17 @@ class Attention(nnx.Module):
 def attend(
     q: Float[Array, "B L N K"], k: Float[Array, "B L N K"], v: Float[Array, "B L N K"]
 ) -> Float[Array, "B L N K"]:
-    """softmax(q k / sqrt(K)) v. The softmax is in float32, and is normalised after the product with v, which is
-    smaller."""
+    """softmax(q k / sqrt(K)) v, the softmax in float32.
+
+    In float32 it is normalised after the product with v, which is smaller; in half precision that sum could overflow.
+    """
     q = q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
     logits = jnp.einsum("blnk,bsnk->bnls", q, k, preferred_element_type=jnp.float32)  # B N L S
     weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
-    total = rearrange(weights.sum(-1), "b n l -> b l n 1")
-    y = jnp.einsum("bnls,bsnk->blnk", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)  # B L N K
-    return (y / total).astype(v.dtype)
+    total = weights.sum(-1, keepdims=True)
+    if v.dtype != jnp.float32:
+        return jnp.einsum("bnls,bsnk->blnk", (weights / total).astype(v.dtype), v)
+    return jnp.einsum("bnls,bsnk->blnk", weights, v) / rearrange(total, "b n l 1 -> b l n 1")
 
 
 def rotate(x: Float[Array, "B L N K"], rope: Float[Array, "2 L K"]) -> Float[Array, "B L N K"]:

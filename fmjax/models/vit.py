@@ -119,7 +119,9 @@ class ViT(nnx.Module):
         """Features after some of the blocks: the last `layers`, or those of the given indices, with the final norm or
         not."""
         depth = self.spec.depth
-        wanted = list(range(depth - layers, depth)) if isinstance(layers, int) else [i + depth * (i < 0) for i in layers]
+        wanted = (
+            list(range(depth - layers, depth)) if isinstance(layers, int) else [i + depth * (i < 0) for i in layers]
+        )
         if not wanted or min(wanted) < 0 or max(wanted) >= depth or wanted != sorted(set(wanted)):
             raise UsageError(f"layers={layers}: pass a count from 1 to {depth}, or increasing indices below {depth}")
         x, grid, rope = self._embed(images)

@@ -68,6 +68,16 @@ def test_layer_decay_and_weight_decay_follow_the_tables():
     assert not any(np.asarray(updates[path]).any() for path in still)
 
 
+def test_the_classifier_has_a_rate_of_its_own():
+    shapes = {"classifier.kernel": (8, 3), "norm.scale": (8,), "blocks.mlp.up.kernel": (4, 8, 8)}
+    config = OptimConfig(lr=1.0, warmup_steps=0, weight_decay=0.5, clip_norm=0.0, final_lr=1.0, classifier_lr=10.0)
+    tx, ones = optimiser(config, 10, shapes, 4), nested({path: jnp.ones(shape) for path, shape in shapes.items()})
+    zeros = nested({path: jnp.zeros(shape) for path, shape in shapes.items()})
+    updates = flat(tx.update(zeros, tx.init(ones), ones)[0])
+    assert float(updates["classifier.kernel"][0, 0]) == pytest.approx(-5)
+    assert float(updates["blocks.mlp.up.kernel"][3, 0, 0]) == pytest.approx(-0.5)
+
+
 def test_layer_decay_counts_blocks_from_the_start_when_the_first_are_frozen():
     freeze = frozen(SHAPES, (r"blocks\.[01]\..*",), 4)
     trained = {path: (2, *shape[1:]) if path.startswith("blocks.") else shape for path, shape in SHAPES.items()}
