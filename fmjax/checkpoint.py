@@ -33,22 +33,25 @@ class Checkpoints:
     def restore(self, step: int, like: State) -> tuple[State, dict[str, Any]]:
         """The state of a step, on the devices and with the layout of `like` (arrays or shapes), and the data
         position."""
-        items = {name: ocp.args.StandardRestore(value) for name, value in like.items()}
-        try:
-            found = self._manager.restore(step, args=ocp.args.Composite(**items, data=ocp.args.JsonRestore()))
-        except Exception as error:  # orbax and tensorstore raise many kinds
-            raise CheckpointError(
-                f"step {step} in {self.folder} cannot be restored: {str(error).splitlines()[0]}; delete that "
-                f"step's folder to "
-                f"go on from an older one, or start over with --fresh"
-            ) from error
+        found = self._restore(step, data=ocp.args.JsonRestore(), **_targets(like))
         return {name: found[name] for name in like}, found["data"]
 
     def restore_params(self, step: int, like: Any) -> Any:
         """Only the parameters of a step."""
         if step not in self._manager.all_steps():
             raise CheckpointError(f"{self.folder} has no step {step}; it has {sorted(self._manager.all_steps())}")
-        return self._manager.restore(step, args=ocp.args.Composite(params=ocp.args.StandardRestore(like)))["params"]
+        return self._restore(step, **_targets({"params": like}))["params"]
+
+    def _restore(self, step: int, **items: Any) -> Any:
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+        except Exception as error:  # orbax and tensorstore raise many kinds
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise CheckpointError(
+                f"step {step} in {self.folder} cannot be restored: {reason}; delete that step's folder to go on "
+                f"from an "
+                f"older one, or start over with --fresh"
+            ) from error
 
     def wait(self) -> None:
         """Until everything is committed."""
@@ -56,3 +59,7 @@ class Checkpoints:
 
     def close(self) -> None:
         self._manager.close()
+
+
+def _targets(like: State) -> dict[str, Any]:
+    return {name: ocp.args.StandardRestore(value) for name, value in like.items()}

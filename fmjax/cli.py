@@ -38,6 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         _say(f"fmjax: {error}", sys.stderr)
         return code
+    except OSError as error:
+        if debug:
+            raise
+        _say(f"fmjax: {error}", sys.stderr)
+        return 4
     except KeyboardInterrupt:
         _say("fmjax: stopped; run the same command to go on from the last checkpoint", sys.stderr)
         return 130
@@ -157,11 +162,20 @@ def _convert(args: list[str]) -> None:
 
 
 def _export(args: list[str]) -> None:
-    def run(source: str, target: str, /, *, dialect: str = "", base: str = "", model: str = "") -> None:
+    def run(
+        source: str,
+        target: str,
+        /,
+        *,
+        dialect: str = "",
+        base: str = "",
+        model: str = "",
+        classifier: bool = True,
+    ) -> None:
         """source: a run's folder or a converted file. base: the original, for its other tensors."""
         from fmjax.convert import export_file
 
-        export_file(source, target, dialect=dialect, base=base, model=model)
+        export_file(source, target, dialect=dialect, base=base, model=model, classifier=classifier)
 
     _parse(run, args, "export")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import re
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,14 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 def _require(condition: bool, flag: str, value: Any, expected: str) -> None:
     if not condition:
         raise UsageError(f"{flag} is {value!r}; it must be {expected}")
+
+
+def _compiles(pattern: str) -> bool:
+    try:
+        re.compile(pattern)
+    except re.error:
+        return False
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +88,7 @@ class OptimConfig:
     b2: float = 0.999
     eps: float = 1e-8
     layer_decay: float = 1.0  # lr of a block over that of the block after it (arXiv:2106.08254)
-    classifier_lr: float = 1.0  # lr of the new classifier over that of the last block
+    classifier_lr: float = 1.0  # lr of the new classifier, in units of lr
     clip_norm: float = 1.0  # largest global gradient norm; 0 switches clipping off
     label_smoothing: float = 0.0
     accumulate: int = 1  # parts of a batch that are computed one after the other
@@ -92,6 +101,8 @@ class OptimConfig:
         _require(0 < self.layer_decay <= 1, "--optim.layer-decay", self.layer_decay, "above 0, at most 1")
         _require(self.classifier_lr > 0, "--optim.classifier-lr", self.classifier_lr, "above 0")
         _require(0 <= self.label_smoothing < 1, "--optim.label-smoothing", self.label_smoothing, "0 or more, below 1")
+        for pattern in self.freeze:
+            _require(_compiles(pattern), "--optim.freeze", pattern, r"a regular expression, like blocks\.0\..*")
         _require(self.accumulate >= 1, "--optim.accumulate", self.accumulate, "1 or more")
         _require(self.clip_norm >= 0, "--optim.clip-norm", self.clip_norm, "0 or more")
 
@@ -141,10 +152,10 @@ class FinetuneConfig:
             f"a multiple of --optim.accumulate {accumulate}",
         )
         _require(
-            self.optim.warmup_steps <= self.steps,
+            self.optim.warmup_steps < self.steps,
             "--optim.warmup-steps",
             self.optim.warmup_steps,
-            f"at most --steps {self.steps}",
+            f"below --steps {self.steps}",
         )
         exports = self.export == "none" or self.classifier == "cls"
         _require(
@@ -161,6 +172,9 @@ class FeaturesConfig:
     mesh: MeshConfig = field(default_factory=MeshConfig)
     batch_size: int = 32
 
+    def __post_init__(self) -> None:
+        _require(self.batch_size >= 1, "--batch-size", self.batch_size, "1 or more")
+
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedConfig(FeaturesConfig):
@@ -176,6 +190,7 @@ class KnnConfig(FeaturesConfig):
     k: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require(self.k >= 1, "--k", self.k, "1 or more")
 
 
@@ -188,6 +203,7 @@ class ProbeConfig(FeaturesConfig):
     max_iter: int = 1000
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require(self.c > 0, "--c", self.c, "above 0")
         _require(self.folds >= 2, "--folds", self.folds, "2 or more")
 
@@ -199,6 +215,9 @@ class EvalConfig:
     source: str = ""  # instead of the run's own data
     step: int = -1  # of the checkpoint; -1 is the newest
     batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size >= 1, "--batch-size", self.batch_size, "1 or more")
 
 
 def to_json(config: Any) -> str:

@@ -34,14 +34,17 @@ def convert(name: str, source: str, target: str, *, dialect: str = "") -> None:
     console.print(f"{target}: {size:,} bytes")
 
 
-def export_file(source: str, target: str, *, dialect: str = "", base: str = "", model: str = "") -> None:
+def export_file(
+    source: str, target: str, *, dialect: str = "", base: str = "", model: str = "", classifier: bool = True
+) -> None:
     """A run, or a converted file, -> a safetensors file of a PyTorch dialect.
 
     dialect: "" is timm for a run, and the original's own for a converted file, whose extras then return as they were.
     base: the original file, for what fmjax does not model. model: the name, for a file that does not say it.
+    classifier: False leaves a run's classifier out and keeps the projection.
     """
     if (Path(source) / CONFIG).is_file():
-        export(restore(source), target, dialect or "timm", base or None)
+        export(restore(source), target, dialect or "timm", base or None, classifier=classifier)
         console.print(f"{target}: {dialect or 'timm'}, from the run {source}")
         return
     metadata = open_checkpoint(source).metadata
@@ -52,6 +55,9 @@ def export_file(source: str, target: str, *, dialect: str = "", base: str = "", 
     chosen = wc.get_dialect(dialect or metadata.get("dialect", "timm"))
     extras = _original_extras(loaded.conversion.extras) if metadata.get("dialect") == chosen.name else {}
     out = wc.to_torch(loaded.conversion.params, chosen, extras=extras)
+    left_out = [] if extras or base else list(loaded.conversion.extras)
+    if left_out:
+        console.print(f"left out: {len(left_out)} tensors that {chosen.name} has no names for; pass --base to add them")
     if base:
         out |= chosen.carried(open_checkpoint(base).tensors, out)
     write_safetensors(target, out)

@@ -7,20 +7,17 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
-from fmjax.config import EmbedConfig, FeaturesConfig, KnnConfig, ModelConfig, ProbeConfig
+from fmjax.config import EmbedConfig, FeaturesConfig, KnnConfig, ProbeConfig
 from fmjax.data.pipeline import BadImages, eval_batches, to_devices
 from fmjax.data.sources import Source, open_source
 from fmjax.errors import DataError, UsageError
-from fmjax.factory import compute_dtype, create
-from fmjax.models.vit import ViT
+from fmjax.factory import compute_dtype
 from fmjax.params import functional
-from fmjax.preprocessing import PreprocessConfig, normalise, preprocess_config
+from fmjax.preprocessing import normalise, preprocess_config
 from fmjax.progress import console
+from fmjax.run import asked_size, build_model
 from fmjax.sharding import batch_divisor, batch_sharding, make_mesh, replicated
-from fmjax.specs import get_weights
-from fmjax.weights import load
 
 
 @dataclass(frozen=True)
@@ -33,31 +30,12 @@ class Embeddings:
     classes: tuple[str, ...]
 
 
-def build(config: ModelConfig, mesh: Mesh) -> tuple[ViT, PreprocessConfig]:
-    """The frozen model of a config, and what its images must look like."""
-    size = config.image_size if config.image_size != (0, 0) else None
-    dtype = compute_dtype(config.dtype)
-    preprocess = preprocess_config(config.name, size)
-    if config.init == "random":
-        return create(
-            get_weights(config.name).name, image_size=preprocess.image_size, dtype=dtype, mesh=mesh
-        ), preprocess
-    model = load(
-        config.name,
-        checkpoint=config.checkpoint or None,
-        dialect=config.dialect or None,
-        resample=None if config.resample == "weights" else config.resample,
-        offline=config.offline,
-        dtype=dtype,
-        mesh=mesh,
-    )
-    return model, preprocess
-
-
 def extract(config: FeaturesConfig, sources: list[Source]) -> list[Embeddings]:
     """The pooled embedding of every readable image of each source."""
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    model, preprocess = build(config.model, mesh)
+    preprocess = preprocess_config(config.model.name, asked_size(config.model))
+    dtype = compute_dtype(config.model.dtype)
+    model = build_model(config.model, preprocess.image_size, dtype=dtype, mesh=mesh)
     apply, params = functional(model)
     pooled = jax.jit(lambda p, x: apply(p, normalise(x, preprocess)).pooled, out_shardings=replicated(mesh))
     size = -(-config.batch_size // batch_divisor(mesh)) * batch_divisor(mesh)
@@ -82,7 +60,7 @@ def embed_main(config: EmbedConfig) -> Path:
     """Writes features, labels, names and classes as .npz and returns its path."""
     splits = open_source(config.data)
     parts = extract(config, [s for s in (splits.train, splits.val) if s is not None])
-    path = Path(config.out)
+    path = Path(config.out).with_suffix(".npz")
     path.parent.mkdir(parents=True, exist_ok=True)
     names = [name for part in parts for name in part.names]
     np.savez(

@@ -89,11 +89,13 @@ def parameter_count(spec: ViTSpec) -> int:
 
 
 def compute_dtype(name: str) -> Any:
-    """The compute dtype behind "float32", "bfloat16", "float16", or "auto": bfloat16 on accelerators that have it."""
+    """The compute dtype behind "float32", "bfloat16", "float16", or "auto": bfloat16 on accelerators that have it.
+
+    float16 has to be asked for: without loss scaling its gradients can underflow.
+    """
     if name != "auto":
         return jnp.dtype(name)
     device = jax.devices()[0]
-    if device.platform == "cpu":
-        return jnp.dtype("float32")
-    old = device.platform == "gpu" and float(getattr(device, "compute_capability", "8.0")) < 8
-    return jnp.dtype("float16" if old else "bfloat16")
+    capability = str(getattr(device, "compute_capability", ""))
+    before_ampere = capability.replace(".", "").isdigit() and float(capability) < 8
+    return jnp.dtype("float32" if device.platform == "cpu" or before_ampere else "bfloat16")

@@ -22,10 +22,19 @@ def locate(weights: Weights, *, offline: bool = False) -> tuple[Path, Source]:
         raise CheckpointError(
             f"{weights.name} is not published as safetensors ({published}); convert its file and pass it as checkpoint"
         )
-    source = readable[0]
-    path = package_file(source.location) if source.kind == "package" else _from_hub(weights, source, offline)
-    _check(path, source)
-    return path, source
+    failures = []
+    for source in readable:
+        try:
+            path = package_file(source.location) if source.kind == "package" else _from_hub(source, offline)
+        except CheckpointError as error:
+            failures.append(str(error))
+            continue
+        _check(path, source)
+        return path, source
+    raise CheckpointError(
+        f"{'; '.join(failures)}; fetch one where the hub can be reached and pass the file: "
+        f'fmjax.load("{weights.name}", checkpoint="/path/to/{readable[0].filename}"), or --checkpoint'
+    )
 
 
 def package_file(name: str) -> Path:
@@ -33,19 +42,14 @@ def package_file(name: str) -> Path:
     return Path(__file__).parent / name
 
 
-def _from_hub(weights: Weights, source: Source, offline: bool) -> Path:
+def _from_hub(source: Source, offline: bool) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return Path(hf_hub_download(source.location, source.filename, local_files_only=offline))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # the client passes on what its own http library raises
         reason = "is not in the local cache" if offline else f"could not be fetched ({type(error).__name__})"
-        raise CheckpointError(
-            f"{source.filename} of {source.location} {reason}; fetch it where the hub can be reached and pass "
-            f"the file: "
-            f'fmjax.load("{weights.name}", checkpoint="/path/to/{source.filename}"), or --checkpoint'
-        ) from error
+        raise CheckpointError(f"{source.filename} of {source.location} {reason}") from error
 
 
 def _check(path: Path, source: Source) -> None:

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 from fmjax.errors import DataError, UsageError
 from fmjax.models.vit import ViT, check_image_size
-from fmjax.specs import Weights, get_spec, get_weights, list_models, resolve
+from fmjax.specs import Weights, get_spec, get_weights, list_models
 
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 MAX_PIXELS = 200_000_000
@@ -47,14 +47,7 @@ def preprocess_config(
     image_size: another size (height, width). Raises UsageError where it is no multiple of the patch.
     """
     weights = name_or_model if isinstance(name_or_model, Weights) else _weights(name_or_model)
-    config = PreprocessConfig(
-        image_size=weights.image_size,
-        mean=weights.mean,
-        std=weights.std,
-        interpolation=weights.interpolation,
-        resize_mode=weights.resize_mode,
-        crop_pct=weights.crop_pct,
-    )
+    config = _config(weights)
     if (
         isinstance(name_or_model, ViT)
         and image_size is None
@@ -69,18 +62,27 @@ def preprocess_config(
 
 
 def _weights(name_or_model: str | ViT) -> Weights:
-    name = name_or_model.spec.name if isinstance(name_or_model, ViT) else resolve(name_or_model)
-    if "." in name:
-        return get_weights(name)
-    rows = [get_weights(n) for n in list_models(f"{name}.*", pretrained=True)]
+    spec = name_or_model.spec if isinstance(name_or_model, ViT) else get_spec(name_or_model)
+    if spec.weights:
+        return get_weights(spec.weights)
+    rows = [get_weights(n) for n in list_models(f"{spec.name}.*", pretrained=True)]
     if not rows:
-        raise UsageError(f"{name} has no published weights, so no preprocessing; pass a PreprocessConfig")
-    means = {w.mean for w in rows}
-    if len(means) > 1 and not isinstance(name_or_model, ViT):
-        raise UsageError(
-            f"the weights of {name} differ in mean and std; name one of {', '.join(w.name for w in rows[:3])}, ..."
-        )
+        raise UsageError(f"{spec.name} has no published weights, so no preprocessing; pass a PreprocessConfig")
+    if len({_config(row) for row in rows}) > 1:
+        names = ", ".join(w.name for w in rows[:3])
+        raise UsageError(f"the weights of {spec.name} differ in their preprocessing; name one of {names}, ...")
     return rows[0]
+
+
+def _config(weights: Weights) -> PreprocessConfig:
+    return PreprocessConfig(
+        image_size=weights.image_size,
+        mean=weights.mean,
+        std=weights.std,
+        interpolation=weights.interpolation,
+        resize_mode=weights.resize_mode,
+        crop_pct=weights.crop_pct,
+    )
 
 
 def preprocess(images: Picture | Iterable[Picture], config: PreprocessConfig) -> Float[Array, "B H W C"]:
@@ -116,9 +118,9 @@ def decode(picture: Picture) -> Image.Image:
                     f"{name}: {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}; make it smaller"
                 )
             return to_rgb(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's plugins raise whatever a damaged file makes them raise
         raise DataError(f"{name} is not a readable image: {error}") from error
 
 

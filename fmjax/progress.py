@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +13,14 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-console = Console(highlight=False, soft_wrap=True)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)  # paths are printed as they are
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """The file has the old content or the new, never a part."""
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(text)
+    os.replace(partial, path)
 
 
 class Metrics:
@@ -22,7 +29,8 @@ class Metrics:
     def __init__(self, path: Path, resume_step: int) -> None:
         self.path = path
         kept = [row for row in self.rows() if row["step"] <= resume_step]
-        path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        if kept != self.rows() or not path.exists():
+            write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows; a last line that a crash cut short is left out."""

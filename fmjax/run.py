@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Unpack
 
 import jax
+from flax import nnx
 from jax.sharding import Mesh
 
 from fmjax import specs
 from fmjax.checkpoint import Checkpoints
-from fmjax.config import FinetuneConfig, from_dict, to_json
+from fmjax.config import FinetuneConfig, ModelConfig, from_dict, to_json
 from fmjax.errors import CheckpointError, UsageError
 from fmjax.factory import ImageSize, Options, abstract, compute_dtype, initialise, leaf_shardings, resized
 from fmjax.models.vit import ViT, join_blocks, split_blocks
 from fmjax.optim import UNUSED_WITH_CLASSIFIER, Freeze, frozen
 from fmjax.params import flat, leaf_paths, nested
 from fmjax.preprocessing import PreprocessConfig, preprocess_config
-from fmjax.weights import load
+from fmjax.progress import write_atomically
+from fmjax.weights import load, published
 
 CONFIG, CLASSES = "config.json", "classes.json"
 # what a rerun may change: the rest would make the resumed run another one
+SAFE_DATA = ("data_dir", "threads", "max_bad")
+SAFE_MODEL = ("checkpoint", "offline")
 SAFE = (
     "out",
     "mesh",
@@ -44,7 +50,12 @@ def image_size(config: FinetuneConfig) -> ImageSize:
 
 
 def preprocessing(config: FinetuneConfig) -> PreprocessConfig:
-    return preprocess_config(config.model.name, config.model.image_size if config.model.image_size != (0, 0) else None)
+    return preprocess_config(config.model.name, asked_size(config.model))
+
+
+def asked_size(config: ModelConfig) -> ImageSize | None:
+    """The image size that the config asks for; None is the weights' own."""
+    return config.image_size if config.image_size != (0, 0) else None
 
 
 def model_options(config: FinetuneConfig, num_classes: int, mesh: Mesh | None) -> Options:
@@ -61,28 +72,29 @@ def model_options(config: FinetuneConfig, num_classes: int, mesh: Mesh | None) -
 
 def build(config: FinetuneConfig, num_classes: int, mesh: Mesh | None) -> ViT:
     """The model that a run starts from, its position table resized to the run's images, on the mesh."""
-    from flax import nnx
+    options = model_options(config, num_classes, mesh)
+    return build_model(config.model, image_size(config), nnx.Rngs(config.seed), **options)
 
-    rngs, options, model = nnx.Rngs(config.seed), model_options(config, num_classes, mesh), config.model
-    if model.init == "random":
-        return initialise(final_spec(config), rngs, **options)
+
+def build_model(config: ModelConfig, size: ImageSize, rngs: nnx.Rngs | None = None, **options: Unpack[Options]) -> ViT:
+    """The model of a config for images of a size, with its weights or random ones."""
+    if config.init == "random":
+        return initialise(_final_spec(config, size), rngs, **options)
     return load(
-        model.name,
-        checkpoint=model.checkpoint or None,
-        dialect=model.dialect or None,
-        resample=None if model.resample == "weights" else model.resample,
-        offline=model.offline,
+        config.name,
+        checkpoint=config.checkpoint or None,
+        dialect=config.dialect or None,
+        resample=None if config.resample == "weights" else config.resample,
+        offline=config.offline,
         rngs=rngs,
-        image_size=image_size(config),
+        image_size=size,
         **options,
     )
 
 
-def final_spec(config: FinetuneConfig) -> specs.ViTSpec:
-    """The spec of a run's model."""
-    spec = specs.get_spec(specs.get_weights(config.model.name).name)
-    policy = config.model.resample
-    return resized(spec if policy == "weights" else replace(spec, resample=policy), image_size(config))
+def _final_spec(config: ModelConfig, size: ImageSize) -> specs.ViTSpec:
+    spec = published(config.name, config.checkpoint or None)[1]
+    return resized(spec if config.resample == "weights" else replace(spec, resample=config.resample), size)
 
 
 def freezing(config: FinetuneConfig, model: ViT) -> Freeze:
@@ -101,7 +113,7 @@ def restore(run: str | Path, step: int | None = None, *, mesh: Mesh | None = Non
     wanted = checkpoints.latest() if step is None else step
     if wanted is None:
         raise CheckpointError(f"{run} has no checkpoint yet; run the same `fmjax finetune` command to go on")
-    outline = abstract(final_spec(config), **model_options(config, len(classes), mesh))
+    outline = abstract(_final_spec(config.model, image_size(config)), **model_options(config, len(classes), mesh))
     blocks = freezing(config, outline).blocks
     split = jax.eval_shape(lambda m: split_blocks(m, blocks), outline) if blocks else outline
     leaves = flat(checkpoints.restore_params(wanted, nested(_with_shardings(split, mesh))))
@@ -123,25 +135,30 @@ def read_run(run: Path) -> tuple[FinetuneConfig, tuple[str, ...]]:
     """The config and the class names of a run."""
     if not (run / CONFIG).is_file() or not (run / CLASSES).is_file():
         raise CheckpointError(f"{run} is not the folder of a run: it has no {CONFIG} and {CLASSES}")
-    config = from_dict(FinetuneConfig, json.loads((run / CONFIG).read_text()))
-    return config, tuple(json.loads((run / CLASSES).read_text()))
+    try:
+        config, classes = (json.loads((run / name).read_text()) for name in (CONFIG, CLASSES))
+    except ValueError as error:
+        raise CheckpointError(f"{CONFIG} or {CLASSES} in {run} is damaged: {error}; start over with --fresh") from error
+    return from_dict(FinetuneConfig, config), tuple(classes)
 
 
 def write_run(run: Path, config: FinetuneConfig, classes: tuple[str, ...]) -> None:
-    """Writes the config and classes, or checks them against those that are there.
-
-    Raises UsageError, with the fields that differ, where the command would not continue the same run.
-    """
-    if (run / CONFIG).is_file():
-        _check_same(run, config, classes)
+    """Writes the config and classes; a fresh run's old checkpoints go first."""
+    if config.fresh:
+        shutil.rmtree(run / "checkpoints", ignore_errors=True)
     run.mkdir(parents=True, exist_ok=True)
-    (run / CONFIG).write_text(to_json(config) + "\n")
-    (run / CLASSES).write_text(json.dumps(classes, indent=2) + "\n")
+    write_atomically(run / CLASSES, json.dumps(classes, indent=2) + "\n")
+    write_atomically(run / CONFIG, to_json(config) + "\n")
 
 
-def _check_same(run: Path, config: FinetuneConfig, classes: tuple[str, ...]) -> None:
+def check_same(run: Path, config: FinetuneConfig, classes: tuple[str, ...]) -> None:
+    """Raises UsageError, with the fields that differ, where the command would not continue the run that is there."""
+    if config.fresh or not (run / CONFIG).is_file() or not any((run / "checkpoints").glob("*")):
+        return
     old, old_classes = read_run(run)
-    neutral = {name: getattr(config, name) for name in SAFE}
+    neutral: dict[str, Any] = {name: getattr(config, name) for name in SAFE}
+    neutral["data"] = replace(old.data, **{name: getattr(config.data, name) for name in SAFE_DATA})
+    neutral["model"] = replace(old.model, **{name: getattr(config.model, name) for name in SAFE_MODEL})
     before, after = json.loads(to_json(replace(old, **neutral))), json.loads(to_json(config))
     changed = _differences(before, after)
     if old_classes != classes:

@@ -46,6 +46,7 @@ class ViTSpec:
     proj_bias: bool = False
     resample: Resample = "bicubic_antialias"  # how the position table follows another image size
     aliases: tuple[str, ...] = ()
+    weights: str = ""  # the published weights, "arch.tag", that this spec was asked for with
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -114,7 +115,7 @@ def get_spec(name: str) -> ViTSpec:
     resolved = resolve(name)
     arch, tag = split_name(resolved)
     specs, weights = _rows()
-    return replace(specs[arch], **weights[resolved].overrides) if tag else specs[arch]
+    return replace(specs[arch], weights=resolved, **weights[resolved].overrides) if tag else specs[arch]
 
 
 def get_weights(name: str) -> Weights:

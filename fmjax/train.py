@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from fmjax.data.pipeline import BadImages, to_devices, train_batches
 from fmjax.data.sources import Source, open_source
 from fmjax.errors import UsageError
 from fmjax.evaluate import Scores, evaluate, predict_step
-from fmjax.models.vit import ViT, join_blocks, split_blocks
+from fmjax.models.vit import ViT, split_blocks
 from fmjax.optim import cross_entropy, merge, optimiser, partition, schedule
 from fmjax.params import Apply, Params, flat, functional, with_params
 from fmjax.preprocessing import PreprocessConfig, normalise
@@ -67,17 +66,18 @@ def main(config: FinetuneConfig) -> Scores:
 
 def finetune(config: FinetuneConfig) -> Scores:
     """One run."""
+    if jax.process_count() > 1:
+        raise UsageError(
+            f"fine-tuning runs in one process so far, not in {jax.process_count()}; give that process all devices"
+        )
     out = Path(config.out)
-    if config.fresh:
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
-        (out / runs.CONFIG).unlink(missing_ok=True)
     train_source, val_source = open_source(config.data).both(config.data.val_fraction, config.data.split_seed)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     check_batch(config, mesh)
     preprocess = runs.preprocessing(config)
-    model = runs.build(config, len(train_source.classes), mesh)
+    runs.check_same(out, config, train_source.classes)
+    trainer = make_trainer(config, runs.build(config, len(train_source.classes), mesh), mesh, preprocess)
     runs.write_run(out, config, train_source.classes)
-    trainer = make_trainer(config, model, mesh, preprocess)
     describe(config, trainer, mesh, train_source, val_source)
 
     checkpoints = Checkpoints(out, keep=config.keep)
@@ -85,8 +85,12 @@ def finetune(config: FinetuneConfig) -> Scores:
         train_source, config.data, preprocess, batch_size=config.batch_size, seed=stream_seed(config.seed, "data")
     )
     state, start = trainer.state, checkpoints.latest() or 0
+    if start > config.steps:
+        raise UsageError(
+            f"{out} is at step {start} already, beyond --steps {config.steps}; pass more steps, or --fresh"
+        )
     if start:
-        state, position = checkpoints.restore(start, state)
+        state, position = checkpoints.restore(start, emptied(state))
         batches.set_state(position)
         console.print(f"resumed from step {start}")
     metrics = Metrics(out / "metrics.jsonl", start)
@@ -106,29 +110,31 @@ def finetune(config: FinetuneConfig) -> Scores:
                 progress.print(f"unreadable image left out: {name}")
             state, values = trainer.step(state, to_devices(batch, batch_sharding(mesh)))
             last = step == config.steps
-            if step % config.log_every == 0 or last:
+            evaluates, saves = step % config.eval_every == 0 and not last, step % config.save_every == 0 or last
+            if step % config.log_every == 0 or evaluates or saves:
                 row = {
                     "loss": float(values["loss"]),
                     "accuracy": float(values["accuracy"]),
                     "lr": float(jnp.asarray(rate(step - 1))),
                 }
-                if not np.isfinite(row["loss"]):
+                if not np.isfinite([row["loss"], float(values["grad_norm"])]).all():
                     raise UsageError(
                         f"the loss is {row['loss']} at step {step}; lower --optim.lr, or raise --optim.warmup-steps"
                     )
                 metrics.add(
                     {"step": step, **row, **progress.update(step, row), "grad_norm": float(values["grad_norm"])}
                 )
-            if step % config.save_every == 0 or last:
-                checkpoints.save(step, state, batches.get_state())
-            if step % config.eval_every == 0 and not last:
+            if evaluates:
                 scores = validate(state["params"])
                 metrics.add({"step": step, "val_loss": scores.loss, "val_accuracy": scores.accuracy})
                 progress.print(
                     f"step {step}/{config.steps}  val loss {scores.loss:.4f}  val accuracy {scores.accuracy:.1%}"
                 )
+            if saves:
+                checkpoints.save(step, state, batches.get_state())
     scores = validate(state["params"])
-    metrics.add({"step": config.steps, "val_loss": scores.loss, "val_accuracy": scores.accuracy})
+    if not any(row["step"] == config.steps and "val_loss" in row for row in metrics.rows()):
+        metrics.add({"step": config.steps, "val_loss": scores.loss, "val_accuracy": scores.accuracy})
     checkpoints.wait()
     checkpoints.close()
     finish(config, out, with_params(trainer.model, state["params"]), metrics, scores, train_source.classes)
@@ -227,6 +233,13 @@ def in_parts(batch: dict[str, jax.Array], parts: int, mesh: Mesh) -> dict[str, j
     return jax.tree.map(split, batch)
 
 
+def emptied(state: State) -> State:
+    """The shapes and places of a state, whose memory is given back: what is restored must fit beside nothing."""
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    jax.tree.map(lambda x: x.delete(), state)
+    return shapes
+
+
 def check_batch(config: FinetuneConfig, mesh: Mesh) -> None:
     """Raises UsageError for a batch that does not divide over the devices and parts."""
     devices = batch_divisor(mesh)
@@ -270,6 +283,6 @@ def finish(
         f"({len(scores.labels)} images)"
     )
     if config.export != "none":
-        path = export(join_blocks(model), out / f"model.{config.export}.safetensors", config.export)
+        path = export(model, out / f"model.{config.export}.safetensors", config.export)
         console.print(f"export  {path}")
     console.print(f"run     {out}")

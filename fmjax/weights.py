@@ -16,7 +16,7 @@ from jax.sharding import SingleDeviceSharding
 import weights_conversion as wc
 from fmjax import hub, specs
 from fmjax.errors import CheckpointError, UsageError
-from fmjax.factory import ImageSize, Options, abstract, initialise, leaf_shardings, param_shapes, resized
+from fmjax.factory import ImageSize, Options, abstract, leaf_shardings, param_shapes, resized
 from fmjax.models.vit import ViT, join_blocks
 from fmjax.params import flat, leaf_paths
 from fmjax.resample import resample_table
@@ -74,7 +74,7 @@ def load(
     params = dict(loaded.conversion.params)
     if final.grid != spec.grid:
         params["pos_embed"] = _resized_table(params["pos_embed"], spec, final)
-    return fill(final, params, rngs, **options)
+    return fill(final, params, **options)
 
 
 def read(
@@ -89,7 +89,7 @@ def read(
     if name.startswith(LOCAL):
         checkpoint = name.removeprefix(LOCAL)
         name = _recognised(open_checkpoint(checkpoint))
-    weights, spec = _row(name, checkpoint)
+    weights, spec = published(name, checkpoint)
     likely = {s.dialect for s in weights.sources} if weights else set()
     path = Path(checkpoint) if checkpoint else hub.locate(specs.get_weights(name), offline=offline)[0]
     file = open_checkpoint(path)
@@ -102,18 +102,15 @@ def read(
     return Loaded(spec, path, chosen, file, conversion)
 
 
-def fill(
-    spec: ViTSpec, params: Mapping[str, wc.LazyTensor], rngs: nnx.Rngs | None = None, **options: Unpack[Options]
-) -> ViT:
-    """The model of a spec with those parameters, each device reading its own part; a classifier is new."""
+def fill(spec: ViTSpec, params: Mapping[str, wc.LazyTensor], **options: Unpack[Options]) -> ViT:
+    """The model of a spec with those parameters, each device reading its own part; a classifier starts at zero."""
     outline, mesh = abstract(spec, **options), options.get("mesh")
     shardings = leaf_shardings(outline, mesh) or [SingleDeviceSharding(jax.devices()[0])] * len(leaf_paths(outline))
-    fresh = _fresh(spec, rngs, options)
     leaves = [
         jax.make_array_from_callback(params[path].shape, sharding, lambda index, p=path: params[p].read(index or ()))
         if path in params
-        else jax.device_put(fresh[path], sharding)
-        for path, sharding in zip(leaf_paths(outline), shardings, strict=True)
+        else jax.device_put(np.zeros(leaf.shape, leaf.dtype), sharding)
+        for path, leaf, sharding in zip(leaf_paths(outline), jax.tree.leaves(outline), shardings, strict=True)
     ]
     return jax.tree.unflatten(jax.tree.structure(outline), leaves)
 
@@ -168,7 +165,7 @@ def _recognised(file: Checkpoint) -> str:
     raise CheckpointError(f"{file.path} {found}; name the model and pass the path as checkpoint")
 
 
-def _row(name: str, checkpoint: str | Path | None) -> tuple[specs.Weights | None, ViTSpec]:
+def published(name: str, checkpoint: str | Path | None) -> tuple[specs.Weights | None, ViTSpec]:
     """The weights row, if the name has one, and the spec. A file alone does not say which activation it was trained
     with."""
     resolved = specs.resolve(name)
@@ -195,15 +192,6 @@ def _dialect(file: Checkpoint, name: str | None, shapes: Mapping[str, tuple[int,
     if name == "fmjax" or file.metadata.get("format") == "fmjax":
         return wc.native(shapes)
     return wc.detect(file.tensors, likely)
-
-
-def _fresh(spec: ViTSpec, rngs: nnx.Rngs | None, options: Options) -> dict[str, np.ndarray]:
-    """Parameters that no backbone file has: the classifier's, made by a model of one thin block."""
-    if not options.get("num_classes"):
-        return {}
-    thin = replace(spec, depth=1, mlp_dim=8)
-    arrays = flat(initialise(thin, rngs, **(options | Options(mesh=None))))
-    return {path: np.asarray(array) for path, array in arrays.items() if path.startswith("classifier.")}
 
 
 def _resized_table(table: wc.LazyTensor, spec: ViTSpec, final: ViTSpec) -> wc.LazyTensor:

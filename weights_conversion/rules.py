@@ -161,7 +161,8 @@ def to_torch(
     homeless = sorted(set(shapes) - {path for step in plan for path in step.paths})
     if homeless:
         raise CheckpointError(
-            f"the {dialect.name} dialect has no place for {', '.join(homeless)}; export to another dialect"
+            f"the {dialect.name} dialect has no place for {', '.join(homeless)}; export to another dialect, or "
+            f"without the classifier (--no-classifier)"
         )
     out = {key: tensor for step in plan for key, tensor in _tensors(step, params, shapes)}
     for key, array in _constants(dialect, shapes, set(out)).items():

@@ -35,8 +35,7 @@ def train_batches(
         return _example(source, example, preprocess, lambda image: augment(image, preprocess, config, rng))
 
     dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(load)
-    local = dataset[jax.process_index() :: jax.process_count()].batch(batch_size // jax.process_count())
-    return iter(local.to_iter_dataset(_threads(config)))
+    return iter(dataset.batch(batch_size).to_iter_dataset(_threads(config)))
 
 
 def eval_batches(

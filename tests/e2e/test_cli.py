@@ -142,8 +142,8 @@ def test_folders_that_do_not_fit(tmp_path, capsys):
     (tmp_path / "train/owl").mkdir()
     assert "without images: owl" in failure(capsys, 3, "knn", DEMO, *source)
     (tmp_path / "train/owl").rmdir()
-    (tmp_path / "train/dog/0.png").write_bytes(b"<html>")
+    (tmp_path / "train/dog/0 [b].png").write_bytes(b"<html>")
     assert main(["knn", DEMO, *source]) == 0
-    assert "unreadable image left out" in capsys.readouterr().out
+    assert "dog/0 [b].png" in capsys.readouterr().out
     assert "more than --data.max-bad 0" in failure(capsys, 3, "knn", DEMO, *source, "--data.max-bad", "0")
     assert "no folder" in failure(capsys, 3, "knn", DEMO, "--data.source", "folder:nowhere")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,6 +96,25 @@ def test_running_again_resumes_and_other_settings_are_refused(run, tmp_path, cap
     assert losses(run) == before
     assert main(["finetune", "quickstart", "--out", str(run), *SHORT, "--optim.lr", "0.1"]) == 2
     assert "optim.lr: 0.001 -> 0.1" in capsys.readouterr().err
+    assert main(["finetune", "quickstart", "--out", str(run), *SHORT, "--data.threads", "2"]) == 0
+    fewer = ["--steps", "5"]
+    assert main(["finetune", "quickstart", "--out", str(run), *SHORT, *fewer]) == 2
+    assert "is at step 6 already" in capsys.readouterr().err
+
+
+def test_a_damaged_config_is_one_sentence(run, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (copy / "config.json").write_text("{")
+    assert main(["eval", str(copy)]) == 4
+    assert "is damaged" in capsys.readouterr().err
+
+
+def test_run_exports_without_its_classifier_to_the_other_dialects(run, tmp_path, capsys):
+    target = str(tmp_path / "x.safetensors")
+    assert main(["export", str(run), target, "--dialect", "dinov2"]) == 4
+    assert "--no-classifier" in capsys.readouterr().err
+    assert main(["export", str(run), target, "--dialect", "timm", "--no-classifier"]) == 0
+    assert "head.weight" not in load_file(target)
 
 
 def test_killed_run_resumes_to_the_same_bits(run, tmp_path):

@@ -15,7 +15,6 @@ NOTEBOOKS = sorted((Path(__file__).parents[2] / "colab").glob("*.ipynb"))
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_notebook_runs(path, tmp_path):
     notebook = nbformat.read(path, as_version=4)
-    notebook.cells = [cell for cell in notebook.cells if "install" not in cell.metadata.get("tags", [])]
     NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert (tmp_path / "runs" / "notebook" / "model.timm.safetensors").exists()
     texts = [out["data"]["text/plain"] for cell in notebook.cells for out in cell.get("outputs", []) if "data" in out]

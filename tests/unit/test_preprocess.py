@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -81,9 +83,29 @@ def test_an_unreadable_image_is_named(tmp_path, content):
         decode(path)
 
 
+def test_a_model_remembers_which_weights_it_was_asked_for():
+    shapes = jax.eval_shape(lambda: fmjax.create("ViT-L-14.laion2b_s32b_b82k"))
+    assert preprocess_config(shapes) == preprocess_config("ViT-L-14.laion2b_s32b_b82k")
+    assert preprocess_config(shapes).mean == (0.5, 0.5, 0.5)
+    shapes = jax.eval_shape(lambda: fmjax.create("ViT-H-14"))
+    with pytest.raises(UsageError, match="differ in their preprocessing"):
+        preprocess_config(shapes)
+
+
+def test_a_damaged_exif_block_is_an_unreadable_image_and_not_a_crash():
+    buffer, tag = io.BytesIO(), Image.Exif()
+    tag[0x0112] = 6
+    Image.new("RGB", (8, 4)).save(buffer, "JPEG", exif=tag)
+    whole = buffer.getvalue()
+    start = whole.index(b"Exif")
+    for i in range(start, start + 40):
+        with contextlib.suppress(DataError):
+            decode(whole[:i] + b"\xff" + whole[i + 1 :])
+
+
 def test_a_size_that_does_not_fit_names_the_nearest():
     with pytest.raises(UsageError, match=r"multiples of its patch of 14, got 225 x 224; nearest: 224 or 238 x 224"):
         preprocess_config("dinov2_vits14.lvd142m", (225, 224))
-    with pytest.raises(UsageError, match="differ in mean and std"):
+    with pytest.raises(UsageError, match="differ in their preprocessing"):
         preprocess_config("ViT-L-14")
     assert fmjax.preprocess_config("dinov2_vits14", 518).image_size == (518, 518)
