@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)  # paths are printed as they are
 
@@ -81,7 +82,7 @@ class Progress:
     def show(self, line: str) -> None:
         """Replaces the live line; elsewhere prints."""
         if self.live:
-            self.live.update(line)
+            self.live.update(Text(line, overflow="fold", no_wrap=False))
         else:
             console.print(line)
 
