@@ -1,7 +1,7 @@
 """Full fine-tuning of CLIP ViT-B/16 on an image folder: low learning rate, layer-wise decay 0.7 (arXiv:2212.06138).
 
-Expected: a few points above `fmjax probe` on sets of some thousand images; on a few hundred about the same.
-Cost: 8 GB at batch 32 in float32; on 2 CPU cores about 1.3 s an image and step.
+Expected: 84.6 % of 52 held-out photographs, 12 classes, after 20 steps of 16 of the other 207 (docs/real_run.md);
+more with the preset's own 200 steps. Cost: about a second an image and step on 2 CPU cores, float32.
 Command: fmjax finetune finetune_clip_b16 --data.source folder:DIR
 """
 

@@ -1,7 +1,8 @@
 """A linear classifier on a frozen backbone, trained with augmentation; only the classifier has gradients.
 
-Expected: on a folder with a few hundred photographs of everyday things, CLIP ViT-B/16 reaches what `fmjax probe`
-says, within a point or two. Cost: 260 images take 12 minutes on 2 CPU cores (5 passes).
+Expected: 98.1 % of 52 held-out photographs, 12 classes, with CLIP ViT-B/16 and the other 207 photographs of
+docs/real_run.md.
+Cost: 4 minutes 30 on 2 CPU cores, float32.
 Command: fmjax finetune linear_probe --data.source folder:DIR --model.name ViT-B-16.openai
 """
 

@@ -96,7 +96,9 @@ def test_an_unknown_field_is_refused_with_the_nearest(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["finetune", "quickstart", "--optim.lrr", "1"])
     assert stop.value.code == 2
-    assert "--optim.lr" in capsys.readouterr().err
+    found = capsys.readouterr().err
+    assert "Perhaps you meant" in found
+    assert "--optim.lr FLOAT" in found
 
 
 def test_checkpoint_of_another_architecture_names_all_misfits_and_the_closest(tmp_path, capsys, two_blocks):
