@@ -54,6 +54,13 @@ class Scores:
             log_loss(self.labels, shifted / shifted.sum(-1, keepdims=True), labels=range(self.logits.shape[1]))
         )
 
+    @property
+    def summary(self) -> str:
+        count = len(self.labels)
+        return (
+            f"val     accuracy {self.accuracy:.1%}, macro F1 {self.macro_f1:.1%}, loss {self.loss:.4f} ({count} images)"
+        )
+
 
 def predict_step(apply: Apply, preprocess: PreprocessConfig, mesh: Mesh) -> Predict:
     """Parameters and uint8 images -> logits."""
@@ -102,8 +109,5 @@ def main(run: str, config: EvalConfig) -> Scores:
     predict = predict_step(apply, preprocess, mesh)
     size = -(-config.batch_size // batch_divisor(mesh)) * batch_divisor(mesh)
     scores = evaluate(predict, params, source, data, preprocess, mesh, batch_size=size)
-    console.print(
-        f"val     accuracy {scores.accuracy:.1%}, macro F1 {scores.macro_f1:.1%}, loss {scores.loss:.4f} "
-        f"({len(scores.labels)} images)"
-    )
+    console.print(scores.summary)
     return scores

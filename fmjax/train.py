@@ -278,10 +278,7 @@ def finish(
     """Curves, confusion matrix and the exported file."""
     draw_curves(out / "curves.png", metrics.rows())
     draw_confusion(out / "confusion.png", scores.labels, scores.predictions, classes)
-    console.print(
-        f"val     accuracy {scores.accuracy:.1%}, macro F1 {scores.macro_f1:.1%}, loss {scores.loss:.4f} "
-        f"({len(scores.labels)} images)"
-    )
+    console.print(scores.summary)
     if config.export != "none":
         path = export(model, out / f"model.{config.export}.safetensors", config.export)
         console.print(f"export  {path}")

@@ -63,8 +63,8 @@ def load(
     name: "arch.tag", an alias, a hub repository, or "local-dir:PATH", which tells the architecture by its tensors.
     checkpoint: a .safetensors file or folder instead of the published source. dialect: how its tensors are named
     (None: told by its keys). resample: how the position table follows another image size (None: the weights' own
-    policy). offline: only what is on this machine. rngs: for a new classifier. Raises UsageError for names and sizes,
-    CheckpointError for files; MisfitError lists all that does not fit.
+    policy). offline: only what is on this machine. rngs: taken as by create, and not needed. Raises UsageError for
+    names and sizes, CheckpointError for files; MisfitError lists all that does not fit.
     """
     loaded = read(
         name, checkpoint=checkpoint, dialect=dialect, offline=offline, dtype=options.get("param_dtype", jnp.float32)
