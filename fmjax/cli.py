@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from fmjax.errors import UsageError, nearest
 
@@ -190,6 +190,26 @@ def _verify(args: list[str]) -> None:
     _parse(run, args, "verify")
 
 
+def _download(args: list[str]) -> None:
+    def run(
+        names: tuple[str, ...],
+        /,
+        *,
+        dry_run: bool = False,
+        source: Literal["", "hf", "url"] = "",
+        dialect: str = "",
+        accept_new: bool = False,
+        offline: bool = False,
+    ) -> None:
+        """names: "arch.tag", aliases, or patterns in quotes. dry_run: list only. source, dialect: "" takes any.
+        accept_new: take what is published now in the place of what was recorded. offline: check what is here."""
+        from fmjax.download import main as program
+
+        program(names, dry_run=dry_run, source=source, dialect=dialect, accept_new=accept_new, offline=offline)
+
+    _parse(run, args, "download")
+
+
 def _finetune(args: list[str]) -> None:
     from fmjax.config import FinetuneConfig, load_preset
 
@@ -227,6 +247,11 @@ def _eval(args: list[str]) -> None:
 COMMANDS: dict[str, Command] = {
     "models": Command("list architectures or published weights", "fmjax models '*dinov2*' --pretrained", _models),
     "info": Command("all that is known of one model", "fmjax info ViT-B-16.openai", _info),
+    "download": Command(
+        "published weights -> checked files in the cache",
+        "fmjax download 'ViT-B-16.*' dinov2_vits14 --dry-run",
+        _download,
+    ),
     "convert": Command(
         "a PyTorch checkpoint -> fmjax's own names",
         "fmjax convert ViT-B-16.openai clip.safetensors out.safetensors",

@@ -1,40 +1,71 @@
-"""Published weights -> a local file."""
+"""Published weights -> a local file whose content is the one that was published, or that its first use recorded."""
 
 from __future__ import annotations
 
-import hashlib
+import datetime as dt
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
+from fmjax import digests, fetch, hf_files, record
 from fmjax.errors import CheckpointError
+from fmjax.fetch import Copy, UnreachableError
 from fmjax.specs import Source, Weights
+
+OFFLINE = ("FMJAX_OFFLINE", "HF_HUB_OFFLINE")
+TRUE = ("1", "ON", "YES", "TRUE")
+
+
+@dataclass(frozen=True)
+class Located:
+    """A file of published weights on this machine, checked."""
+
+    path: Path
+    source: Source
+    sha256: str
+    size: int
+    revision: str | None
 
 
 def locate(weights: Weights, *, offline: bool = False) -> tuple[Path, Source]:
-    """The file of some published weights and the source it came from: out of this package, the hub's cache or the hub.
+    """The file of some published weights and the source it came from: this package, a cache, or fetched now.
 
-    Raises CheckpointError, with the way to pass a file, where none of the sources can be read here.
+    Raises CheckpointError with the reason of every source, its fix, and the way to pass a file.
     """
-    readable = [
-        s for s in weights.sources if s.kind == "package" or (s.kind == "hf" and s.filename.endswith(".safetensors"))
-    ]
-    if not readable:
-        published = "; ".join(f"{s.kind} {s.location} {s.filename}" for s in weights.sources)
-        raise CheckpointError(
-            f"{weights.name} is not published as safetensors ({published}); convert its file and pass it as checkpoint"
-        )
-    failures = []
-    for source in readable:
-        try:
-            path = package_file(source.location) if source.kind == "package" else _from_hub(source, offline)
-        except CheckpointError as error:
-            failures.append(str(error))
-            continue
-        _check(path, source)
-        return path, source
-    raise CheckpointError(
-        f"{'; '.join(failures)}; fetch one where the hub can be reached and pass the file: "
-        f'fmjax.load("{weights.name}", checkpoint="/path/to/{readable[0].filename}"), or --checkpoint'
-    )
+    found = obtain(weights, offline=offline)
+    return found.path, found.source
+
+
+def obtain(weights: Weights, *, offline: bool = False, accept_new: bool = False) -> Located:
+    """As locate, with the facts of the file. accept_new: what a source has now takes the place of what was recorded."""
+    offline = offline or any(os.environ.get(name, "").upper() in TRUE for name in OFFLINE)
+    sources, reasons, found = in_order(weights), [], None
+    if offline or not accept_new:
+        found = next(filter(None, (_here(source, reasons, offline=offline) for source in sources)), None)
+    if found is None and not offline:
+        found = _from_any(weights.name, sources, reasons, accept_new=accept_new)
+    if found is None:
+        raise CheckpointError(_no_source(weights, sources, reasons, offline=offline))
+    for reason in reasons:
+        _note(f"{weights.name}: {reason}")
+    if found.source.kind != "package":
+        _show_licence(weights, found.source)
+    return found
+
+
+def in_order(weights: Weights) -> list[Source]:
+    """The sources as they are tried: this package, safetensors on the hub, then as in the row; NGC has no download."""
+
+    def rank(source: Source) -> int:
+        safe = source.kind == "hf" and source.filename.endswith(".safetensors")
+        return 1 if safe else {"package": 0, "ngc": 3}.get(source.kind, 2)
+
+    return sorted(weights.sources, key=rank)
 
 
 def package_file(name: str) -> Path:
@@ -42,22 +73,165 @@ def package_file(name: str) -> Path:
     return Path(__file__).parent / name
 
 
-def _from_hub(source: Source, offline: bool) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(source.location, source.filename, local_files_only=offline))
-    except Exception as error:  # the client passes on what its own http library raises
-        reason = "is not in the local cache" if offline else f"could not be fetched ({type(error).__name__})"
-        raise CheckpointError(f"{source.filename} of {source.location} {reason}") from error
+def cached(source: Source) -> Copy | None:
+    """The copy of a source on this machine, not checked; None where there is none."""
+    if source.kind == "hf":
+        return hf_files.cached(source, source.revision or _known(source).get("revision"))
+    path = package_file(source.location) if source.kind == "package" else _url_file(source)
+    return Copy(path) if source.kind != "ngc" and path.is_file() else None
 
 
-def _check(path: Path, source: Source) -> None:
-    if source.sha256 is None:
-        return
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != source.sha256:
+def _here(source: Source, reasons: list[str], *, offline: bool) -> Located | None:
+    """The copy on this machine, checked. A wrong one is deleted where it can be fetched again."""
+    known, copy = _known(source), cached(source)
+    unsettled = source.kind == "hf" and not (source.revision or known.get("revision"))
+    if copy is None or (unsettled and not offline):  # which commit main is, the hub says
+        return None
+    digest = digests.sha256(copy.path)
+    problem = digests.wrong(digest, source, copy, known)
+    if not problem:
+        return _settled(source, copy, digest)
+    fix = "install fmjax again" if source.kind == "package" else "fetch it again where its host can be reached"
+    again = not offline and source.kind != "package"
+    if again:
+        hf_files.remove(copy.path)
+    reasons.append(f"{copy.path}: {problem}: {'it was deleted, to be fetched again' if again else fix}")
+    return None
+
+
+def _from_any(name: str, sources: Sequence[Source], reasons: list[str], *, accept_new: bool) -> Located | None:
+    """The file of the first source that has it. A host that gave no answer is not asked again."""
+    silent = set()
+    for source in sources:
+        host = _host(source)
+        if source.kind in ("package", "ngc") or host in silent:
+            found = _here(source, reasons, offline=True)
+        else:
+            try:
+                found = _fetched_once(name, source, reasons, accept_new=accept_new)
+            except UnreachableError as error:
+                silent.add(host)
+                reasons.append(str(error))
+                found = _here(source, reasons, offline=True)
+            except CheckpointError as error:
+                reasons.append(str(error))
+                found = None
+        if found:
+            return found
+    return None
+
+
+def _fetched_once(name: str, source: Source, reasons: list[str], *, accept_new: bool) -> Located:
+    """The file, fetched by one process of this machine while the others wait."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(record.held(_key(source)))
+        except OSError as error:
+            if source.kind == "url":  # huggingface_hub has its own folder and locks
+                raise CheckpointError(fetch.unwritable(record.cache_folder(), error)) from error
+        here = None if accept_new else _here(source, reasons, offline=False)
+        return here or _fetched(name, source, {} if accept_new else _known(source))
+
+
+def _fetched(name: str, source: Source, known: dict[str, Any]) -> Located:
+    """The file from its host; one that is wrong is deleted and fetched once more."""
+    seen, problem = [], ""
+    for _ in range(2):
+        copy = _fetch(name, source, known)
+        seen.append(digests.sha256(copy.path))
+        problem = digests.wrong(seen[-1], source, copy, known)
+        if not problem:
+            return _settled(source, copy, seen[-1])
+        hf_files.remove(copy.path)
+    if seen[0] == seen[1] and digests.changed(seen[1], source, known):
         raise CheckpointError(
-            f"{path}: sha256 {found} is not the published {source.sha256}; delete the file and fetch it again"
+            f"{_label(source)} has changed: {problem}; if the new content is trusted, run "
+            f"{hf_files.ACCEPT % name}, else use a copy of the old file as checkpoint"
         )
+    raise CheckpointError(
+        f"{_label(source)} was fetched twice and is damaged: {problem}; nothing was kept, try another network or mirror"
+    )
+
+
+def _fetch(name: str, source: Source, known: dict[str, Any]) -> Copy:
+    if source.kind == "hf":
+        return hf_files.fetch(source, source.revision or known.get("revision"), name=name)
+    path = _url_file(source)
+    fetch.download(fetch.mirrored(source.location), path)
+    return Copy(path)
+
+
+def _settled(source: Source, copy: Copy, digest: str) -> Located:
+    """The facts of a file that is right, recorded when they are new."""
+    found = Located(copy.path, source, digest, copy.path.stat().st_size, copy.revision)
+    facts = {"sha256": digest, "size": found.size, "revision": found.revision}
+    known = _known(source)
+    if source.kind != "package" and {key: known.get(key) for key in facts} != facts:
+        today = dt.datetime.now(dt.UTC).date().isoformat()
+        try:
+            record.put("files", _key(source), facts | {"first_used": today})
+        except OSError as error:
+            _note(f"{_label(source)} is not recorded: {fetch.unwritable(record.cache_folder(), error)}")
+    return found
+
+
+def _show_licence(weights: Weights, source: Source) -> None:
+    """One line, the first time that these weights are used on this machine."""
+    licence = weights.licence + (" (non-commercial)" if "-NC" in weights.licence else "")
+    repository = next((s.location for s in (source, *weights.sources) if s.kind == "hf"), "")
+    try:
+        new = record.put("licences_shown", weights.name, weights.licence)
+    except OSError:
+        new = True
+    if new:
+        _note(f"{weights.name}: {licence} - {f'{hf_files.HOME}/{repository}' if repository else source.location}")
+
+
+def _no_source(weights: Weights, sources: Sequence[Source], reasons: list[str], *, offline: bool) -> str:
+    """Why none of the sources gave a file, and what to do."""
+    own = f'pass a file: fmjax.load("{weights.name}", checkpoint="/path/to/{sources[0].filename}"), or --checkpoint'
+    reasons = reasons + [_ngc(source) for source in sources if source.kind == "ngc"]
+    if offline and any(source.kind in ("hf", "url") for source in sources):
+        damaged = f" ({'; '.join(reasons)})" if reasons else ""
+        return (
+            f"{weights.name} is not in the local cache{damaged} and nothing is fetched offline: run "
+            f"`fmjax download {weights.name}` where the network can be used (--offline, FMJAX_OFFLINE=1 and "
+            f"HF_HUB_OFFLINE=1 mean offline), or {own}"
+        )
+    if len(reasons) == 1:
+        return f"{weights.name}: {reasons[0]}; or {own}"
+    listed = "; ".join(f"({i}) {reason}" for i, reason in enumerate(reasons, 1))
+    return f"{weights.name} could not be fetched from any of its sources: {listed}; or {own}"
+
+
+def _ngc(source: Source) -> str:
+    command = f"`ngc registry model download-version {source.location}`" if source.location else "NVIDIA's `ngc` tool"
+    return f"{source.filename} is published on NVIDIA NGC, which asks for an account: fetch it with {command}"
+
+
+def _known(source: Source) -> dict[str, Any]:
+    return record.get("files", _key(source)) or {}
+
+
+def _key(source: Source) -> str:
+    """What a file is recorded under: a row that pins another revision means another file."""
+    return _label(source) + (f" @{source.revision}" if source.revision else "")
+
+
+def _label(source: Source) -> str:
+    return source.location if source.kind == "url" else f"{source.location} {source.filename}"
+
+
+def _host(source: Source) -> str:
+    return str(urlsplit(fetch.mirrored(source.location)).netloc) if source.kind == "url" else source.kind
+
+
+def _url_file(source: Source) -> Path:
+    """Where the file of an address is kept: under its host and path."""
+    parts = urlsplit(source.location)
+    steps = [step for step in parts.path.split("/") if step not in ("", ".", "..")]
+    return record.cache_folder().joinpath("files", parts.netloc.replace(":", "_"), *steps)
+
+
+def _note(text: str) -> None:
+    sys.stderr.write(text + "\n")

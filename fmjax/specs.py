@@ -67,6 +67,7 @@ class Source:
     filename: str
     dialect: str
     sha256: str | None = None
+    revision: str | None = field(default=None, kw_only=True)  # a hub's commit; None: the first use records it
 
 
 @dataclass(frozen=True, kw_only=True)

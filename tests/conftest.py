@@ -21,6 +21,14 @@ import pytest
 from tests.support import real_images, real_towers
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch) -> Path:
+    """A cache folder of its own for every test: what one records binds no other, nor its user."""
+    folder = tmp_path_factory.mktemp("fmjax_cache")
+    monkeypatch.setenv("FMJAX_CACHE", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def clip_tower() -> Path:
     """OpenAI's CLIP ViT-B/16 image tower: a folder with the open_clip and the Hugging Face file."""

@@ -118,7 +118,8 @@ def test_damaged_and_missing_files(tmp_path, capsys):
     text = failure(capsys, 4, "verify", "ViT-B-16.openai", "--offline")
     assert "is not in the local cache" in text
     assert 'fmjax.load("ViT-B-16.openai", checkpoint=' in text
-    assert "is not published as safetensors" in failure(capsys, 4, "verify", "nv_dinov2_vitl14")
+    assert "`fmjax download ViT-B-16.openai`" in text
+    assert "published on NVIDIA NGC" in failure(capsys, 4, "verify", "nv_dinov2_vitl14")
     assert "is not the folder of a run" in failure(capsys, 4, "eval", str(tmp_path))
 
 

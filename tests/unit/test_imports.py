@@ -17,9 +17,10 @@ LAYERS = (
     ("fmjax.specs", "fmjax.zoo"),
     ("fmjax.resample", "fmjax.models"),
     ("fmjax.params", "fmjax.sharding", "fmjax.config", "fmjax.preprocessing", "fmjax.progress"),
+    ("fmjax.record", "fmjax.part", "fmjax.fetch", "fmjax.hf_files", "fmjax.digests"),
     ("fmjax.factory", "fmjax.hub", "fmjax.weights", "fmjax.data", "fmjax.optim", "fmjax.checkpoint", "fmjax.report"),
     ("fmjax.run",),
-    ("fmjax.evaluate", "fmjax.embed", "fmjax.train", "fmjax.convert"),
+    ("fmjax.evaluate", "fmjax.embed", "fmjax.train", "fmjax.convert", "fmjax.download"),
     ("fmjax.cli",),
 )
 LAZY = {("fmjax.weights", "fmjax.run"), ("fmjax.specs", "fmjax.zoo")}  # inside a function

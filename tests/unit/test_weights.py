@@ -22,7 +22,7 @@ def in_small(monkeypatch):
 def test_plain_name_alias_and_hub_name_ask_the_hub_for_the_same_file(tmp_path, monkeypatch, in_small):
     path, asked = save(tmp_path / "x.safetensors", random_file(small("ViT-B-32"), "open_clip")), []
 
-    def download(repo: str, filename: str, local_files_only: bool) -> str:
+    def download(repo: str, filename: str, *, local_files_only: bool, revision: str | None) -> str:
         asked.append((repo, filename, local_files_only))
         return str(path)
 

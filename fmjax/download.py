@@ -1,0 +1,88 @@
+"""`fmjax download`: published weights -> checked files in the cache, for use without a network."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fmjax import hub, specs
+from fmjax.errors import CheckpointError, UsageError, nearest
+from fmjax.progress import console
+from fmjax.specs import Weights
+
+
+def main(
+    names: Sequence[str],
+    *,
+    dry_run: bool = False,
+    source: str = "",
+    dialect: str = "",
+    accept_new: bool = False,
+    offline: bool = False,
+) -> None:
+    """Prints path, size, sha256, licence and revision of every file, or with dry_run what would be fetched.
+
+    Raises UsageError for names, CheckpointError after the last one where some could not be had.
+    """
+    chosen = [narrowed(weights, source, dialect) for weights in matching(names)]
+    failed = []
+    for weights in chosen:
+        if dry_run:
+            console.print(_plan(weights))
+            continue
+        try:
+            console.print(_facts(weights, hub.obtain(weights, offline=offline, accept_new=accept_new)))
+        except CheckpointError as error:
+            if len(chosen) == 1:
+                raise
+            sys.stderr.write(f"{error}\n")
+            failed.append(weights.name)
+    if failed:
+        raise CheckpointError(f"{len(failed)} of {len(chosen)} weights could not be had: {', '.join(failed)}")
+
+
+def matching(names: Sequence[str]) -> list[Weights]:
+    """The published weights behind names, aliases and shell-style patterns, each once."""
+    found: dict[str, Weights] = {}
+    for name in names:
+        is_pattern = any(letter in name for letter in "*?[")
+        rows = [specs.get_weights(n) for n in specs.list_models(name, pretrained=True)] if is_pattern else []
+        if is_pattern and not rows:
+            known = specs.list_models(pretrained=True)
+            raise UsageError(f"no published weights match {name!r}{nearest(name.strip('*'), known)}")
+        found |= {row.name: row for row in rows or [specs.get_weights(name)]}
+    if not found:
+        raise UsageError("fmjax download needs a name or a pattern; for example: fmjax download ViT-B-16.openai")
+    return list(found.values())
+
+
+def narrowed(weights: Weights, kind: str, dialect: str) -> Weights:
+    """The weights with the sources of one kind and dialect only ("": any). Raises UsageError where none is left."""
+    kept = tuple(s for s in weights.sources if kind in ("", s.kind) and dialect in ("", s.dialect))
+    if not kept:
+        has = ", ".join(f"{s.kind} {s.dialect}" for s in weights.sources)
+        wanted = " ".join(word for word in (kind, dialect) if word)
+        raise UsageError(f"{weights.name} has no source {wanted}; it has {has}: change --source or --dialect")
+    return replace(weights, sources=kept)
+
+
+def _plan(weights: Weights) -> str:
+    sources = hub.in_order(weights)
+    here = next(((s, copy) for s in sources if (copy := hub.cached(s))), None)
+    if here:
+        return f"{weights.name:<44}here: {here[1].path}"
+    first = sources[0]
+    return f"{weights.name:<44}{first.kind} {first.location} {first.filename} ({first.dialect}), {weights.licence}"
+
+
+def _facts(weights: Weights, found: hub.Located) -> str:
+    rows = {
+        "path": str(found.path),
+        "size": f"{found.size:,} bytes",
+        "sha256": found.sha256,
+        "licence": weights.licence,
+        "source": f"{found.source.kind} {found.source.location} ({found.source.dialect})",
+        "revision": found.revision or "-",
+    }
+    return "\n".join([weights.name, *(f"  {name:<10}{value}" for name, value in rows.items())])

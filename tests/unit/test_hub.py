@@ -1,0 +1,375 @@
+"""Files of plain addresses: the right bytes or one sentence, whatever the server does."""
+
+from __future__ import annotations
+
+import email.utils
+import errno
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from fmjax import fetch, hub, part, record
+from fmjax.errors import CheckpointError
+from fmjax.specs import Source
+from tests.support.locate import weights
+from tests.support.misbehaving_server import Reply, closed_port, serving
+
+ROOT = Path(__file__).parents[2]
+CONTENT = b"".join(hashlib.sha256(str(i).encode()).digest() for i in range(8000))
+OTHER = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])  # one bit
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+PATH = "/models/vit.pt"
+CHUNK = fetch.CHUNK
+
+
+@pytest.fixture(autouse=True)
+def online(monkeypatch):
+    """No proxy, no mirror, not offline; short rests."""
+    for name in (*hub.OFFLINE, "FMJAX_MIRROR", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(fetch, "BACKOFF_S", 0.01)
+
+
+@pytest.fixture
+def server():
+    with serving() as running:
+        running.files[PATH] = CONTENT
+        yield running
+
+
+def url(server, path: str = PATH, sha256: str | None = None) -> Source:
+    return Source("url", server.base + path, path.rpartition("/")[2], "open_clip", sha256)
+
+
+def refused(*sources: Source, **options) -> str:
+    """The sentence of the error, after which no file is left and no part of one."""
+    with pytest.raises(CheckpointError) as caught:
+        hub.obtain(weights(*sources), **options)
+    assert caught.value.exit_code == 4
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def files(cache: Path) -> list[str]:
+    """What is in the folder of fetched files."""
+    return [str(p.relative_to(cache)) for p in (cache / "files").rglob("*") if p.is_file()]
+
+
+def test_a_file_is_fetched_once_checked_and_recorded(server, own_cache):
+    row = weights(url(server))
+    path, source = hub.locate(row)
+    assert path.read_bytes() == CONTENT
+    assert source == row.sources[0]
+    assert hub.locate(row, offline=True) == hub.locate(row) == (path, source)
+    assert len(server.gets()) == 1
+    kept = json.loads((own_cache / record.NAME).read_text())["files"][server.base + PATH]
+    assert (kept["sha256"], kept["size"]) == (SHA256, len(CONTENT))
+    assert len(files(own_cache)) == 1
+
+
+def test_the_licence_is_shown_once_per_weights_and_machine(server, capsys):
+    row = weights(url(server), Source("hf", "org/repo", "pytorch_model.bin", "timm"))
+    hub.locate(row)
+    said = "ViT-B-16.test: CC-BY-NC-4.0 (non-commercial) - https://huggingface.co/org/repo\n"
+    assert capsys.readouterr().err == said
+    hub.locate(row)
+    assert capsys.readouterr().err == ""
+    hub.locate(weights(url(server), name="ViT-B-32.other", licence="MIT"))
+    assert capsys.readouterr().err == f"ViT-B-32.other: MIT - {server.base}{PATH}\n"
+
+
+def test_a_broken_connection_is_resumed(server):
+    server.replies[PATH] = [Reply(cut=CHUNK), Reply(cut=2 * CHUNK)]
+    assert hub.locate(weights(url(server, sha256=SHA256)))[0].read_bytes() == CONTENT
+    first, second, third = server.gets()
+    assert "Range" not in first.headers
+    assert second.headers["Range"] == "bytes=65536-"
+    assert second.headers["If-Range"].strip('"') == SHA256[:16]
+    assert third.headers["Range"] == "bytes=196608-"
+
+
+def test_a_part_is_resumed_by_the_next_call(server, own_cache):
+    server.replies[PATH] = [Reply(cut=CHUNK), *[Reply(503)] * 6]
+    assert "answered 503" in refused(url(server))
+    assert hub.locate(weights(url(server)))[0].read_bytes() == CONTENT
+    assert server.gets()[-1].headers["Range"] == "bytes=65536-"
+    assert len(files(own_cache)) == 1
+
+
+def test_a_part_of_changed_content_or_of_a_server_without_ranges_starts_over(server):
+    server.replies[PATH] = [Reply(cut=CHUNK), Reply(ranges=False)]
+    assert hub.locate(weights(url(server)))[0].read_bytes() == CONTENT
+    server.files["/b.pt"] = OTHER
+    server.replies["/b.pt"] = [Reply(body=CONTENT, cut=CHUNK)]
+    assert hub.locate(weights(url(server, "/b.pt")))[0].read_bytes() == OTHER
+
+
+@pytest.mark.parametrize("status", [206, 416])
+def test_an_answer_that_does_not_continue_the_part_starts_over(server, status):
+    wrong = Reply(status, {"Content-Range": "bytes 7-9/10", "Content-Length": "7"})
+    server.replies[PATH] = [Reply(cut=CHUNK), wrong]
+    assert hub.locate(weights(url(server)))[0].read_bytes() == CONTENT
+    assert "Range" not in server.gets()[-1].headers
+
+
+def test_a_file_that_stays_short_is_refused(server, own_cache):
+    server.always[PATH] = Reply(cut=0)
+    assert "the connection to 127.0.0.1 broke after 0 of 256,000 bytes, 6 times" in refused(url(server))
+    server.always[PATH] = Reply(body=b"")
+    assert "ended the file after 0 of 0 bytes" in refused(url(server))
+    assert not [name for name in files(own_cache) if name.endswith(".pt")]
+
+
+def test_a_corrupt_file_is_deleted_and_fetched_once_more(server):
+    server.replies[PATH] = [Reply(body=OTHER)]
+    assert hub.locate(weights(url(server, sha256=SHA256)))[0].read_bytes() == CONTENT
+    assert len(server.gets()) == 2
+
+
+def test_a_file_that_stays_corrupt_is_refused_and_nothing_is_left(server, own_cache):
+    server.files[PATH] = OTHER
+    text = refused(url(server, sha256=SHA256))
+    assert f"is not the published {SHA256}" in text
+    assert "fetched twice" in text
+    assert len(server.gets()) == 2
+    assert files(own_cache) == []
+    assert record.get("files", server.base + PATH) is None
+
+
+def test_a_tampered_cache_is_detected(server, capsys):
+    row = weights(url(server))
+    path = hub.locate(row)[0]
+    path.write_bytes(OTHER)
+    text = refused(*row.sources, offline=True)
+    assert f"is not the {SHA256} recorded on" in text
+    assert path.exists()
+    assert hub.locate(row)[0].read_bytes() == CONTENT
+    assert "it was deleted, to be fetched again" in capsys.readouterr().err
+    assert len(server.gets()) == 2
+
+
+def test_content_that_changed_upstream_is_refused_until_it_is_accepted(server, own_cache):
+    row = weights(url(server))
+    hub.locate(row)[0].unlink()
+    server.files[PATH] = OTHER
+    text = refused(*row.sources)
+    assert "has changed" in text
+    assert "`fmjax download ViT-B-16.test --accept-new`" in text
+    assert files(own_cache) == []
+    found = hub.obtain(row, accept_new=True)
+    assert found.sha256 == hashlib.sha256(OTHER).hexdigest()
+    assert hub.obtain(row, offline=True) == found
+
+
+def test_a_sha256_in_the_address_or_the_first_digits_in_the_name_are_checked(server, own_cache):
+    good = (f"/clip/models/{SHA256}/ViT.pt", f"/release/vit-{SHA256[:8]}.pth")
+    bad = (f"/clip/models/{'0' * 64}/ViT.pt", "/release/vit-00000000.pt")
+    for path in (*good, *bad):
+        server.files[path] = CONTENT
+    assert [hub.locate(weights(url(server, path)))[0].read_bytes() == CONTENT for path in good] == [True, True]
+    assert f"is not the published {'0' * 64}" in refused(url(server, bad[0]))
+    text = refused(url(server, bad[1]))
+    assert "does not begin with the 00000000 of its name" in text
+    assert "--accept-new" not in text
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (401, "answered 401 (not logged in)"),
+        (403, "answered 403 (forbidden)"),
+        (404, "answered 404 (not there)"),
+        (410, "answered 410 (removed)"),
+        (418, "answered 418"),
+    ],
+)
+def test_a_refusal_names_the_status_the_address_and_the_way_out(server, status, words):
+    server.always[PATH] = Reply(status)
+    text = refused(url(server))
+    assert words in text
+    assert server.base + PATH in text
+    assert 'fmjax.load("ViT-B-16.test", checkpoint="/path/to/vit.pt")' in text
+    assert len(server.gets()) == 1
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_a_busy_server_is_asked_again(server, status):
+    server.replies[PATH] = [Reply(status), Reply(status)]
+    assert hub.locate(weights(url(server)))[0].read_bytes() == CONTENT
+    server.always["/b.pt"] = Reply(status)
+    assert f"answered {status}" in (text := refused(url(server, "/b.pt")))
+    assert "6 times: run the same command again later" in text
+
+
+def test_retry_after_is_honoured_up_to_a_bound(server):
+    server.replies[PATH] = [Reply(429, {"Retry-After": "1"})]
+    start = time.monotonic()
+    hub.locate(weights(url(server)))
+    assert 1.0 <= time.monotonic() - start < 5
+    server.replies["/b.pt"] = [Reply(429, {"Retry-After": "3600"})]
+    assert "(too many requests)" in (text := refused(url(server, "/b.pt")))
+    assert "asks to wait 3600 s" in text
+    date = email.utils.formatdate(time.time() + 30, usegmt=True)
+    assert 25 < (fetch.retry_after({"Retry-After": date}) or 0) <= 31
+    assert fetch.retry_after({"Retry-After": "soon"}) is None
+
+
+def test_redirects_are_followed_and_circles_are_not(server):
+    server.always["/old.pt"] = Reply(302, {"Location": PATH})
+    server.always["/a.pt"] = Reply(302, {"Location": "/a.pt"})
+    assert hub.locate(weights(url(server, "/old.pt")))[0].read_bytes() == CONTENT
+    assert "is redirected in a circle" in refused(url(server, "/a.pt"))
+
+
+def test_a_login_page_is_not_a_file(server, own_cache):
+    server.always[PATH] = Reply(headers={"Content-Type": "text/html"}, body=b"<html>log in</html>")
+    assert "answered with a web page, not a file" in refused(url(server))
+    assert files(own_cache) == []
+
+
+def test_metas_gated_addresses_say_where_to_ask(server):
+    server.always["/dinov3/vit.pth"] = Reply(403)
+    assert "https://ai.meta.com/resources/models-and-libraries/dinov3-downloads/" in refused(
+        url(server, "/dinov3/vit.pth")
+    )
+
+
+@pytest.mark.parametrize("name", ["", *hub.OFFLINE])
+def test_offline_fails_within_a_second_with_the_command_to_fetch(server, monkeypatch, name):
+    if name:
+        monkeypatch.setenv(name, "1")
+    start = time.monotonic()
+    text = refused(url(server), offline=not name)
+    assert time.monotonic() - start < 1
+    assert "run `fmjax download ViT-B-16.test`" in text
+    assert "--offline, FMJAX_OFFLINE=1 and HF_HUB_OFFLINE=1 mean offline" in text
+    assert server.seen == []
+
+
+def test_an_unreachable_host_is_named_within_ten_seconds_and_asked_once():
+    port = closed_port()
+    sources = [Source("url", f"http://127.0.0.1:{port}/{i}.pt", f"{i}.pt", "timm") for i in range(3)]
+    start = time.monotonic()
+    text = refused(*sources)
+    assert time.monotonic() - start < 10
+    assert f"127.0.0.1:{port} cannot be reached" in text
+    assert "HTTPS_PROXY" in text
+    assert "(2)" not in text
+    assert "its name is not known" in refused(Source("url", "http://no-such-host.invalid/x.pt", "x.pt", "timm"))
+
+
+def test_a_host_that_takes_no_connection_or_gives_no_answer_is_given_up(server, monkeypatch):
+    monkeypatch.setenv("FMJAX_TIMEOUT_S", "0.5")
+    start = time.monotonic()
+    with monkeypatch.context() as patched:
+        patched.setattr(fetch, "_knock", lambda *_: time.sleep(2))
+        assert "no connection within 0.2 s" in refused(url(server))
+    server.replies[PATH] = [Reply(wait_s=1.0)]
+    assert "did not answer (ReadTimeout)" in refused(url(server))
+    assert time.monotonic() - start < 3
+    monkeypatch.setenv("FMJAX_TIMEOUT_S", "soon")
+    assert "FMJAX_TIMEOUT_S='soon' is not a number" in refused(url(server))
+
+
+def test_the_next_source_is_tried_and_all_reasons_are_listed(server, capsys):
+    server.files["/second.pt"] = CONTENT
+    gone, second = url(server, "/gone.pt"), url(server, "/second.pt")
+    assert hub.locate(weights(gone, second))[1] == second
+    assert "answered 404" in capsys.readouterr().err
+    text = refused(gone, url(server, "/also.pt"))
+    assert f"(1) 127.0.0.1 answered 404 (not there) for {gone.location}" in text
+    assert "(2) 127.0.0.1 answered 404" in text
+
+
+def test_a_file_that_is_here_is_preferred_to_a_fetch(server):
+    second = url(server, "/second.pt")
+    server.files["/second.pt"] = CONTENT
+    hub.locate(weights(second))
+    assert hub.locate(weights(url(server), second))[1] == second
+    assert len(server.gets()) == 1
+
+
+def test_a_mirror_and_a_proxy_take_the_place_of_the_host(server, monkeypatch, own_cache):
+    source = Source("url", "https://weights.invalid/models/vit.pt?a=b", "vit.pt", "open_clip")
+    server.files["/base/models/vit.pt?a=b"] = CONTENT
+    monkeypatch.setenv("FMJAX_MIRROR", server.base + "/base/")
+    path = hub.locate(weights(source))[0]
+    assert path.read_bytes() == CONTENT
+    assert path == own_cache / "files/weights.invalid/models/vit.pt"
+    monkeypatch.setenv("FMJAX_MIRROR", "mirror")
+    assert "FMJAX_MIRROR='mirror' is not a base address" in refused(url(server))
+    monkeypatch.delenv("FMJAX_MIRROR")
+    monkeypatch.setenv("http_proxy", server.base)
+    assert hub.locate(weights(Source("url", f"http://host.invalid{PATH}", "vit.pt", "timm")))[0].read_bytes() == CONTENT
+    assert server.seen[-1].path == f"http://host.invalid{PATH}"
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{closed_port()}")
+    assert "the proxy 127.0.0.1:" in refused(Source("url", "http://host.invalid/x.pt", "x.pt", "timm"))
+
+
+def test_a_full_disk_is_said_with_the_figures_and_nothing_is_left(server, own_cache, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+        assert "256,000 bytes are needed and the disk of" in (text := refused(url(server)))
+    assert "has 1,000 left: free some, or set FMJAX_CACHE" in text
+
+    def full(_: part.Part):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(part.Part, "open", full)
+    assert "(the disk is full)" in refused(url(server))
+    assert files(own_cache) == []
+
+
+def test_two_processes_fetch_once(server, own_cache):
+    server.always[PATH] = Reply(wait_s=0.5)
+    asked = json.dumps({"sources": [vars(url(server))]})
+    command = [sys.executable, "-m", "tests.support.locate", asked]
+    running = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)]
+    done = [process.communicate(timeout=60) for process in running]
+    assert [json.loads(out)["sha256"] for out, _ in done] == [SHA256] * 3
+    assert len(server.gets()) == 1
+    assert sum(err.count(b"CC-BY-NC-4.0") for _, err in done) == 1
+    assert len(files(own_cache)) == 1
+
+
+def test_a_damaged_record_is_named(server, own_cache):
+    (own_cache / record.NAME).write_text('{"files": ')
+    assert "is not a record that fmjax wrote: correct it, or delete it" in refused(url(server))
+
+
+def test_a_cache_that_cannot_be_written_is_named(server, own_cache, monkeypatch):
+    (own_cache / "file").write_text("")
+    monkeypatch.setenv("FMJAX_CACHE", str(own_cache / "file"))
+    assert "cannot be written (" in (text := refused(url(server)))
+    assert "set FMJAX_CACHE" in text
+
+
+def test_the_file_inside_the_package_needs_no_network_and_no_line(capsys, own_cache):
+    from fmjax.specs import get_weights
+
+    path, source = hub.locate(get_weights("demo_vit_ti4"), offline=True)
+    assert path.is_file()
+    assert source.kind == "package"
+    assert capsys.readouterr().err == ""
+    assert not (own_cache / record.NAME).exists()
+
+
+def test_ngc_says_how_to_fetch():
+    text = refused(Source("ngc", "nvaie/model:v1", "x.ckpt", "tao"))
+    assert "`ngc registry model download-version nvaie/model:v1`" in text
+    assert "checkpoint=" in text
+
+
+def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.delenv("FMJAX_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert record.cache_folder() == tmp_path / "fmjax"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert record.cache_folder() == Path.home() / ".cache/fmjax"
