@@ -68,29 +68,84 @@ def test_folder_with_shards(tmp_path):
     index.write_text(json.dumps({"weight_map": {"a.weight": "model-1.safetensors", "b": "model-2.safetensors"}}))
     assert set(open_checkpoint(tmp_path).tensors) == {"a.weight", "b"}
     index.write_text(json.dumps({"weight_map": {"a.weight": "model-2.safetensors"}}))
-    with pytest.raises(wc.CheckpointError, match=r"do not hold: a\.weight"):
+    with pytest.raises(wc.CheckpointError, match=r"do not hold: 'a\.weight'"):
         open_checkpoint(tmp_path)
     index.write_text(json.dumps({"weight_map": {"a.weight": "../model-1.safetensors"}}))
     with pytest.raises(wc.CheckpointError, match="outside its own folder"):
         open_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize("damage", ["truncate", "header", "html", "empty"])
+@pytest.mark.parametrize("damage", ["truncate", "header", "short"])
 def test_damaged_files_are_refused_in_one_sentence(tmp_path, damage):
     path = save(tmp_path / "x.safetensors", TENSORS)
     whole = path.read_bytes()
-    broken = {"truncate": whole[:-8], "header": b"\xff" * 8 + whole[8:], "html": b"<html>404</html>", "empty": b""}
+    broken = {"truncate": whole[:-8], "header": b"\xff" * 8 + whole[8:], "short": whole[:12]}
     path.write_bytes(broken[damage])
     with pytest.raises(wc.CheckpointError, match="not a whole safetensors file"):
         open_checkpoint(path)
 
 
-def test_what_is_not_there_or_not_safetensors_says_so(tmp_path):
+def test_what_is_not_there_says_so(tmp_path):
     with pytest.raises(wc.CheckpointError, match="no checkpoint at"):
         open_checkpoint(tmp_path / "nothing")
-    (tmp_path / "x.pt").write_bytes(b"PK")
-    with pytest.raises(wc.CheckpointError, match=r"only \.safetensors"):
-        open_checkpoint(tmp_path / "x.pt")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(wc.CheckpointError, match=r"no \.safetensors file"):
+    with pytest.raises(wc.CheckpointError, match=r"has no \.safetensors, \.bin, \.pt"):
         open_checkpoint(tmp_path / "folder")
+    save(tmp_path / "two" / "a.safetensors", TENSORS)
+    save(tmp_path / "two" / "b.safetensors", TENSORS)
+    with pytest.raises(wc.CheckpointError, match=r"has 2 checkpoints \('a\.safetensors', 'b\.safetensors'\)"):
+        open_checkpoint(tmp_path / "two")
+
+
+def test_a_safetensors_file_is_told_by_its_content(tmp_path):
+    save(tmp_path / "x.safetensors", TENSORS).rename(tmp_path / "x.pt")
+    assert set(open_checkpoint(tmp_path / "x.pt").tensors) == set(TENSORS)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.pt", b"", "is empty"),
+        ("x.pt", b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git-lfs pointer.*run git lfs pull"),
+        ("x.safetensors", b"\n<!DOCTYPE html><html>404</html>", "is a web page"),
+        ("x.bin", b'{"error": "not found"}', "is JSON text"),
+        ("x.h5", b"\x89HDF\r\n\x1a\n\0", "is an HDF5 file.*numpy.savez"),
+        ("x.gguf", b"GGUF\3\0\0\0", "is a GGUF file"),
+        ("x.npy", b"\x93NUMPY\1\0", "is a single numpy array"),
+        ("x.pth.gz", b"\x1f\x8b\x08", "is gzipped"),
+        ("x.rar", b"Rar!\x1a\x07\0", "is packed"),
+        ("x.tar", bytes(257) + b"ustar\x0000", "is a tar file; unpack it"),
+        ("x.onnx", b"\x12\4abcd", "is an ONNX graph"),
+        ("model", b"\x08\x07\x12\x07pytorch", "is an ONNX graph"),
+        ("saved_model.pb", b"\x08\x01\x12\x07", "TensorFlow"),
+        ("model.ckpt.data-00000-of-00001", b"\0\1\2", "TensorFlow"),
+        ("flax_model.msgpack", b"\x81\xa6params", "Flax msgpack"),
+        ("x.pkl", b"\x80\x04\x95\x0b", "is a pickle, but not one of torch's"),
+        ("x.pt", b"PK\3\4" + bytes(100), "zip file cut short"),
+        ("x.pt", b"PK\5\6" + bytes(18), r"neither torch's data.pkl nor \.npy arrays \(empty\)"),
+        ("x.pt", b"PK", "is no checkpoint that is known"),
+        ("x.weights", b"\1\2\3", "is no checkpoint that is known"),
+    ],
+)
+def test_what_is_something_else_says_what(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(wc.CheckpointError, match=message):
+        open_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("_CHECKPOINT_METADATA", "is an Orbax checkpoint"),
+        ("flax_model.msgpack", "has a Flax msgpack file only"),
+        ("saved_model.pb", "TensorFlow SavedModel"),
+        ("variables.data-00000-of-00001", "TensorFlow checkpoint"),
+        ("tf_model.h5", "HDF5"),
+        ("model.onnx", "ONNX"),
+        ("model.gguf", "GGUF"),
+    ],
+)
+def test_folders_of_other_frameworks_say_what_they_are(tmp_path, name, message):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(wc.CheckpointError, match=message):
+        open_checkpoint(tmp_path)

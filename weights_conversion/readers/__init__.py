@@ -3,68 +3,107 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import stat
 from pathlib import Path
 
 from weights_conversion.errors import CheckpointError
+from weights_conversion.readers import sniff
+from weights_conversion.readers.archive import open_archive
+from weights_conversion.readers.common import Checkpoint, listed
+from weights_conversion.readers.npz import read_npz
 from weights_conversion.readers.safetensors import read_safetensors
+from weights_conversion.readers.torch_files import read_torch_legacy, read_torch_zip
 from weights_conversion.tensors import LazyTensor
 
-FILENAMES = ("model.safetensors", "open_clip_model.safetensors")
-INDEXES = tuple(f"{name}.index.json" for name in FILENAMES)
+__all__ = ["Checkpoint", "open_checkpoint"]
 
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """The tensors of a file or folder, none of them read yet, and the file's own metadata."""
-
-    path: Path
-    tensors: Mapping[str, LazyTensor]
-    metadata: Mapping[str, str]
+SAFETENSORS = ("model.safetensors", "open_clip_model.safetensors")
+BINS = ("pytorch_model.bin", "open_clip_pytorch_model.bin")
+INDEX = ".index.json"
+# what is looked for in a folder, in this order: safetensors wherever it has both, as nothing in it can do harm
+STAGES = (
+    *(tuple(name + INDEX for name in SAFETENSORS), SAFETENSORS, ("*.safetensors",)),
+    *(tuple(name + INDEX for name in BINS), BINS, ("*.pt", "*.pth", "*.pth.tar", "*.ckpt", "*.npz")),
+)
+MAX_INDEX_BYTES = 16 << 20  # 50,000 names with their shards take 6 MB
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
-    """A .safetensors file, or a folder with one, or with shards and their index.
+    """A safetensors, torch or npz file, told by its content; or a folder with one, or with shards and their index.
 
-    Raises CheckpointError for what is not there, not a safetensors file, or damaged.
+    Raises CheckpointError for what is not there, cannot be read, is damaged, or could do harm.
     """
     path = Path(path).expanduser()
-    if not path.exists():
-        raise CheckpointError(f"no checkpoint at {path}; pass a .safetensors file or a folder that holds one")
-    if path.is_dir():
-        return _open_folder(path)
-    if path.suffix != ".safetensors":
+    try:
+        mode = path.stat().st_mode
+        return _open_folder(path) if stat.S_ISDIR(mode) else _open_file(path)
+    except FileNotFoundError as error:
         raise CheckpointError(
-            f"{path.name}: only .safetensors files can be read; convert it once with safetensors.torch.save_file"
-        )
-    tensors, metadata = read_safetensors(path)
-    return Checkpoint(path, tensors, metadata)
+            f"no checkpoint at {error.filename or path}; pass a file of weights or a folder that holds one"
+        ) from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{path} cannot be opened: {reason}; check the path and its permissions") from error
+
+
+def _open_file(path: Path) -> Checkpoint:
+    try:
+        kind = sniff.container(path)
+        if kind == sniff.SAFETENSORS:
+            return Checkpoint(path, *read_safetensors(path))
+        return _open_zip(path) if kind == sniff.ZIP else read_torch_legacy(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} {error}") from error
+
+
+def _open_zip(path: Path) -> Checkpoint:
+    archive = open_archive(path)
+    root = sniff.torch_root(archive)
+    if root is not None:
+        return read_torch_zip(path, archive, root)
+    if any(name.endswith(".npy") for name in archive.members):
+        return read_npz(path, archive)
+    raise CheckpointError(sniff.unknown_zip(archive))
 
 
 def _open_folder(folder: Path) -> Checkpoint:
-    index = next((folder / name for name in INDEXES if (folder / name).is_file()), None)
-    if index is not None:
-        return _open_sharded(index)
-    named = [folder / name for name in FILENAMES if (folder / name).is_file()]
-    found = named or sorted(folder.glob("*.safetensors"))
-    if len(found) != 1:
-        listed = (
-            f"{len(found)} .safetensors files ({', '.join(f.name for f in found)})" if found else "no .safetensors file"
-        )
-        raise CheckpointError(f"{folder} has {listed}; pass the one file to read")
-    return open_checkpoint(found[0])
+    for patterns in STAGES:
+        found = sorted(file for pattern in patterns for file in folder.glob(pattern) if file.is_file())
+        if len(found) > 1:
+            names = listed(file.name for file in found)
+            raise CheckpointError(f"{folder} has {len(found)} checkpoints ({names}); pass the one to read")
+        if found:
+            return _open_sharded(found[0]) if found[0].name.endswith(INDEX) else _open_file(found[0])
+    raise CheckpointError(f"{folder} {sniff.unknown_folder(folder)}")
 
 
 def _open_sharded(index: Path) -> Checkpoint:
-    try:
-        owners: dict[str, str] = json.loads(index.read_text())["weight_map"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{index} is not a safetensors index: {error}") from error
-    if any(Path(name).name != name for name in owners.values()):
-        raise CheckpointError(f"{index} names a shard outside its own folder")
-    shards = {name: open_checkpoint(index.parent / name).tensors for name in sorted(set(owners.values()))}
+    owners = _owners(index)
+    shards = {name: _whole_names(_open_file(index.parent / name)) for name in sorted(set(owners.values()))}
     missing = [key for key, name in owners.items() if key not in shards[name]]
     if missing:
-        raise CheckpointError(f"{index} promises tensors that their shards do not hold: {', '.join(missing[:5])}")
+        raise CheckpointError(f"{index} promises tensors that their shards do not hold: {listed(missing)}")
     return Checkpoint(index.parent, {key: shards[name][key] for key, name in owners.items()}, {})
+
+
+def _owners(index: Path) -> dict[str, str]:
+    """Tensor -> the file beside the index that holds it."""
+    try:
+        if index.stat().st_size > MAX_INDEX_BYTES:
+            raise ValueError(f"more than {MAX_INDEX_BYTES:,} bytes")
+        owners = json.loads(index.read_text())["weight_map"]
+        if not all(isinstance(name, str) for name in owners.values()):
+            raise ValueError("a shard that is no name")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{index} is not an index of shards: {error}") from error
+    if any(Path(name).name != name or "\0" in name for name in owners.values()):
+        raise CheckpointError(f"{index} names a shard outside its own folder")
+    return owners
+
+
+def _whole_names(shard: Checkpoint) -> dict[str, LazyTensor]:
+    """The tensors under the names that they have in the file, as an index gives them."""
+    prefix = f"{shard.wrapper}." if shard.wrapper else ""
+    return {prefix + name: tensor for name, tensor in shard.tensors.items()}

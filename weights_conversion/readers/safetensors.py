@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json
 import math
-import struct
+import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from weights_conversion.errors import CheckpointError
-from weights_conversion.tensors import Index, LazyTensor
+from weights_conversion.readers.common import check_count, check_name, check_shape, lazy, map_bytes, quoted
+from weights_conversion.tensors import LazyTensor
+
+MAX_HEADER_BYTES = 8 << 20  # 50,000 tensors take 6 MB
 
 DTYPES: dict[str, np.dtype] = {
     "F64": np.dtype(np.float64),
@@ -32,33 +36,43 @@ DTYPES: dict[str, np.dtype] = {
 
 def read_safetensors(path: Path) -> tuple[dict[str, LazyTensor], dict[str, str]]:
     """Name -> tensor, and the file's metadata. Raises CheckpointError for a damaged or truncated file."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        size = file.seek(0, os.SEEK_END)
+    if MAX_HEADER_BYTES < length <= size:
+        raise CheckpointError(f"has a header of {length:,} bytes; at most {MAX_HEADER_BYTES:,} are read")
     try:
-        with safe_open(path, framework="numpy"):
-            pass
+        with safe_open(path, framework="numpy") as file:
+            check_count(len(file.keys()))
     except (SafetensorError, OSError) as error:
-        size = path.stat().st_size
+        reason = quoted(str(error), 160).strip("'")
         raise CheckpointError(
-            f"{path} ({size:,} bytes) is not a whole safetensors file: {error}; fetch or copy it again"
+            f"({size:,} bytes) is not a whole safetensors file: {reason}; fetch or copy it again"
         ) from error
     with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header: dict[str, Any] = json.loads(file.read(length))
-    metadata = header.pop("__metadata__", {})
+        file.seek(8)
+        header: dict[str, Any] = json.loads(file.read(length), object_pairs_hook=_unique)
+    metadata = header.pop("__metadata__", None) or {}
     unknown = sorted({entry["dtype"] for entry in header.values()} - set(DTYPES))
     if unknown:
-        raise CheckpointError(f"{path}: tensors of type {', '.join(unknown)} cannot be read; {', '.join(DTYPES)} can")
-    return {name: _tensor(path, 8 + length, entry) for name, entry in header.items()}, metadata
+        raise CheckpointError(
+            f"has tensors of type {', '.join(unknown)}, which cannot be read; {', '.join(DTYPES)} can"
+        )
+    return {name: _tensor(path, 8 + length, name, entry) for name, entry in header.items()}, metadata
 
 
-def _tensor(path: Path, start: int, entry: dict[str, Any]) -> LazyTensor:
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The JSON object; the library takes the last of two equal names without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise CheckpointError(f"has two tensors called {quoted(twice)}; write it again")
+    return found
+
+
+def _tensor(path: Path, start: int, name: str, entry: dict[str, Any]) -> LazyTensor:
     shape, dtype = tuple(entry["shape"]), DTYPES[entry["dtype"]]
-    offset = start + entry["data_offsets"][0]
-
-    def read(index: Index) -> np.ndarray:
-        if 0 in shape:
-            return np.empty(shape, dtype)[index]
-        # a map of its own for each read: the pages go when the array does
-        nbytes = math.prod(shape) * dtype.itemsize
-        return np.asarray(np.ndarray(shape, dtype, np.memmap(path, np.uint8, "r", offset, (nbytes,)))[index])
-
-    return LazyTensor(shape, dtype, read)
+    check_name(name)
+    check_shape(shape, dtype.itemsize)
+    offset, nbytes = start + entry["data_offsets"][0], math.prod(shape) * dtype.itemsize
+    return lazy(shape, dtype, lambda: map_bytes(path, offset, nbytes))

@@ -1,0 +1,1 @@
+"""What hostile and damaged files may do: nothing but be refused."""
