@@ -35,7 +35,7 @@ def synthetic(path: Path, name: str, dialect: str) -> int:
         return wc.LazyTensor(shape, half, read)
 
     params = {path: lazy(shape) for path, shape in param_shapes(fmjax.get_spec(name)).items()}
-    return write_safetensors(path, wc.to_torch(params, wc.DIALECTS[dialect]))
+    return write_safetensors(path, wc.to_torch(params, wc.get_dialect(dialect)))
 
 
 def measure(command: list[str]) -> dict[str, float]:

@@ -46,7 +46,7 @@ def main(rounds: int) -> None:
     reference = torch_reference.randomise(timm.create_model("vit_base_patch16_clip_quickgelu_224"), 0)
     torch.nn.init.zeros_(reference.head.bias)
     tensors = torch_reference.numpy_tensors(reference.state_dict())
-    params = wc.to_jax(wc.in_memory_tree(tensors), wc.DIALECTS["timm"], param_shapes(spec)).params
+    params = wc.to_jax(wc.in_memory_tree(tensors), wc.get_dialect("timm"), param_shapes(spec)).params
     images = np.random.default_rng(0).standard_normal((BATCH, 224, 224, 3), np.float32)
     torch_images = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
     compiled_torch = torch.compile(reference)

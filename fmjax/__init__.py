@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
-    "fmjax.specs": ("ViTSpec", "Weights", "Source", "get_spec", "get_weights", "list_models"),
+    "fmjax.specs": ("Rope", "ViTSpec", "Weights", "Source", "get_spec", "get_weights", "list_models", "register"),
     "fmjax.factory": ("create", "initialise"),
     "fmjax.weights": ("load", "export"),
     "fmjax.run": ("restore",),
@@ -25,6 +25,7 @@ __all__ = [
     "DataError",
     "Features",
     "PreprocessConfig",
+    "Rope",
     "Source",
     "UsageError",
     "ViT",
@@ -42,6 +43,7 @@ __all__ = [
     "make_mesh",
     "preprocess",
     "preprocess_config",
+    "register",
     "restore",
     "with_params",
 ]
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
     from fmjax.preprocessing import PreprocessConfig, preprocess, preprocess_config
     from fmjax.run import restore
     from fmjax.sharding import make_mesh
-    from fmjax.specs import Source, ViTSpec, Weights, get_spec, get_weights, list_models
+    from fmjax.specs import Rope, Source, ViTSpec, Weights, get_spec, get_weights, list_models, register
     from fmjax.weights import export, load
 
 

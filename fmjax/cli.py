@@ -92,7 +92,8 @@ def _models(args: list[str]) -> None:
         """pattern: shell-style, letter case ignored. pretrained: published weights instead of architectures."""
         from fmjax import specs
 
-        rows = [_row(name) for name in specs.list_models(pattern, pretrained=pretrained)]
+        names = specs.list_models(pattern, pretrained=pretrained)
+        rows = [_row(name) for name in names]
         if not rows:
             known = specs.list_models(pretrained=pretrained)
             raise UsageError(f"no model matches {pattern!r}{nearest(pattern.strip('*'), known)}")
@@ -110,37 +111,45 @@ def _row(name: str) -> dict[str, Any]:
     spec = specs.get_spec(name)
     row = {
         "name": name,
+        "parameters": spec.parameters,
+        "float32_bytes": 4 * spec.parameters,
         "width": spec.width,
         "depth": spec.depth,
         "patch_size": spec.patch_size,
         "image_size": spec.image_size,
     }
-    if name != spec.name:
-        weights = specs.get_weights(name)
+    names = specs.list_models(f"{name}.*", pretrained=True) if name == spec.name else [name]
+    rows = [row for row in map(specs.get_weights, names) if row.model == spec.name]
+    row |= {
+        "licence": " / ".join(dict.fromkeys(weights.licence for weights in rows)),
+        "dialects": sorted({source.dialect for weights in rows for source in weights.sources}),
+    }
+    if name == spec.name:
+        row |= {"tags": [weights.tag for weights in rows]}
+    else:
         row |= {
-            "evaluated_at": weights.image_size,
-            "licence": weights.licence,
-            "dialects": sorted({source.dialect for source in weights.sources}),
-            "sources": [f"{source.kind}:{source.location}" for source in weights.sources],
-            "accuracy": dict(weights.accuracy),
+            "evaluated_at": rows[0].image_size,
+            "num_classes": rows[0].num_classes,
+            "sources": [f"{source.kind}:{source.location}:{source.filename}" for source in rows[0].sources],
+            "accuracy": dict(rows[0].accuracy),
         }
-    return row
+    doubts = {weights.tag: weights.unverified for weights in rows if weights.unverified}
+    return row | {"verified": not doubts, "unverified": doubts if name == spec.name else rows[0].unverified}
 
 
 def _line(row: dict[str, Any]) -> str:
-    shape = f"width {row['width']}, depth {row['depth']}, patch {row['patch_size']}, {row['image_size'][0]} px"
-    return f"{row['name']:<44}{shape}" + (f", {row['licence']}" if "licence" in row else "")
+    shape = f"{row['parameters'] / 1e6:>7,.1f} M, patch {row['patch_size']}, {row['image_size'][0]} px"
+    return f"{row['name']:<48}{shape}, {row['licence']}{'' if row['verified'] else ' (not all verified)'}"
 
 
 def _info(args: list[str]) -> None:
     def run(name: str, /) -> None:
         """name: "arch", "arch.tag", or an alias."""
         from fmjax import specs
-        from fmjax.factory import parameter_count
 
         resolved = specs.resolve(name)
         spec = specs.get_spec(resolved)
-        facts = _row(resolved) | {"parameters": parameter_count(spec)}
+        facts = _row(resolved)
         facts |= {"spec": {k: v for k, v in dataclasses.asdict(spec).items() if k != "aliases"}}
         if resolved in specs.list_models(pretrained=True):
             facts |= {"weights": dataclasses.asdict(specs.get_weights(resolved))}

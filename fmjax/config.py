@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
-import json
 import re
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -127,7 +124,7 @@ class FinetuneConfig:
     mesh: MeshConfig = field(default_factory=MeshConfig)
     steps: int = 200
     batch_size: int = 64  # images in a step, over all devices
-    classifier: ClassifierInput = "cls"  # what the classifier sees
+    classifier: ClassifierInput = "pool"  # what the classifier sees: the pooled tokens, before any projection
     drop_path: float = 0.0
     remat: Literal["none", "dots", "full"] = "none"  # what blocks keep for the backward pass
     unroll: bool = False  # trace every block instead of scanning over them
@@ -157,7 +154,7 @@ class FinetuneConfig:
             self.optim.warmup_steps,
             f"below --steps {self.steps}",
         )
-        exports = self.export == "none" or self.classifier == "cls"
+        exports = self.export == "none" or self.classifier in ("pool", "cls")
         _require(
             exports, "--export", self.export, f'"none" with --classifier {self.classifier}, which no other library has'
         )
@@ -218,25 +215,6 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         _require(self.batch_size >= 1, "--batch-size", self.batch_size, "1 or more")
-
-
-def to_json(config: Any) -> str:
-    return json.dumps(dataclasses.asdict(config), indent=2)
-
-
-def from_dict(kind: type, values: dict[str, Any]) -> Any:
-    """The inverse of dataclasses.asdict. Raises UsageError, with the nearest name, for a field that does not exist."""
-    hints = typing.get_type_hints(kind)
-    unknown = [name for name in values if name not in hints]
-    if unknown:
-        raise UsageError(f"{kind.__name__} has no field {unknown[0]!r}{nearest(unknown[0], hints)}")
-    return kind(**{name: _value(hints[name], value) for name, value in values.items()})
-
-
-def _value(hint: Any, value: Any) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        return from_dict(typing.cast(type, hint), value)
-    return tuple(value) if isinstance(value, list) else value
 
 
 def load_preset(name: str) -> FinetuneConfig:

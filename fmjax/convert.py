@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,8 @@ def convert(name: str, source: str, target: str, *, dialect: str = "") -> None:
     loaded = read(name, checkpoint=source, dialect=dialect or None)
     tensors = dict(loaded.conversion.params)
     tensors |= {EXTRAS + key: tensor for key, tensor in loaded.conversion.extras.items()}
-    metadata = {"format": "fmjax", "model": name, "dialect": loaded.dialect.name}
+    metadata = {"format": "fmjax", "model": name, "dialect": loaded.dialect.name, "lead": loaded.dialect.lead}
+    metadata |= {"facts": json.dumps(loaded.conversion.facts)}
     size = write_safetensors(target, tensors, metadata)
     console.print(loaded.summary)
     for key, reason in loaded.conversion.dropped.items():
@@ -53,8 +56,13 @@ def export_file(
         raise UsageError(f"{source} does not say which model it is; name it with --model")
     loaded = read(name, checkpoint=source)
     chosen = wc.get_dialect(dialect or metadata.get("dialect", "timm"))
-    extras = _original_extras(loaded.conversion.extras) if metadata.get("dialect") == chosen.name else {}
-    out = wc.to_torch(loaded.conversion.params, chosen, extras=extras)
+    if chosen.read_only:
+        raise CheckpointError(f"{chosen.name} cannot be exported to: {chosen.read_only}")
+    extras: Mapping[str, wc.LazyTensor] = {}
+    if metadata.get("dialect") == chosen.name:
+        chosen = replace(chosen, lead=metadata.get("lead", ""))
+        extras = _original_extras(loaded.conversion.extras)
+    out = wc.to_torch(loaded.conversion.params, chosen, extras=extras, heads=loaded.spec.num_heads)
     left_out = [] if extras or base else list(loaded.conversion.extras)
     if left_out:
         console.print(f"left out: {len(left_out)} tensors that {chosen.name} has no names for; pass --base to add them")
@@ -69,10 +77,11 @@ def verify(name: str, *, checkpoint: str = "", dialect: str = "", offline: bool 
     loaded = read(name, checkpoint=checkpoint or None, dialect=dialect or None, offline=offline)
     if loaded.dialect.name == "fmjax":
         raise UsageError(f"{loaded.path} is in fmjax's own names: verify the file that it was converted from")
-    back = wc.to_torch(loaded.conversion.params, loaded.dialect, extras=loaded.conversion.extras)
-    expected = {key for key in loaded.file.tensors if key not in loaded.conversion.dropped}
+    conversion, original = loaded.conversion, loaded.dialect.spelled(loaded.file.tensors)
+    back = wc.to_torch(conversion.params, loaded.dialect, extras=conversion.extras, heads=loaded.spec.num_heads)
+    expected = {key for key in original if key not in conversion.dropped}
     other = sorted(expected ^ set(back)) + [
-        key for key in sorted(expected & set(back)) if not _same(loaded.file.tensors[key], back[key])
+        key for key in sorted(expected & set(back)) if not _same(original[key], back[key])
     ]
     if other:
         raise CheckpointError(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, TypedDict, Unpack
 
 import jax
@@ -18,16 +21,15 @@ from fmjax.specs import ClassifierInput, ViTSpec, get_spec
 ImageSize = int | tuple[int, int]
 
 
-class Options(TypedDict, total=False):
+class LoadOptions(TypedDict, total=False):
     """What `create` and `load` both take.
 
-    num_classes: width of a new classifier, 0 for none. classifier: what it sees. drop_path: the last block's rate;
+    classifier: what it sees. drop_path: the last block's rate;
     blocks before it have less, linearly. remat: what blocks keep for the backward pass. unroll: trace every block
     instead of scanning over them. dtype: the compute dtype (None: that of the images). param_dtype: of the
     parameters. mesh: where the parameters lie; None is one device.
     """
 
-    num_classes: int
     classifier: ClassifierInput
     drop_path: float
     remat: Remat
@@ -35,6 +37,12 @@ class Options(TypedDict, total=False):
     dtype: Any
     param_dtype: Any
     mesh: Mesh | None
+
+
+class Options(LoadOptions, total=False):
+    """What `create` takes. num_classes: width of a new classifier, 0 for none."""
+
+    num_classes: int
 
 
 def create(
@@ -78,14 +86,12 @@ def resized(spec: ViTSpec, image_size: ImageSize | None) -> ViTSpec:
     return replace(spec, image_size=size)
 
 
-def param_shapes(spec: ViTSpec) -> dict[str, tuple[int, ...]]:
-    """Path -> shape of every parameter of a backbone."""
-    model = abstract(spec)
-    return dict(zip(leaf_paths(model), (leaf.shape for leaf in jax.tree.leaves(model)), strict=True))
-
-
-def parameter_count(spec: ViTSpec) -> int:
-    return sum(int(leaf.size) for leaf in jax.tree.leaves(abstract(spec)))
+@functools.lru_cache(maxsize=512)
+def param_shapes(spec: ViTSpec, num_classes: int = 0) -> Mapping[str, tuple[int, ...]]:
+    """Path -> shape of every parameter of a backbone, and of a classifier over its pooled tokens."""
+    model = abstract(spec, num_classes=num_classes)
+    shapes = zip(leaf_paths(model), (leaf.shape for leaf in jax.tree.leaves(model)), strict=True)
+    return MappingProxyType(dict(shapes))
 
 
 def compute_dtype(name: str) -> Any:

@@ -18,9 +18,10 @@ from fmjax.errors import UsageError
 from fmjax.params import Params, first_match, flat, nested, virtual_paths
 
 Shapes = Mapping[str, tuple[int, ...]]
-UNUSED_WITH_CLASSIFIER = (r"proj\..*",)  # the logits do not depend on it: decay would only shrink it
+# What a classifier's logits do not depend on, where it sees the pooled tokens and where not: decay would only shrink it
+UNUSED = {True: (r"proj\..*",), False: (r"proj\..*", r"pool\..*")}
 DECAY = (
-    (r".*\.(bias|scale)|cls_token|pos_embed|registers", 0.0),
+    (r".*\.(bias|scale)|cls_token|summary_tokens|pos_embed|registers|pool\.probe", 0.0),
     (r".*", 1.0),
 )
 
@@ -69,7 +70,7 @@ def _any(patterns: Sequence[str], name: str) -> bool:
 
 def _no_idle_pattern(patterns: Sequence[str], shapes: Shapes, depth: int) -> None:
     names = [name for path in shapes for name in virtual_paths(path, depth)]
-    idle = [p for p in patterns if p not in UNUSED_WITH_CLASSIFIER and not any(re.fullmatch(p, n) for n in names)]
+    idle = [p for p in patterns if p not in UNUSED[False] and not any(re.fullmatch(p, n) for n in names)]
     if idle:
         raise UsageError(f"--optim.freeze {idle[0]!r} matches no parameter; names are like {names[0]}, {names[-1]}")
 
@@ -106,8 +107,8 @@ def _lr_table(config: OptimConfig, depth: int) -> tuple[tuple[str, float], ...]:
     1."""
     decay = config.layer_decay
     blocks = tuple((rf"blocks\.{i}\..*", decay ** (depth - i)) for i in range(depth))
-    embedding = (r"patch_embed\..*|cls_token|registers|pos_embed|norm_pre\..*", decay ** (depth + 1))
-    return (embedding, *blocks, (r"classifier\..*", config.classifier_lr), (r".*", 1.0))
+    embedding = r"patch_(embed|norm)\..*|cls_token|summary_tokens|registers|pos_embed|norm_pre\..*"
+    return ((embedding, decay ** (depth + 1)), *blocks, (r"classifier\..*", config.classifier_lr), (r".*", 1.0))
 
 
 def _factors(shapes: Shapes, table: Sequence[tuple[str, float]], depth: int, frozen_blocks: int) -> Params:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,24 +19,33 @@ from fmjax.specs import Resample
 
 def resample_grid(table: Float[Array, "h w D"], size: tuple[int, int], policy: Resample) -> Float[Array, "H W D"]:
     """A table of h x w positions for H x W ones; at its own size it is returned untouched."""
-    rows, columns = table.shape[:2]
-    if (rows, columns) == tuple(size):
+    if table.shape[:2] == tuple(size):
         return table
-    down = jnp.asarray(resize_matrix(rows, size[0], policy), jnp.float32)
-    across = jnp.asarray(resize_matrix(columns, size[1], policy), jnp.float32)
+    down, across = (jnp.asarray(m, jnp.float32) for m in resize_matrices(table.shape[:2], size, policy))
     resized = jnp.einsum("Hh,Ww,hwd->HWd", down, across, table.astype(jnp.float32), precision="highest")
     return resized.astype(table.dtype)
 
 
-def resample_table(table: np.ndarray, grid: tuple[int, int], size: tuple[int, int], policy: Resample) -> np.ndarray:
-    """A stored table [1 + h w, D], class position first, as one for `size` rows and columns; float64 inside, on the
-    host."""
+def resample_table(
+    table: np.ndarray, grid: tuple[int, int], size: tuple[int, int], policy: Resample, *, prefix: int = 1
+) -> np.ndarray:
+    """A stored table [prefix + h w, D] as one for `size` rows and columns; float64 inside, on the host. The prefix,
+    the class token's position, stays as it is."""
     if tuple(grid) == tuple(size):
         return table
-    positions = table[1:].astype(np.float64).reshape(*grid, -1)
-    down, across = resize_matrix(grid[0], size[0], policy), resize_matrix(grid[1], size[1], policy)
+    positions = table[prefix:].astype(np.float64).reshape(*grid, -1)
+    down, across = resize_matrices(grid, size, policy)
     resized = np.einsum("Hh,Ww,hwd->HWd", down, across, positions, optimize=True).reshape(size[0] * size[1], -1)
-    return np.concatenate([table[:1], resized.astype(table.dtype)])
+    return np.concatenate([table[:prefix], resized.astype(table.dtype)])
+
+
+def resize_matrices(grid: tuple[int, ...], size: tuple[int, ...], policy: Resample) -> tuple[np.ndarray, np.ndarray]:
+    """One matrix for rows and one for columns. A "_window" policy resizes to a square of the longer side and takes its
+    upper left part, which keeps the aspect of positions (RADIO vit_patch_generator.py)."""
+    plain: Any = policy.removesuffix("_window")
+    full = (max(size), max(size)) if plain != policy else size
+    down, across = (resize_matrix(old, new, plain) for old, new in zip(grid, full, strict=True))
+    return down[: size[0]], across[: size[1]]
 
 
 @functools.lru_cache(maxsize=64)
@@ -45,7 +55,7 @@ def resize_matrix(old: int, new: int, policy: Resample) -> np.ndarray:
     bicubic: by size, no antialias (Hugging Face DINOv2, eva_clip). bicubic_antialias: by size, antialiased (timm,
     open_clip, DINOv2 with registers). bicubic_offset: by the scale factor (new + 0.1) / old, no antialias (DINOv2's
     hub code, TAO).
-    bilinear: by size, no antialias. bilinear_corners: align_corners=True.
+    bilinear: by size, no antialias (PE). bilinear_corners: align_corners=True (scipy's zoom of order 1, big_vision).
     """
     if old == new and policy != "bicubic_offset":
         return np.eye(new)

@@ -14,17 +14,18 @@ from jax.sharding import Mesh
 
 from fmjax import specs
 from fmjax.checkpoint import Checkpoints
-from fmjax.config import FinetuneConfig, ModelConfig, from_dict, to_json
+from fmjax.config import FinetuneConfig, ModelConfig
 from fmjax.errors import CheckpointError, UsageError
 from fmjax.factory import ImageSize, Options, abstract, compute_dtype, initialise, leaf_shardings, resized
 from fmjax.models.vit import ViT, join_blocks, split_blocks
-from fmjax.optim import UNUSED_WITH_CLASSIFIER, Freeze, frozen
+from fmjax.optim import UNUSED, Freeze, frozen
 from fmjax.params import flat, leaf_paths, nested
 from fmjax.preprocessing import PreprocessConfig, preprocess_config
 from fmjax.progress import write_atomically
+from fmjax.records import from_dict, to_json
 from fmjax.weights import load, published
 
-CONFIG, CLASSES = "config.json", "classes.json"
+CONFIG, CLASSES, SPEC = "config.json", "classes.json", "spec.json"
 # what a rerun may change: the rest would make the resumed run another one
 SAFE_DATA = ("data_dir", "threads", "max_bad")
 SAFE_MODEL = ("checkpoint", "offline")
@@ -97,10 +98,18 @@ def _final_spec(config: ModelConfig, size: ImageSize) -> specs.ViTSpec:
     return resized(spec if config.resample == "weights" else replace(spec, resample=config.resample), size)
 
 
+def _run_spec(run: Path, config: FinetuneConfig) -> specs.ViTSpec:
+    """The spec that a run was trained with."""
+    if not (run / SPEC).is_file():
+        return _final_spec(config.model, image_size(config))
+    return from_dict(specs.ViTSpec, json.loads((run / SPEC).read_text()))
+
+
 def freezing(config: FinetuneConfig, model: ViT) -> Freeze:
     """Which parameters of a run's model are not trained."""
     shapes = {path: leaf.shape for path, leaf in flat(model).items()}
-    return frozen(shapes, (*config.optim.freeze, *UNUSED_WITH_CLASSIFIER), model.spec.depth)
+    unused = UNUSED[config.classifier == "pool"]
+    return frozen(shapes, (*config.optim.freeze, *unused), model.spec.depth)
 
 
 def restore(run: str | Path, step: int | None = None, *, mesh: Mesh | None = None) -> ViT:
@@ -113,7 +122,7 @@ def restore(run: str | Path, step: int | None = None, *, mesh: Mesh | None = Non
     wanted = checkpoints.latest() if step is None else step
     if wanted is None:
         raise CheckpointError(f"{run} has no checkpoint yet; run the same `fmjax finetune` command to go on")
-    outline = abstract(_final_spec(config.model, image_size(config)), **model_options(config, len(classes), mesh))
+    outline = abstract(_run_spec(Path(run), config), **model_options(config, len(classes), mesh))
     blocks = freezing(config, outline).blocks
     split = jax.eval_shape(lambda m: split_blocks(m, blocks), outline) if blocks else outline
     leaves = flat(checkpoints.restore_params(wanted, nested(_with_shardings(split, mesh))))
@@ -142,12 +151,13 @@ def read_run(run: Path) -> tuple[FinetuneConfig, tuple[str, ...]]:
     return from_dict(FinetuneConfig, config), tuple(classes)
 
 
-def write_run(run: Path, config: FinetuneConfig, classes: tuple[str, ...]) -> None:
-    """Writes the config and classes; a fresh run's old checkpoints go first."""
+def write_run(run: Path, config: FinetuneConfig, classes: tuple[str, ...], spec: specs.ViTSpec) -> None:
+    """Writes the config, the classes and the spec; a fresh run's old checkpoints go first."""
     if config.fresh:
         shutil.rmtree(run / "checkpoints", ignore_errors=True)
     run.mkdir(parents=True, exist_ok=True)
     write_atomically(run / CLASSES, json.dumps(classes, indent=2) + "\n")
+    write_atomically(run / SPEC, to_json(spec) + "\n")
     write_atomically(run / CONFIG, to_json(config) + "\n")
 
 

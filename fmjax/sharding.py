@@ -25,8 +25,9 @@ RULES: tuple[tuple[str, Axes], ...] = (
     (r"(frozen_)?blocks\.mlp\.(up|gate)\.kernel", ("fsdp", "tensor")),
     (r"(frozen_)?blocks\.mlp\.(up|gate)\.bias", ("tensor",)),
     (r"(frozen_)?blocks\.mlp\.down\.kernel", ("tensor", "fsdp")),
-    (r"patch_embed\.kernel|pos_embed|registers", (None, "fsdp")),
-    (r"(proj|classifier)\.kernel", ("fsdp", None)),
+    (r"patch_embed\.kernel|pos_embed|registers|summary_tokens", (None, "fsdp")),
+    (r"(proj|classifier|pool\.[qkv]|pool\.mlp\.up)\.kernel", ("fsdp", None)),
+    (r"pool\.(out|mlp\.down)\.kernel", (None, "fsdp")),
     (r".*", ()),
 )
 

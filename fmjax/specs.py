@@ -12,10 +12,39 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from fmjax.errors import UsageError, nearest
+from weights_conversion.detection import dialects
+from weights_conversion.detection import register as add_dialect
+from weights_conversion.dialect import Dialect
 
-Activation = Literal["gelu", "quick_gelu"]
-Resample = Literal["bicubic", "bicubic_antialias", "bicubic_offset", "bilinear", "bilinear_corners"]
-ClassifierInput = Literal["cls", "patches", "cls_patches"]
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
+Resample = Literal[
+    "bicubic",
+    "bicubic_antialias",
+    "bicubic_offset",
+    "bilinear",
+    "bilinear_corners",
+    "bilinear_window",
+    "bilinear_corners_window",
+]
+ClassifierInput = Literal["pool", "cls", "patches", "cls_patches"]
+Pool = Literal["cls", "patches", "map"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rope:
+    """Rotary positions of the patches in two axes (arXiv:2104.09864); class, summary and register tokens do not turn.
+
+    A quarter of the channels of a head belongs to each of sine and cosine of each axis; the angle of a channel pair is
+    coordinate / period, and the periods are base ** (0, 1/n, 2/n, ...) for the n pairs of an axis.
+    """
+
+    base: float = 10000.0
+    coordinates: Literal["index", "centred"] = "index"  # 0, 1, 2, ...; or 2 pi times the patch's centre in [-1, 1]
+    offset: float = 0.0  # added to indices
+    reference_grid: tuple[int, int] | None = None  # indices are rescaled to this many rows and columns
+    first_axis: Literal["rows", "columns"] = "rows"  # whose channels come first
+    pairs: Literal["neighbours", "halves"] = "neighbours"  # channels (0, 1), (2, 3) ...; or (0, K/2), (1, K/2 + 1) ...
+    period_dtype: Literal["float32", "bfloat16"] = "float32"  # what the periods were rounded to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,19 +59,31 @@ class ViTSpec:
     patch_size: int
     image_size: tuple[int, int]  # the size (height, width) that the position table was made for
     activation: Activation = "gelu"  # "gelu" is the exact (erf) form; a SwiGLU uses silu and ignores it
+    norm: Literal["layer", "rms"] = "layer"
     mlp: Literal["mlp", "swiglu"] = "mlp"
     block: Literal["pre_norm", "post_norm"] = "pre_norm"  # post_norm: x + norm(f(x)), EVA02-E
     norm_eps: float = 1e-6
     norm_pre: bool = False  # CLIP's LayerNorm between the embedding and the first block
     patch_bias: bool = True
+    patch_norm: bool = False  # a norm on the patches before positions are added
+    positions: Literal["cls_patches", "patches", "none"] = "cls_patches"  # what the position table has rows for
+    num_cls: int = 1  # class tokens; those after the first have no position and are summaries
     num_registers: int = 0
     register_position: Literal["after_cls", "end"] = "after_cls"
-    rope: Literal["none", "eva"] = "none"  # eva: interleaved pairs, positions arange(g) / g * 16, class token excluded
-    k_bias: bool = True  # the q and v projections always have one
+    rope: Rope | None = None
+    qkv_bias: bool = True
+    k_bias: bool = True  # False: q and v have one, if qkv_bias
+    bias: bool = True  # of the attention's output projection and of the MLP
     attn_norm: bool = False  # LayerNorm on the joined heads before the output projection
     mlp_norm: bool = False  # LayerNorm on the hidden layer before its output projection
     layer_scale: bool = False
-    embed_dim: int = 0  # width of the projected image embedding; 0: the class token itself
+    final_norm: bool = True
+    pool: Pool = "cls"  # how tokens become one: class tokens, mean of the patches, or attention with a learned query
+    pool_tokens: tuple[int, ...] = (0,)  # the class tokens that "cls" joins
+    pool_heads: int = 0  # of "map"
+    pool_mlp_dim: int = 0  # of "map"
+    norm_after_pool: bool = False  # the final norm comes after the mean instead of before it
+    embed_dim: int = 0  # width of the projected image embedding; 0: the pooled tokens themselves
     proj_bias: bool = False
     resample: Resample = "bicubic_antialias"  # how the position table follows another image size
     aliases: tuple[str, ...] = ()
@@ -57,6 +98,33 @@ class ViTSpec:
     def head_dim(self) -> int:
         return self.width // self.num_heads
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers the backbone has, its projection included and a classifier not."""
+        width, gated, vectors = self.width, self.mlp == "swiglu", 2 if self.norm == "layer" else 1
+        norm = vectors * width
+        attention = 4 * width**2 + width * (self.qkv_bias * (2 + self.k_bias) + self.bias) + self.attn_norm * norm
+        mlp = (2 + gated) * width * self.mlp_dim + self.bias * ((1 + gated) * self.mlp_dim + width)
+        mlp += gated * self.mlp_norm * vectors * self.mlp_dim
+        block = 2 * norm + attention + mlp + 2 * self.layer_scale * width
+        table = (self.position_prefix + self.grid[0] * self.grid[1]) * (self.positions != "none")
+        tokens = (self.num_cls + self.num_registers + table + self.patch_bias) * width
+        norms = (self.patch_norm + self.norm_pre + (self.final_norm or self.norm_after_pool)) * norm
+        pool = width + 4 * (width**2 + width) + norm + self.pool_mlp_dim * (2 * width + self.bias) + self.bias * width
+        head = self.pool_dim * self.embed_dim + self.proj_bias * self.embed_dim
+        patches = 3 * self.patch_size**2 * width
+        return self.depth * block + patches + tokens + norms + (self.pool == "map") * pool + head
+
+    @property
+    def pool_dim(self) -> int:
+        """Width of the pooled tokens, before any projection."""
+        return self.width * (len(self.pool_tokens) if self.pool == "cls" else 1)
+
+    @property
+    def position_prefix(self) -> int:
+        """Rows of the position table before those of the patches."""
+        return 1 if self.positions == "cls_patches" else 0
+
 
 @dataclass(frozen=True)
 class Source:
@@ -67,6 +135,7 @@ class Source:
     filename: str
     dialect: str
     sha256: str | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)  # ViTSpec fields in which this publisher's code differs
     revision: str | None = field(default=None, kw_only=True)  # a hub's commit; None: the first use records it
 
 
@@ -84,9 +153,11 @@ class Weights:
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     resize_mode: Literal["shortest", "squash"] = "shortest"
     crop_pct: float = 1.0  # image size / resized size: 0.875 resizes to 256 and crops 224
+    num_classes: int = 0  # width of the classifier that is published with them
     accuracy: Mapping[str, float] = field(default_factory=dict)  # published, in percent
     overrides: Mapping[str, Any] = field(default_factory=dict)  # ViTSpec fields that belong to these weights
     aliases: tuple[str, ...] = ()
+    unverified: str = ""  # what could not be confirmed of these weights from published sources; "" where all was
     note: str = ""
 
     @property
@@ -151,11 +222,45 @@ def resolve(name: str) -> str:
     )
 
 
+_registered: list[ViTSpec | Weights] = []
+
+
+def register(*rows: ViTSpec | Weights | Dialect) -> None:
+    """Adds your own architectures, weights and dialects to those of the package, for this process.
+
+    Raises UsageError, and adds nothing, where a name is taken, weights have no architecture, or a source has a dialect
+    that does not exist.
+    """
+    specs, weights = _rows()
+    new_specs = [row for row in rows if isinstance(row, ViTSpec)]
+    new_weights = [row for row in rows if isinstance(row, Weights)]
+    new_dialects = [row for row in rows if isinstance(row, Dialect)]
+    for known, new in ((specs, new_specs), (weights, new_weights), (dialects(), new_dialects)):
+        names = [row.name for row in new]
+        taken = [name for name in names if name in known or names.count(name) > 1]
+        if taken:
+            raise UsageError(f"{type(new[0]).__name__} {taken[0]!r} exists already; give yours another name")
+    models, tables = [*specs, *(s.name for s in new_specs)], [*dialects(), *(d.name for d in new_dialects)]
+    for row in new_weights:
+        if row.model not in models:
+            raise UsageError(f"weights {row.name!r} are of no architecture {row.model!r}{nearest(row.model, models)}")
+        unknown = [source.dialect for source in row.sources if source.dialect not in tables]
+        if unknown:
+            raise UsageError(f"weights {row.name!r}: no dialect {unknown[0]!r}{nearest(unknown[0], tables)}")
+    for dialect in new_dialects:
+        add_dialect(dialect)
+    _registered.extend([*new_specs, *new_weights])
+    _rows.cache_clear()
+    _aliases.cache_clear()
+
+
 @functools.cache
 def _rows() -> tuple[dict[str, ViTSpec], dict[str, Weights]]:
     from fmjax import zoo
 
-    return {s.name: s for s in zoo.SPECS}, {w.name: w for w in zoo.WEIGHTS}
+    specs = [*zoo.SPECS, *(row for row in _registered if isinstance(row, ViTSpec))]
+    weights = [*zoo.WEIGHTS, *(row for row in _registered if isinstance(row, Weights))]
+    return {s.name: s for s in specs}, {w.name: w for w in weights}
 
 
 @functools.cache

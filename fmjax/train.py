@@ -76,8 +76,10 @@ def finetune(config: FinetuneConfig) -> Scores:
     check_batch(config, mesh)
     preprocess = runs.preprocessing(config)
     runs.check_same(out, config, train_source.classes)
-    trainer = make_trainer(config, runs.build(config, len(train_source.classes), mesh), mesh, preprocess)
-    runs.write_run(out, config, train_source.classes)
+    model = runs.build(config, len(train_source.classes), mesh)
+    trainer = make_trainer(config, model, mesh, preprocess)
+    runs.write_run(out, config, train_source.classes, model.spec)
+    del model
     describe(config, trainer, mesh, train_source, val_source)
 
     checkpoints = Checkpoints(out, keep=config.keep)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from jax.sharding import SingleDeviceSharding
 import weights_conversion as wc
 from fmjax import hub, specs
 from fmjax.errors import CheckpointError, UsageError
-from fmjax.factory import ImageSize, Options, abstract, leaf_shardings, param_shapes, resized
+from fmjax.factory import ImageSize, LoadOptions, Options, abstract, leaf_shardings, param_shapes, resized
 from fmjax.models.vit import ViT, join_blocks
 from fmjax.params import flat, leaf_paths
 from fmjax.resample import resample_table
@@ -38,6 +39,7 @@ class Loaded:
     dialect: wc.Dialect
     file: Checkpoint
     conversion: wc.Conversion
+    num_classes: int = 0  # width of the classifier in the file
 
     @property
     def summary(self) -> str:
@@ -55,15 +57,18 @@ def load(
     offline: bool = False,
     rngs: nnx.Rngs | None = None,
     image_size: ImageSize | None = None,
-    **options: Unpack[Options],
+    num_classes: int | None = None,
+    **options: Unpack[LoadOptions],
 ) -> ViT:
     """A model filled with published weights, every tensor of the file accounted for; each device is given its own
     slice.
 
     name: "arch.tag", an alias, a hub repository, or "local-dir:PATH", which tells the architecture by its tensors.
-    checkpoint: a .safetensors file or folder instead of the published source. dialect: how its tensors are named
+    checkpoint: a file or folder instead of the published source: .safetensors, PyTorch's .pt, .pth, .bin or .ckpt, or
+    .npz; no code of it is run. dialect: how its tensors are named
     (None: told by its keys). resample: how the position table follows another image size (None: the weights' own
-    policy). offline: only what is on this machine. rngs: taken as by create, and not needed. Raises UsageError for
+    policy). offline: only what is on this machine. rngs: taken as by create, and not needed. num_classes: of a new
+    classifier, which starts at zero; 0 for none; None keeps the published one where there is one. Raises UsageError for
     names and sizes, CheckpointError for files; MisfitError lists all that does not fit.
     """
     loaded = read(
@@ -72,9 +77,17 @@ def load(
     spec = replace(loaded.spec, **({"resample": resample} if resample else {}))
     final = resized(spec, image_size)
     params = dict(loaded.conversion.params)
-    if final.grid != spec.grid:
+    if final.grid != spec.grid and "pos_embed" in params:
         params["pos_embed"] = _resized_table(params["pos_embed"], spec, final)
-    return fill(final, params, **options)
+    if num_classes is not None:
+        params = {path: tensor for path, tensor in params.items() if path not in CLASSIFIER}
+    elif loaded.num_classes and options.get("classifier", "pool") != "pool":
+        raise UsageError(
+            f"the classifier that {name} was published with sees the pooled tokens, not "
+            f"{options.get('classifier')!r}; pass num_classes for a new one"
+        )
+    classes = loaded.num_classes if num_classes is None else num_classes
+    return fill(final, params, num_classes=classes, **options)
 
 
 def read(
@@ -90,16 +103,35 @@ def read(
         checkpoint = name.removeprefix(LOCAL)
         name = _recognised(open_checkpoint(checkpoint))
     weights, spec = published(name, checkpoint)
-    likely = {s.dialect for s in weights.sources} if weights else set()
-    path = Path(checkpoint) if checkpoint else hub.locate(specs.get_weights(name), offline=offline)[0]
+    path, source = (Path(checkpoint), None) if checkpoint else hub.locate(specs.get_weights(name), offline=offline)
     file = open_checkpoint(path)
-    shapes = param_shapes(spec)
-    chosen = _dialect(file, dialect, shapes, likely)
+    num_classes = weights.num_classes if weights else 0
+    shapes = param_shapes(spec, num_classes)
+    chosen = _dialect(file, dialect or (source.dialect if source else ""), shapes, weights)
     try:
-        conversion = wc.to_jax(file.tensors, chosen, shapes, None if dtype is None else np.dtype(dtype))
+        wanted = None if dtype is None else np.dtype(dtype)
+        conversion = wc.to_jax(file.tensors, chosen, shapes, wanted, heads=spec.num_heads)
     except wc.MisfitError as error:
         raise wc.MisfitError(error.misfits, _closest(file, spec)) from None
-    return Loaded(spec, path, chosen, file, conversion)
+    origin = file.metadata.get("dialect", chosen.name) if chosen.name == "fmjax" else chosen.name
+    facts = conversion.facts or json.loads(file.metadata.get("facts", "{}"))
+    final = _as_told(spec_in(spec, weights, origin), facts)
+    return Loaded(final, path, chosen, file, conversion, num_classes)
+
+
+def spec_in(spec: ViTSpec, weights: specs.Weights | None, dialect: str) -> ViTSpec:
+    """The spec as the code computes it that publishes these weights in a dialect, or in another of the same code."""
+    code = {name: table.code or name for name, table in wc.dialects().items()}
+    sources = [s for s in weights.sources if code.get(s.dialect) == code.get(dialect)] if weights else []
+    return replace(spec, **(sources[0].overrides if sources else {}))
+
+
+def _as_told(spec: ViTSpec, facts: Mapping[str, Any]) -> ViTSpec:
+    """The spec with what the file's own values say: "rope.period_dtype" is a field of its rope."""
+    for name, value in facts.items():
+        part, _, inner = name.partition(".")
+        spec = replace(spec, **{part: replace(getattr(spec, part), **{inner: value}) if inner else value})
+    return spec
 
 
 def fill(spec: ViTSpec, params: Mapping[str, wc.LazyTensor], **options: Unpack[Options]) -> ViT:
@@ -134,11 +166,15 @@ def export(
 
         model = restore(model)
     table, leaves = wc.get_dialect(dialect), flat(join_blocks(model))
+    if table.read_only:
+        raise CheckpointError(f"{dialect} cannot be exported to: {table.read_only}")
     has_classifier = classifier and model.classifier is not None
-    if has_classifier and model.classifier_input != "cls":
+    seen = ("pool", "cls") if model.spec.pool == "cls" else ("pool",)
+    if has_classifier and model.classifier_input not in seen:
         raise CheckpointError(f"a classifier over {model.classifier_input!r} has no counterpart in {dialect}")
     left_out = frozenset(PROJECTION if has_classifier else CLASSIFIER)
-    out = wc.to_torch({p: _lazy(leaf) for p, leaf in leaves.items()}, table, leave_out=left_out)
+    params = {path: _lazy(leaf) for path, leaf in leaves.items()}
+    out = wc.to_torch(params, table, leave_out=left_out, heads=model.spec.num_heads)
     if base is not None:
         out |= table.carried(open_checkpoint(base).tensors, out)
     write_safetensors(path, out)
@@ -147,10 +183,10 @@ def export(
 
 def identify(file: Checkpoint) -> list[tuple[int, str]]:
     """(number of misfits, architecture) for every architecture of the zoo, best first."""
-    found = []
+    tables, found = wc.candidates(file.tensors), []
     for name in specs.list_models():
-        shapes = param_shapes(specs.get_spec(name))
-        counts = [_misfits(file, d, shapes) for d in wc.DIALECTS.values() if d.matches(set(file.tensors))]
+        spec = specs.get_spec(name)
+        counts = [_misfits(file, table, spec) for table in tables]
         found += [(min(counts), name)] if counts else []
     return sorted(found)
 
@@ -186,25 +222,28 @@ def published(name: str, checkpoint: str | Path | None) -> tuple[specs.Weights |
     return None, specs.get_spec(resolved)
 
 
-def _dialect(file: Checkpoint, name: str | None, shapes: Mapping[str, tuple[int, ...]], likely: set[str]) -> wc.Dialect:
-    if name is not None and name != "fmjax":
-        return wc.get_dialect(name)
-    if name == "fmjax" or file.metadata.get("format") == "fmjax":
+def _dialect(
+    file: Checkpoint, name: str, shapes: Mapping[str, tuple[int, ...]], weights: specs.Weights | None
+) -> wc.Dialect:
+    if name == "fmjax" or (not name and file.metadata.get("format") == "fmjax"):
         return wc.native(shapes)
-    return wc.detect(file.tensors, likely)
+    if name:
+        return wc.named(file.tensors, name)
+    return wc.detect(file.tensors, {s.dialect for s in weights.sources} if weights else ())
 
 
 def _resized_table(table: wc.LazyTensor, spec: ViTSpec, final: ViTSpec) -> wc.LazyTensor:
-    return wc.in_memory(resample_table(table.read(()), spec.grid, final.grid, final.resample))
+    resized = resample_table(table.read(()), spec.grid, final.grid, final.resample, prefix=spec.position_prefix)
+    return wc.in_memory(resized)
 
 
 def _lazy(leaf: jax.Array) -> wc.LazyTensor:
     return wc.LazyTensor(tuple(leaf.shape), np.dtype(leaf.dtype), lambda index: np.asarray(leaf[index]))
 
 
-def _misfits(file: Checkpoint, dialect: wc.Dialect, shapes: Mapping[str, tuple[int, ...]]) -> int:
+def _misfits(file: Checkpoint, dialect: wc.Dialect, spec: ViTSpec) -> int:
     try:
-        wc.to_jax(file.tensors, dialect, shapes)
+        wc.to_jax(file.tensors, dialect, param_shapes(spec), heads=spec.num_heads)
     except wc.MisfitError as error:
         return error.misfits.count
     except CheckpointError:

@@ -1,88 +1,19 @@
-"""A dialect is a table; this module reads it in both directions, strictly."""
+"""Reading a dialect's table in both directions, strictly."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from functools import partial
+from typing import Any
 
 import numpy as np
 
+from weights_conversion.dialect import Dialect, Rule, Shapes
 from weights_conversion.errors import CheckpointError
 from weights_conversion.report import Misfits
 from weights_conversion.tensors import Index, LazyTensor, in_memory, outline, transfer
-from weights_conversion.transforms import IDENTITY, Transform
-
-Shapes = Mapping[str, tuple[int, ...]]
-Names = str | tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """Torch names <-> fmjax paths. `{i}` is the block: part of the torch name, a slice of the stacked fmjax array."""
-
-    torch: Names
-    jax: Names
-    transform: Transform = IDENTITY
-    when: str = ""  # active only if the model has this parameter
-    unless: Names = ()  # active only if it has none of these
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        return _names(self.torch)
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Paths of the arrays, the block index taken out."""
-        return tuple(name.replace(".{i}.", ".") for name in _names(self.jax))
-
-    @property
-    def stacked(self) -> bool:
-        return any("{i}" in key for key in self.keys)
-
-    def active(self, shapes: Shapes) -> bool:
-        """Whether the rule speaks of a model with these parameters."""
-        present = all(path in shapes for path in self.paths) and (not self.when or self.when in shapes)
-        return present and not any(path in shapes for path in _names(self.unless))
-
-
-@dataclass(frozen=True)
-class Zeros:
-    """A tensor of zeros: as long as the last axis of the parameter `like`."""
-
-    like: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dialect:
-    """How one family of checkpoints names and lays out its tensors."""
-
-    name: str
-    rules: tuple[Rule, ...]
-    prefix: str = ""  # stands before every name of rules, constants and drop
-    extras: Mapping[str, str] = field(default_factory=dict)  # pattern -> what it is; carried along byte for byte
-    constants: Mapping[str, Zeros] = field(default_factory=dict)  # asserted on reading, made again on writing
-    drop: Mapping[str, str] = field(default_factory=dict)  # pattern -> why it is left out
-    requires: tuple[str, ...] = ()  # a file of this dialect has all of these keys ...
-    forbids: tuple[str, ...] = ()  # ... and none that matches one of these patterns
-
-    def matches(self, keys: set[str]) -> bool:
-        """Whether a file with these keys can be of this dialect."""
-        return keys.issuperset(self.requires) and not any(fnmatchcase(k, f) for f in self.forbids for k in keys)
-
-    def carried(self, original: Mapping[str, LazyTensor], written: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:
-        """What an exported file takes from the original: its extras and what was left out.
-
-        Raises CheckpointError if the original has anything else, for then it is not the original.
-        """
-        others = {key: tensor for key, tensor in original.items() if key not in written}
-        unknown = [k for k in others if not _match(k, self.extras) and not _match(k, self.drop, self.prefix)]
-        if unknown:
-            raise CheckpointError(
-                f"the base is no {self.name} file of this model: it also has {', '.join(unknown[:5])}"
-            )
-        return others
+from weights_conversion.transforms import Transform
 
 
 @dataclass(frozen=True)
@@ -100,14 +31,22 @@ class Step:
         return [a.shape for a in self.transform.undo(tuple(outline(shapes[p][lead:]) for p in self.paths))]
 
 
-def steps(dialect: Dialect, shapes: Shapes) -> Iterator[Step]:
+def steps(dialect: Dialect, shapes: Shapes, heads: int = 0) -> Iterator[Step]:
     """Every active rule of a dialect, at every block, for a model with parameters of these shapes."""
     for rule in dialect.rules:
         if not rule.active(shapes):
             continue
         for block in range(shapes[rule.paths[0]][0]) if rule.stacked else [None]:
-            names = tuple(dialect.prefix + key.replace("{i}", str(block)) for key in rule.keys)
-            yield Step(names, rule.paths, block, rule.transform)
+            names = tuple(dialect.start + key.replace("{i}", str(block)) for key in rule.keys)
+            yield Step(names, rule.paths, block, _for_heads(rule, heads))
+
+
+def _for_heads(rule: Rule, heads: int) -> Transform:
+    if isinstance(rule.transform, Transform):
+        return rule.transform
+    if heads < 1:
+        raise ValueError(f"{rule.torch}: {rule.transform.name} needs the number of heads; pass heads")
+    return rule.transform.for_heads(heads)
 
 
 @dataclass(frozen=True)
@@ -118,33 +57,39 @@ class Conversion:
     extras: dict[str, LazyTensor]
     dropped: dict[str, str]
     tensors: int  # how many of the file's tensors became parameters
+    facts: dict[str, Any] = field(default_factory=dict)  # fields of the spec that the file's extras decide
 
 
 def to_jax(
-    file: Mapping[str, LazyTensor], dialect: Dialect, shapes: Shapes, dtype: np.dtype | None = None
+    file: Mapping[str, LazyTensor], dialect: Dialect, shapes: Shapes, dtype: np.dtype | None = None, *, heads: int = 0
 ) -> Conversion:
     """The parameters of the given paths and shapes out of a file's tensors, in `dtype` (None: as stored).
 
     Every tensor of the file must be used, an extra, a constant or declared as dropped, and every parameter filled;
-    otherwise MisfitError names all that does not fit at once. Values are read later, slice by slice.
+    otherwise MisfitError names all that does not fit at once. Values are read later, slice by slice. `heads` is asked
+    for by dialects that keep attention heads as an axis.
     """
-    plan = list(steps(dialect, shapes))
+    file = dialect.spelled(file)
+    plan = list(steps(dialect, shapes, heads))
     constants = _constants(dialect, shapes, {key for step in plan for key in step.keys})
-    extras = {k: t for k, t in file.items() if _match(k, dialect.extras)}
-    dropped = {k: why for k in file if (why := _match(k, dialect.drop, dialect.prefix))}
-    misfits = Misfits(dialect.name)
     expected = {key: shape for step in plan for key, shape in zip(step.keys, step.torch_shapes(shapes), strict=True)}
     expected |= {key: array.shape for key, array in constants.items()}
+    extras = {k: t for k, t in file.items() if k not in expected and dialect.carries(k)}
+    dropped = {k: why for k in file if k not in expected and k not in extras and (why := dialect.dropped(k))}
+    misfits = Misfits(dialect.name)
     misfits.compare({k: t.shape for k, t in file.items() if k not in extras and k not in dropped}, expected)
     misfits.unfilled = sorted(set(shapes) - {path for step in plan for path in step.paths})
     misfits.raise_if_any()
     for key, value in constants.items():
         if (file[key].read(()) != value).any():
+            found = "all zeros" if not value.any() else "what the original makes it"
             raise CheckpointError(
-                f"{key} must be all zeros in the {dialect.name} dialect, and is not; name another --dialect"
+                f"{key} must be {found} in the {dialect.name} dialect, and is not; name another --dialect"
             )
+    facts = {dialect.lead + key: tell for key, tell in dialect.facts.items()}
+    told = {name: fact for key, tell in facts.items() if key in file for name, fact in tell(file[key].read(())).items()}
     params = {path: _parameter(path, plan, file, shapes, dtype) for path in shapes}
-    return Conversion(params, extras, dropped, len(file) - len(extras) - len(dropped))
+    return Conversion(params, extras, dropped, len(file) - len(extras) - len(dropped), told)
 
 
 def to_torch(
@@ -153,11 +98,12 @@ def to_torch(
     *,
     extras: Mapping[str, LazyTensor] | None = None,
     leave_out: frozenset[str] = frozenset(),
+    heads: int = 0,
 ) -> dict[str, LazyTensor]:
     """The tensors of a checkpoint of this dialect; `extras` are added as they are. Raises CheckpointError for a
     parameter that the dialect has no place for, unless it is in `leave_out`."""
     shapes = {path: tensor.shape for path, tensor in params.items() if path not in leave_out}
-    plan = list(steps(dialect, shapes))
+    plan = list(steps(dialect, shapes, heads))
     homeless = sorted(set(shapes) - {path for step in plan for path in step.paths})
     if homeless:
         raise CheckpointError(
@@ -176,19 +122,15 @@ def native(shapes: Shapes) -> Dialect:
     return Dialect(name="fmjax", rules=rules, extras={"extras.*": "carried from the original file"})
 
 
-def _names(names: Names) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else names
-
-
-def _match(key: str, patterns: Mapping[str, str], prefix: str = "") -> str:
-    return next((reason for pattern, reason in patterns.items() if fnmatchcase(key, prefix + pattern)), "")
-
-
 def _constants(dialect: Dialect, shapes: Shapes, written: set[str]) -> dict[str, np.ndarray]:
-    named = {dialect.prefix + key: zeros for key, zeros in dialect.constants.items()}
-    return {
-        k: np.zeros(shapes[z.like][-1:], np.float32) for k, z in named.items() if z.like in shapes and k not in written
-    }
+    out = {}
+    for template, constant in dialect.constants.items():
+        if constant.like not in shapes:
+            continue
+        for block in range(shapes[constant.like][0]) if "{i}" in template else [0]:
+            key = dialect.start + template.replace("{i}", str(block))
+            out |= {} if key in written else {key: constant.values(shapes)}
+    return out
 
 
 def _parameter(

@@ -16,6 +16,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from fmjax.models.rope import rotate
 from fmjax.specs import ViTSpec
 
 KERNEL_INIT = nnx.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
@@ -49,20 +50,25 @@ class Linear(nnx.Module):
         return y if self.bias is None else y + self.bias[...].astype(dtype)
 
 
-class LayerNorm(nnx.Module):
-    """Layer normalisation over the last axis; the variance is that of the centred values, as torch computes it."""
+class Norm(nnx.Module):
+    """Layer normalisation, or RMS normalisation without centring and bias (arXiv:1910.07467), over the last axis.
 
-    def __init__(self, features: int, *, eps: float, dtype: Dtype, param_dtype: DTypeLike):
+    The variance is that of the centred values, as torch computes it; everything is in float32.
+    """
+
+    def __init__(self, spec: ViTSpec, features: int, *, dtype: Dtype, param_dtype: DTypeLike):
         self.scale = nnx.Param(jnp.ones((features,), param_dtype))
-        self.bias = nnx.Param(jnp.zeros((features,), param_dtype))
-        self.eps = eps
+        self.bias = nnx.Param(jnp.zeros((features,), param_dtype)) if spec.norm == "layer" else None
+        self.eps = spec.norm_eps
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         x32 = x.astype(jnp.float32)
-        centred = x32 - x32.mean(-1, keepdims=True)
-        inverse = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.eps)
-        y = centred * inverse * self.scale[...].astype(jnp.float32) + self.bias[...].astype(jnp.float32)
+        if self.bias is not None:
+            x32 = x32 - x32.mean(-1, keepdims=True)
+        inverse = jax.lax.rsqrt(jnp.square(x32).mean(-1, keepdims=True) + self.eps)
+        y = x32 * inverse * self.scale[...].astype(jnp.float32)
+        y = y if self.bias is None else y + self.bias[...].astype(jnp.float32)
         return y.astype(self.dtype or x.dtype)
 
 
@@ -89,6 +95,7 @@ class PatchEmbed(nnx.Module):
 
     def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
         p, dtype = self.patch_size, self.dtype or images.dtype
+        images = images[:, : images.shape[1] // p * p, : images.shape[2] // p * p]
         patches = rearrange(images.astype(dtype), "b (h p) (w q) c -> b h w (p q c)", p=p, q=p)
         y = patches @ self.kernel[...].astype(dtype)
         return y if self.bias is None else y + self.bias[...].astype(dtype)
@@ -101,22 +108,26 @@ class Attention(nnx.Module):
         def linear(bias: bool) -> Linear:
             return Linear(spec.width, spec.width, bias=bias, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
 
-        self.q, self.k, self.v, self.out = linear(True), linear(spec.k_bias), linear(True), linear(True)
-        self.norm = (
-            LayerNorm(spec.width, eps=spec.norm_eps, dtype=dtype, param_dtype=param_dtype) if spec.attn_norm else None
-        )
+        self.q, self.k = linear(spec.qkv_bias), linear(spec.qkv_bias and spec.k_bias)
+        self.v, self.out = linear(spec.qkv_bias), linear(spec.bias)
+        self.norm = Norm(spec, spec.width, dtype=dtype, param_dtype=param_dtype) if spec.attn_norm else None
         self.num_heads = spec.num_heads
+        self.pairs = spec.rope.pairs if spec.rope else ""
 
     def __call__(self, x: Float[Array, "B L D"], rope: Float[Array, "2 L K"] | None) -> Float[Array, "B L D"]:
-        q, k, v = (rearrange(f(x), "b l (n k) -> b n l k", n=self.num_heads) for f in (self.q, self.k, self.v))
+        q, k, v = (split_heads(f(x), self.num_heads) for f in (self.q, self.k, self.v))
         if rope is not None:
-            q, k = rotate(q, rope), rotate(k, rope)
+            q, k = rotate(q, rope, self.pairs), rotate(k, rope, self.pairs)
         y = rearrange(attend(q, k, v), "b n l k -> b l (n k)")
         return self.out(y if self.norm is None else self.norm(y))
 
 
+def split_heads(x: Float[Array, "B L D"], heads: int) -> Float[Array, "B N L K"]:
+    return rearrange(x, "b l (n k) -> b n l k", n=heads)
+
+
 def attend(
-    q: Float[Array, "B N L K"], k: Float[Array, "B N L K"], v: Float[Array, "B N L K"]
+    q: Float[Array, "B N L K"], k: Float[Array, "B N S K"], v: Float[Array, "B N S K"]
 ) -> Float[Array, "B N L K"]:
     """softmax(q k / sqrt(K)) v, the softmax in float32.
 
@@ -132,33 +143,14 @@ def attend(
     return jnp.einsum("bnls,bnsk->bnlk", weights, v) / total
 
 
-def rotate(x: Float[Array, "B N L K"], rope: Float[Array, "2 L K"]) -> Float[Array, "B N L K"]:
-    """Rotates neighbouring pairs of channels by each token's angles (timm pos_embed_sincos.py, apply_rot_embed)."""
-    sin, cos = rope  # L K
-    pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
-    turned = jnp.stack([-pairs[..., 1], pairs[..., 0]], -1).reshape(x.shape)
-    return (x.astype(jnp.float32) * cos + turned * sin).astype(x.dtype)
-
-
-def eva_rope(spec: ViTSpec, grid: tuple[int, int]) -> Float[Array, "2 L K"]:
-    """Sine and cosine for [class, patches] of EVA02: positions are rescaled to a 16 x 16 grid, the class token does
-    not turn.
-
-    eva_clip rope.py (VisionRotaryEmbeddingFast, pt_hw_seq_len=16), timm RotaryEmbeddingCat(ref_feat_shape=(16, 16)).
-    """
-    if spec.num_registers:
-        raise ValueError(f"{spec.name}: rope with register tokens is not defined for EVA02")
-    quarter = spec.head_dim // 4
-    frequencies = 10000.0 ** -(np.arange(quarter) / quarter)
-    axes = np.meshgrid(*(np.arange(n) / n * 16 for n in grid), indexing="ij")
-    angles = np.concatenate([np.repeat(axis.reshape(-1, 1) * frequencies, 2, -1) for axis in axes], -1)  # (h w) K
-    angles = np.concatenate([np.zeros((1, spec.head_dim)), angles])
-    return jnp.asarray(np.stack([np.sin(angles), np.cos(angles)]), jnp.float32)
-
-
 def gelu(x: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
     """x Phi(x), in the erf form: torch's formula, and twice as fast on CPU as jax.nn.gelu's erfc."""
     return 0.5 * x * (1 + jax.lax.erf(x * jnp.asarray(np.sqrt(0.5), x.dtype)))
+
+
+def gelu_tanh(x: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
+    """The tanh approximation of gelu, of big_vision and of Hugging Face's SigLIP."""
+    return jax.nn.gelu(x, approximate=True)
 
 
 def quick_gelu(x: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
@@ -166,25 +158,25 @@ def quick_gelu(x: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
     return x * jax.nn.sigmoid(1.702 * x)
 
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"gelu": gelu, "quick_gelu": quick_gelu}
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"gelu": gelu, "gelu_tanh": gelu_tanh, "quick_gelu": quick_gelu}
 
 
 class Mlp(nnx.Module):
     """up, activation, down; with a gate: silu(gate x) * (up x), an optional norm, down (SwiGLU, arXiv:2002.05202)."""
 
-    def __init__(self, spec: ViTSpec, *, dtype: Dtype, param_dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(
+        self, spec: ViTSpec, hidden: int, *, gated: bool, dtype: Dtype, param_dtype: DTypeLike, rngs: nnx.Rngs
+    ):
         def linear(inputs: int, outputs: int) -> Linear:
-            return Linear(inputs, outputs, bias=True, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+            return Linear(inputs, outputs, bias=spec.bias, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
 
-        self.gate = linear(spec.width, spec.mlp_dim) if spec.mlp == "swiglu" else None
-        self.up, self.down = linear(spec.width, spec.mlp_dim), linear(spec.mlp_dim, spec.width)
-        self.norm = (
-            LayerNorm(spec.mlp_dim, eps=spec.norm_eps, dtype=dtype, param_dtype=param_dtype) if spec.mlp_norm else None
-        )
+        self.gate = linear(spec.width, hidden) if gated else None
+        self.up, self.down = linear(spec.width, hidden), linear(hidden, spec.width)
+        self.norm = Norm(spec, hidden, dtype=dtype, param_dtype=param_dtype) if gated and spec.mlp_norm else None
         self.activation = spec.activation
 
-    def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
-        y = self.up(x)  # B L F
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        y = self.up(x)  # *B F
         y = ACTIVATIONS[self.activation](y) if self.gate is None else jax.nn.silu(self.gate(x)) * y
         return self.down(y if self.norm is None else self.norm(y))
 
@@ -193,12 +185,13 @@ class Block(nnx.Module):
     """One layer: attention and MLP, each a residual branch with its norm before (pre_norm) or after it (post_norm)."""
 
     def __init__(self, spec: ViTSpec, *, dtype: Dtype, param_dtype: DTypeLike, rngs: nnx.Rngs):
-        def norm() -> LayerNorm:
-            return LayerNorm(spec.width, eps=spec.norm_eps, dtype=dtype, param_dtype=param_dtype)
+        def norm() -> Norm:
+            return Norm(spec, spec.width, dtype=dtype, param_dtype=param_dtype)
 
+        gated = spec.mlp == "swiglu"
         self.norm1, self.norm2 = norm(), norm()
         self.attn = Attention(spec, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        self.mlp = Mlp(spec, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.mlp = Mlp(spec, spec.mlp_dim, gated=gated, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         self.ls1 = LayerScale(spec.width, param_dtype=param_dtype) if spec.layer_scale else None
         self.ls2 = LayerScale(spec.width, param_dtype=param_dtype) if spec.layer_scale else None
         self.post_norm = spec.block == "post_norm"
@@ -210,6 +203,26 @@ class Block(nnx.Module):
     def mlp_branch(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         y = self.norm2(self.mlp(x)) if self.post_norm else self.mlp(self.norm2(x))
         return y if self.ls2 is None else self.ls2(y)
+
+
+class AttentionPool(nnx.Module):
+    """One learned query attends to all tokens, then a residual MLP: y + mlp(norm(y)) (big_vision vit.py, MAPHead)."""
+
+    def __init__(self, spec: ViTSpec, *, dtype: Dtype, param_dtype: DTypeLike, rngs: nnx.Rngs):
+        def linear() -> Linear:
+            return Linear(spec.width, spec.width, bias=True, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+
+        self.probe = nnx.Param(SMALL_INIT(rngs.params(), (spec.width,), param_dtype))
+        self.q, self.k, self.v, self.out = linear(), linear(), linear(), linear()
+        self.norm = Norm(spec, spec.width, dtype=dtype, param_dtype=param_dtype)
+        self.mlp = Mlp(spec, spec.pool_mlp_dim, gated=False, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.num_heads = spec.pool_heads
+
+    def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B D"]:
+        probe = jnp.broadcast_to(self.probe[...].astype(x.dtype), (x.shape[0], 1, x.shape[2]))
+        q, k, v = (split_heads(f(y), self.num_heads) for f, y in ((self.q, probe), (self.k, x), (self.v, x)))
+        y = self.out(rearrange(attend(q, k, v), "b n 1 k -> b (n k)"))
+        return y + self.mlp(self.norm(y))
 
 
 def drop_path(x: Float[Array, "B L D"], rate: Float[Array, ""], key: Array | None) -> Float[Array, "B L D"]:

@@ -6,7 +6,7 @@ import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -22,14 +22,15 @@ from fmjax.models.heads import classifier_input, classifier_width
 from fmjax.models.layers import (
     SMALL_INIT,
     ZEROS,
+    AttentionPool,
     Block,
     Dtype,
-    LayerNorm,
     Linear,
+    Norm,
     PatchEmbed,
     drop_path,
-    eva_rope,
 )
+from fmjax.models.rope import rope_table
 from fmjax.resample import nearest_sizes, resample_grid
 from fmjax.specs import ClassifierInput, ViTSpec
 
@@ -48,7 +49,7 @@ class Features:
     cls: Float[Array, "B D"] | None
     registers: Float[Array, "B R D"] | None
     patches: Float[Array, "B h w D"]
-    summary: Float[Array, "B S D"] | None = None
+    summary: Float[Array, "B S D"] | None = None  # all class tokens, the first one too, where there are several
     logits: Float[Array, "B K"] | None = None
 
 
@@ -61,7 +62,7 @@ class ViT(nnx.Module):
         *,
         rngs: nnx.Rngs,
         num_classes: int = 0,
-        classifier: ClassifierInput = "cls",
+        classifier: ClassifierInput = "pool",
         drop_path: float = 0.0,
         remat: Remat = "none",
         unroll: bool = False,
@@ -69,26 +70,31 @@ class ViT(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         mesh: Mesh | None = None,
     ):
-        def norm() -> LayerNorm:
-            return LayerNorm(spec.width, eps=spec.norm_eps, dtype=dtype, param_dtype=param_dtype)
+        def norm() -> Norm:
+            return Norm(spec, spec.width, dtype=dtype, param_dtype=param_dtype)
 
         def small(*shape: int) -> nnx.Param:
             return nnx.Param(SMALL_INIT(rngs.params(), shape, param_dtype))
 
-        tokens = spec.grid[0] * spec.grid[1]
-        self.patch_embed = PatchEmbed(spec, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        self.cls_token = small(spec.width)
+        parts = {"dtype": dtype, "param_dtype": param_dtype}
+        positions = spec.position_prefix + spec.grid[0] * spec.grid[1]
+        self.patch_embed = PatchEmbed(spec, **parts, rngs=rngs)
+        self.patch_norm = norm() if spec.patch_norm else None
+        self.cls_token = small(spec.width) if spec.num_cls else None
+        self.summary_tokens = small(spec.num_cls - 1, spec.width) if spec.num_cls > 1 else None
         self.registers = small(spec.num_registers, spec.width) if spec.num_registers else None
-        self.pos_embed = small(1 + tokens, spec.width)
+        self.pos_embed = small(positions, spec.width) if spec.positions != "none" else None
         self.norm_pre = norm() if spec.norm_pre else None
         self.frozen_blocks: Block | None = nnx.data(None)  # the leading blocks that are not trained: see `split_blocks`
-        self.blocks = jax.vmap(lambda key: Block(spec, dtype=dtype, param_dtype=param_dtype, rngs=nnx.Rngs(key)))(
+        self.blocks = jax.vmap(lambda key: Block(spec, **parts, rngs=nnx.Rngs(key)))(
             jax.random.split(rngs.params(), spec.depth)
         )
-        self.norm = norm()
+        self.norm = norm() if spec.final_norm and not spec.norm_after_pool else None
+        self.pool = AttentionPool(spec, **parts, rngs=rngs) if spec.pool == "map" else None
+        self.fc_norm = norm() if spec.norm_after_pool else None
         linear = partial(Linear, param_dtype=param_dtype, rngs=rngs)
-        self.proj = linear(spec.width, spec.embed_dim, bias=spec.proj_bias, dtype=dtype) if spec.embed_dim else None
-        inputs = classifier_width(spec, classifier)
+        self.proj = linear(spec.pool_dim, spec.embed_dim, bias=spec.proj_bias, dtype=dtype) if spec.embed_dim else None
+        inputs = classifier_width(spec, classifier) if num_classes else 0
         self.classifier = linear(inputs, num_classes, bias=True, dtype=jnp.float32, init=ZEROS) if num_classes else None
         self.spec = spec
         self.classifier_input: ClassifierInput = classifier
@@ -105,13 +111,14 @@ class ViT(nnx.Module):
         """
         x, grid, rope = self._embed(images)
         x = self._run(x, rope, key, 0, self.spec.depth)
-        features = self._features(self.norm(x), grid)
-        cls: Any = features.cls
-        pooled = cls if self.proj is None else self.proj(cls)
+        tokens = self._normed(x)
+        features = self._features(tokens, grid)
+        pool = self._pooled(x, tokens, features, grid)
+        features = replace(features, pooled=pool if self.proj is None else self.proj(pool))
         if self.classifier is None:
-            return replace(features, pooled=pooled)
-        logits = self.classifier(classifier_input(cls, features.patches, self.classifier_input).astype(jnp.float32))
-        return replace(features, pooled=pooled, logits=logits)
+            return features
+        seen = classifier_input(pool, features, self.classifier_input).astype(jnp.float32)
+        return replace(features, logits=self.classifier(seen))
 
     def intermediates(
         self, images: Float[Array, "B H W C"], layers: int | Sequence[int] = 4, norm: bool = False
@@ -129,34 +136,63 @@ class ViT(nnx.Module):
         for index in wanted:
             x = self._run(x, rope, None, start, index + 1)
             start = index + 1
-            out.append(self._features(self.norm(x) if norm else x, grid))
+            out.append(self._features(self._normed(x) if norm else x, grid))
         return out
 
     def _embed(self, images: Array) -> tuple[Array, Grid, Array | None]:
         spec = self.spec
         check_image_size(images.shape[1:3], spec)
         patches = self.patch_embed(images)  # B h w D
+        patches = patches if self.patch_norm is None else self.patch_norm(patches)
         grid: Grid = (patches.shape[1], patches.shape[2])
-        table = rearrange(self.pos_embed[1:], "(h w) d -> h w d", h=spec.grid[0])
-        patches = patches + resample_grid(table, grid, spec.resample).astype(patches.dtype)
+        if self.pos_embed is not None:
+            table = rearrange(self.pos_embed[spec.position_prefix :], "(h w) d -> h w d", h=spec.grid[0])
+            patches = patches + resample_grid(table, grid, spec.resample).astype(patches.dtype)
 
         def token(value: Array) -> Array:  # T D -> B T D
             return jnp.broadcast_to(value.astype(patches.dtype), (images.shape[0], *value.shape))
 
-        parts = [token((self.cls_token[...] + self.pos_embed[0])[None]), rearrange(patches, "b h w d -> b (h w) d")]
-        if self.registers is not None:
-            parts.insert(1 if spec.register_position == "after_cls" else 2, token(self.registers[...]))
-        x = jnp.concatenate(parts, 1)  # B L D
-        rope = eva_rope(spec, grid) if spec.rope == "eva" else None
-        return x if self.norm_pre is None else self.norm_pre(x), grid, rope
+        registers = [] if self.registers is None else [token(self.registers[...])]
+        before, after = (registers, []) if spec.register_position == "after_cls" else ([], registers)
+        leading = [token(tokens) for tokens in self._class_tokens()]
+        x = jnp.concatenate([*leading, *before, rearrange(patches, "b h w d -> b (h w) d"), *after], 1)  # B L D
+        return x if self.norm_pre is None else self.norm_pre(x), grid, rope_table(spec, grid)
+
+    def _class_tokens(self) -> Iterator[Array]:
+        """The class token with its position, then the summaries, which have none."""
+        if self.cls_token is not None:
+            position = 0 if self.pos_embed is None or not self.spec.position_prefix else self.pos_embed[0]
+            yield (self.cls_token[...] + position)[None]
+        if self.summary_tokens is not None:
+            yield self.summary_tokens[...]
+
+    def _normed(self, x: Array) -> Array:
+        """All tokens after the final norm, which some models only apply to their mean (fc_norm) and some have not."""
+        norm = self.norm or self.fc_norm
+        return x if norm is None else norm(x)
 
     def _features(self, x: Array, grid: Grid) -> Features:
-        count = self.spec.num_registers
-        first = 1 + (count if self.spec.register_position == "after_cls" else 0)
-        tokens = grid[0] * grid[1]
-        patches = rearrange(x[:, first : first + tokens], "b (h w) d -> b h w d", h=grid[0])
-        start = 1 if first > 1 else 1 + tokens
-        return Features(None, x[:, 0], x[:, start : start + count] if count else None, patches)
+        spec, tokens = self.spec, grid[0] * grid[1]
+        after_cls = spec.register_position == "after_cls"
+        first = spec.num_cls + (spec.num_registers if after_cls else 0)
+        start = spec.num_cls if after_cls else spec.num_cls + tokens
+        return Features(
+            pooled=None,
+            cls=x[:, 0] if spec.num_cls else None,
+            registers=x[:, start : start + spec.num_registers] if spec.num_registers else None,
+            patches=rearrange(x[:, first : first + tokens], "b (h w) d -> b h w d", h=grid[0]),
+            summary=x[:, : spec.num_cls] if spec.num_cls > 1 else None,
+        )
+
+    def _pooled(self, x: Array, tokens: Array, features: Features, grid: Grid) -> Array:
+        """One vector for an image, before any projection: x are the tokens without, `tokens` those with the norm."""
+        if self.pool is not None:
+            return self.pool(tokens)
+        if self.spec.pool == "cls":
+            return rearrange(tokens[:, self.spec.pool_tokens, :], "b t d -> b (t d)")
+        if self.fc_norm is not None:
+            return self.fc_norm(self._features(x, grid).patches.mean((1, 2)))
+        return features.patches.mean((1, 2))
 
     def _run(self, x: Array, rope: Array | None, key: Array | None, start: int, stop: int) -> Array:
         rates = jnp.asarray(np.linspace(0, self.drop_path, self.spec.depth), jnp.float32)
@@ -204,8 +240,9 @@ def _rematerialised(body, policy: Remat):
 
 
 def check_image_size(size: tuple[int, ...], spec: ViTSpec) -> None:
-    """Raises UsageError unless height and width are multiples of the patch."""
-    if all(n > 0 and n % spec.patch_size == 0 for n in size):
+    """Raises UsageError unless height and width are multiples of the patch, or are the published size: what is left of
+    that over the last patch is not read, as by the original's convolution."""
+    if tuple(size) == spec.image_size or all(n > 0 and n % spec.patch_size == 0 for n in size):
         return
     near = " x ".join(" or ".join(map(str, nearest_sizes(n, spec.patch_size))) for n in size)
     raise UsageError(

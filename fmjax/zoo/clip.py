@@ -85,6 +85,36 @@ SPECS = (
         embed_dim=1280,
         aliases=("vit_gigantic_patch14_clip_224",),
     ),
+    _clip(
+        name="ViT-B-32-256",
+        width=768,
+        depth=12,
+        num_heads=12,
+        mlp_dim=3072,
+        patch_size=32,
+        image_size=(256, 256),
+        embed_dim=512,
+    ),
+    _clip(
+        name="ViT-B-16-plus-240",
+        width=896,
+        depth=12,
+        num_heads=14,
+        mlp_dim=3584,
+        patch_size=16,
+        image_size=(240, 240),
+        embed_dim=640,
+    ),
+    _clip(
+        name="ViT-H-14-378",
+        width=1280,
+        depth=32,
+        num_heads=16,
+        mlp_dim=5120,
+        patch_size=14,
+        image_size=(378, 378),
+        embed_dim=1024,
+    ),
 )
 
 WEIGHTS = (
@@ -871,6 +901,66 @@ WEIGHTS = (
         image_size=(224, 224),
         licence="CC-BY-NC-4.0",
         accuracy={"imagenet1k_zeroshot": 82.1},
+        overrides={"activation": "quick_gelu"},
+    ),
+    Weights(
+        model="ViT-B-32-256",
+        tag="datacomp_s34b_b86k",
+        sources=(
+            Source("hf", "laion/CLIP-ViT-B-32-256x256-DataComp-s34B-b86K", "open_clip_model.safetensors", "open_clip"),
+        ),
+        **OPENAI,
+        image_size=(256, 256),
+        licence="MIT",
+        accuracy={"imagenet1k_zeroshot": 72.81},
+    ),
+    Weights(
+        model="ViT-B-16-plus-240",
+        tag="laion400m_e31",
+        sources=(
+            Source(
+                "hf", "timm/vit_base_patch16_plus_clip_240.laion400m_e31", "open_clip_model.safetensors", "open_clip"
+            ),
+            Source(
+                "url",
+                "https://github.com/mlfoundations/open_clip/releases/download/v0.2-weights/vit_b_16_plus_240-laion400m_e31-8fb26589.pt",
+                "vit_b_16_plus_240-laion400m_e31-8fb26589.pt",
+                "open_clip",
+            ),
+        ),
+        **OPENAI,
+        image_size=(240, 240),
+        licence="MIT",
+        accuracy={"imagenet1k_zeroshot": 69.04},
+    ),
+    Weights(
+        model="ViT-B-16-plus-240",
+        tag="laion400m_e32",
+        sources=(
+            Source(
+                "hf", "timm/vit_base_patch16_plus_clip_240.laion400m_e31", "open_clip_model.safetensors", "open_clip"
+            ),
+            Source(
+                "url",
+                "https://github.com/mlfoundations/open_clip/releases/download/v0.2-weights/vit_b_16_plus_240-laion400m_e32-699c4b84.pt",
+                "vit_b_16_plus_240-laion400m_e32-699c4b84.pt",
+                "open_clip",
+            ),
+        ),
+        **OPENAI,
+        image_size=(240, 240),
+        licence="MIT",
+        accuracy={"imagenet1k_zeroshot": 69.19},
+    ),
+    Weights(
+        model="ViT-H-14-378",
+        tag="dfn5b",
+        sources=(Source("hf", "apple/DFN5B-CLIP-ViT-H-14-378", "open_clip_model.safetensors", "open_clip"),),
+        **OPENAI,
+        image_size=(378, 378),
+        licence="apple-sample-code-license",
+        resize_mode="squash",
+        accuracy={"imagenet1k_zeroshot": 84.37},
         overrides={"activation": "quick_gelu"},
     ),
 )

@@ -2,9 +2,10 @@
 
 from functools import partial
 
-from fmjax.specs import Source, ViTSpec, Weights
+from fmjax.specs import Rope, Source, ViTSpec, Weights
 from fmjax.zoo.statistics import OPENAI
 
+_ROPE = Rope(reference_grid=(16, 16))
 _eva = partial(ViTSpec, k_bias=False, proj_bias=True)
 
 SPECS = (
@@ -42,7 +43,7 @@ SPECS = (
         image_size=(224, 224),
         mlp="swiglu",
         norm_eps=1e-06,
-        rope="eva",
+        rope=_ROPE,
         attn_norm=True,
         mlp_norm=True,
         embed_dim=512,
@@ -58,7 +59,7 @@ SPECS = (
         image_size=(224, 224),
         mlp="swiglu",
         norm_eps=1e-06,
-        rope="eva",
+        rope=_ROPE,
         attn_norm=True,
         mlp_norm=True,
         embed_dim=768,
@@ -74,7 +75,7 @@ SPECS = (
         image_size=(336, 336),
         mlp="swiglu",
         norm_eps=1e-06,
-        rope="eva",
+        rope=_ROPE,
         attn_norm=True,
         mlp_norm=True,
         embed_dim=768,

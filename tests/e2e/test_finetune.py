@@ -57,6 +57,7 @@ def test_run_leaves_what_it_promises(run):
         "curves.png",
         "metrics.jsonl",
         "model.timm.safetensors",
+        "spec.json",
     }
     assert [step for step, _, _ in losses(run)] == [1, 2, 3, 4, 5, 6]
     assert [row["step"] for row in rows(run) if "val_accuracy" in row] == [3, 6]

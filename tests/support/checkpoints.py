@@ -20,10 +20,12 @@ def small(name: str, depth: int = 2) -> ViTSpec:
         spec,
         depth=depth,
         width=48,
-        num_heads=2 if spec.rope == "none" else 3,
+        num_heads=2 if spec.rope is None else 3,
         mlp_dim=40,
         image_size=(4 * spec.patch_size, 4 * spec.patch_size),
         embed_dim=24 if spec.embed_dim else 0,
+        pool_heads=2 if spec.pool_heads else 0,
+        pool_mlp_dim=56 if spec.pool_mlp_dim else 0,
     )
 
 
@@ -32,7 +34,8 @@ def random_file(spec: ViTSpec, dialect: str, dtype: type = np.float32, seed: int
     rng = np.random.default_rng(seed)
     shapes = param_shapes(spec)
     params = {path: wc.in_memory(rng.standard_normal(shape).astype(dtype)) for path, shape in shapes.items()}
-    return {key: tensor.read(()) for key, tensor in wc.to_torch(params, wc.DIALECTS[dialect]).items()}
+    table = wc.get_dialect(dialect)
+    return {key: tensor.read(()) for key, tensor in wc.to_torch(params, table, heads=spec.num_heads).items()}
 
 
 def save(path: Path, tensors: dict[str, np.ndarray]) -> Path:

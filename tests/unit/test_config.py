@@ -11,6 +11,7 @@ import pytest
 
 from fmjax import config as c
 from fmjax.errors import UsageError
+from fmjax.records import from_dict, to_json
 
 ROOT = Path(__file__).parents[2]
 PRESETS = sorted(p for p in (ROOT / "configs").glob("*.py") if p.stem != "__init__")
@@ -25,12 +26,12 @@ def test_preset_parses_and_says_what_it_costs(path):
 
 def test_json_round_trip():
     config = c.load_preset("quickstart")
-    assert c.from_dict(c.FinetuneConfig, json.loads(c.to_json(config))) == config
+    assert from_dict(c.FinetuneConfig, json.loads(to_json(config))) == config
 
 
 def test_an_unknown_field_is_answered_with_the_nearest():
     with pytest.raises(UsageError, match=r"no field 'weight_decya'; did you mean weight_decay"):
-        c.from_dict(c.OptimConfig, {"weight_decya": 0.1})
+        from_dict(c.OptimConfig, {"weight_decya": 0.1})
     with pytest.raises(UsageError, match="did you mean quickstart"):
         c.load_preset("quickstrat")
 

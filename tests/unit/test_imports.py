@@ -14,7 +14,7 @@ SOURCES = sorted([*(ROOT / "fmjax").rglob("*.py"), *(ROOT / "weights_conversion"
 # A module may import from its own layer and those before it.
 LAYERS = (
     ("fmjax.errors", "weights_conversion"),
-    ("fmjax.specs", "fmjax.zoo"),
+    ("fmjax.specs", "fmjax.zoo", "fmjax.records"),
     ("fmjax.resample", "fmjax.models"),
     ("fmjax.params", "fmjax.sharding", "fmjax.config", "fmjax.preprocessing", "fmjax.progress"),
     ("fmjax.record", "fmjax.part", "fmjax.fetch", "fmjax.hf_files", "fmjax.digests"),

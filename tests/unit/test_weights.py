@@ -35,10 +35,12 @@ def test_plain_name_alias_and_hub_name_ask_the_hub_for_the_same_file(tmp_path, m
 
 def test_a_local_folder_is_recognised_by_its_tensors(tmp_path, in_small):
     save(tmp_path / "eva" / "model.safetensors", random_file(small("EVA02-B-16"), "timm"))
-    assert read(f"local-dir:{tmp_path / 'eva'}").spec.rope == "eva"
+    assert read(f"local-dir:{tmp_path / 'eva'}").spec.rope is not None
     save(tmp_path / "clip" / "model.safetensors", random_file(small("ViT-B-16"), "open_clip"))
-    with pytest.raises(UsageError, match="differ in activation"):
+    with pytest.raises(CheckpointError, match=r"fits ViT-B-16 and ViT-B-16-plus-240; name the model"):
         read(f"local-dir:{tmp_path / 'clip'}")
+    with pytest.raises(UsageError, match="differ in activation"):
+        read("ViT-B-16", checkpoint=tmp_path / "clip")
     save(tmp_path / "other" / "model.safetensors", {"a": np.zeros(3)})
     with pytest.raises(CheckpointError, match="fits no registered architecture"):
         read(f"local-dir:{tmp_path / 'other'}")

@@ -1,0 +1,198 @@
+"""TIPS (arXiv:2410.16512): the second class token was trained against synthetic captions."""
+
+from functools import partial
+
+from fmjax.specs import Source, ViTSpec, Weights
+from fmjax.zoo.statistics import UNIT
+
+_tips = partial(
+    ViTSpec, image_size=(448, 448), patch_size=14, num_cls=2, layer_scale=True, resample="bicubic_antialias"
+)
+
+SPECS = (
+    _tips(name="tips_s14", width=384, depth=12, num_heads=6, mlp_dim=1536, aliases=("vit_small",)),
+    _tips(name="tips_b14", width=768, depth=12, num_heads=12, mlp_dim=3072, aliases=("vit_base",)),
+    _tips(name="tips_l14", width=1024, depth=24, num_heads=16, mlp_dim=4096, aliases=("vit_large",)),
+    _tips(name="tips_so14", width=1152, depth=27, num_heads=16, mlp_dim=4304, aliases=("vit_so400m",)),
+    _tips(name="tips_g14", width=1536, depth=40, num_heads=24, mlp_dim=4096, mlp="swiglu", aliases=("vit_giant2",)),
+)
+
+WEIGHTS = (
+    Weights(
+        model="tips_s14",
+        tag="tips_v1_hr",
+        sources=(
+            Source(
+                "url",
+                "https://storage.googleapis.com/tips_data/v1_0/checkpoints/pytorch/tips_oss_s14_highres_distilled_vision.npz",
+                "tips_oss_s14_highres_distilled_vision.npz",
+                "tips_npz",
+            ),
+        ),
+        **UNIT,
+        image_size=(448, 448),
+        licence="Apache-2.0",
+        interpolation="bilinear",
+        resize_mode="squash",
+        accuracy={"imagenet1k_knn": 75.1},
+    ),
+    Weights(
+        model="tips_b14",
+        tag="tips_v1_hr",
+        sources=(
+            Source(
+                "url",
+                "https://storage.googleapis.com/tips_data/v1_0/checkpoints/pytorch/tips_oss_b14_highres_distilled_vision.npz",
+                "tips_oss_b14_highres_distilled_vision.npz",
+                "tips_npz",
+            ),
+        ),
+        **UNIT,
+        image_size=(448, 448),
+        licence="Apache-2.0",
+        interpolation="bilinear",
+        resize_mode="squash",
+        accuracy={"imagenet1k_knn": 80.0},
+    ),
+    Weights(
+        model="tips_b14",
+        tag="tips_v2",
+        sources=(
+            Source(
+                "url",
+                "https://storage.googleapis.com/tips_data/v2_0/checkpoints/pytorch/tips_v2_oss_b14_vision.npz",
+                "tips_v2_oss_b14_vision.npz",
+                "tips_npz",
+            ),
+            Source("hf", "google/tipsv2-b14", "model.safetensors", "hf_tipsv2"),
+            Source("hf", "timm/vit_base_patch14_reg1_tipsv2.webli", "model.safetensors", "timm"),
+        ),
+        **UNIT,
+        image_size=(448, 448),
+        licence="Apache-2.0",
+        interpolation="bilinear",
+        resize_mode="squash",
+        accuracy={"imagenet1k_knn": 79.8},
+        aliases=("vit_base_patch14_reg1_tipsv2.webli",),
+    ),
+    Weights(
+        model="tips_l14",
+        tag="tips_v1_hr",
+        sources=(
+            Source(
+                "url",
+                "https://storage.googleapis.com/tips_data/v1_0/checkpoints/pytorch/tips_oss_l14_highres_distilled_vision.npz",
+                "tips_oss_l14_highres_distilled_vision.npz",
+                "tips_npz",
+            ),
+        ),
+        **UNIT,
+        image_size=(448, 448),
+        licence="Apache-2.0",
+        interpolation="bilinear",
+        resize_mode="squash",
+        accuracy={"imagenet1k_knn": 82.5},
+    ),
+    Weights(
+        model="tips_l14",
+        tag="tips_v2",
+        sources=(
+            Source(
+                "url",
+                "https://storage.googleapis.com/tips_data/v2_0/checkpoints/pytorch/tips_v2_oss_l14_vision.npz",
+                "tips_v2_oss_l14_vision.npz",
+                "tips_npz",
+            ),
+            Source("hf", "google/tipsv2-l14", "model.safetensors", "hf_tipsv2"),
+            Source("hf", "timm/vit_large_patch14_reg1_tipsv2.webli", "model.safetensors", "timm"),
+        ),
+        **UNIT,
+        image_size=(448, 448),
+        licence="Apache-2.0",
+        interpolation="bilinear",
+        resize_mode="squash",
+        accuracy={"imagenet1k_knn": 82.5},
+        aliases=("vit_large_patch14_reg1_tipsv2.webli",),
+        unverified="google/tipsv2-l14: a name by convention, in no published source",
+    ),
+    Weights(
+        model="tips_so14",
+        tag="tips_v1_hr",
+        sources=(
+            Source(
+                "url",
+                "https://storage.googleapis.com/tips_data/v1_0/checkpoints/pytorch/tips_oss_so400m14_highres_largetext_distilled_vision.npz",
+                "tips_oss_so400m14_highres_largetext_distilled_vision.npz",
+                "tips_npz",
+            ),
+        ),
+        **UNIT,
+        image_size=(448, 448),
+        licence="Apache-2.0",
+        interpolation="bilinear",
+        resize_mode="squash",
+        accuracy={"imagenet1k_knn": 83.0},
+    ),
+    Weights(
+        model="tips_so14",
+        tag="tips_v2",
+        sources=(
+            Source(
+                "url",
+                "https://storage.googleapis.com/tips_data/v2_0/checkpoints/pytorch/tips_v2_oss_so14_vision.npz",
+                "tips_v2_oss_so14_vision.npz",
+                "tips_npz",
+            ),
+            Source("hf", "google/tipsv2-so14", "model.safetensors", "hf_tipsv2"),
+            Source("hf", "timm/vit_so400m_patch14_reg1_tipsv2.webli", "model.safetensors", "timm"),
+        ),
+        **UNIT,
+        image_size=(448, 448),
+        licence="Apache-2.0",
+        interpolation="bilinear",
+        resize_mode="squash",
+        accuracy={"imagenet1k_knn": 82.8},
+        aliases=("vit_so400m_patch14_reg1_tipsv2.webli",),
+        unverified="google/tipsv2-so14: a name by convention, in no published source",
+    ),
+    Weights(
+        model="tips_g14",
+        tag="tips_v1_hr",
+        sources=(
+            Source(
+                "url",
+                "https://storage.googleapis.com/tips_data/v1_0/checkpoints/pytorch/tips_oss_g14_highres_vision.npz",
+                "tips_oss_g14_highres_vision.npz",
+                "tips_npz",
+            ),
+        ),
+        **UNIT,
+        image_size=(448, 448),
+        licence="Apache-2.0",
+        interpolation="bilinear",
+        resize_mode="squash",
+        accuracy={"imagenet1k_knn": 83.2},
+    ),
+    Weights(
+        model="tips_g14",
+        tag="tips_v2",
+        sources=(
+            Source(
+                "url",
+                "https://storage.googleapis.com/tips_data/v2_0/checkpoints/pytorch/tips_v2_oss_g14_vision.npz",
+                "tips_v2_oss_g14_vision.npz",
+                "tips_npz",
+            ),
+            Source("hf", "google/tipsv2-g14", "model.safetensors", "hf_tipsv2"),
+            Source("hf", "timm/vit_giant_patch14_reg1_tipsv2.webli", "model.safetensors", "timm"),
+        ),
+        **UNIT,
+        image_size=(448, 448),
+        licence="Apache-2.0",
+        interpolation="bilinear",
+        resize_mode="squash",
+        accuracy={"imagenet1k_knn": 83.7},
+        aliases=("vit_giant_patch14_reg1_tipsv2.webli",),
+        unverified="google/tipsv2-g14: a name by convention, in no published source",
+    ),
+)

@@ -1,0 +1,128 @@
+"""`python -m weights_conversion parity`: every backbone in every dialect against its reference, as docs/parity.md."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from fnmatch import fnmatchcase
+from importlib.metadata import version
+from pathlib import Path
+
+from tests.parity.bounds import FORWARD, GRADIENT
+from tests.parity.cases import CASES, Case, sample
+from tests.parity.measure import Result, measure
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("torch", "timm", "open_clip_torch", "transformers", "jax", "flax")
+TEXT = """# Parity
+
+Made by `python -m weights_conversion parity`, which needs a checkout and the `test` extra, on {date} with {versions}
+(Python {python}, CPU).
+
+Each line is a backbone in the dialect of one of its published files. A file of that dialect is filled with random
+values, at which a swapped name, a missing transpose or a wrong epsilon shows; the reference reads it strictly with its
+own loader, fmjax with its table. Both then see the same random image at the native size, at another square one and at
+one that is not square. Widths are the published ones; depth is 1 or 2, which leaves out nothing but repetitions.
+
+- **tensors**: how many tensors of the file became parameters, and how many are carried along beside them; there are
+  no others.
+- **absolute**, **relative**: the largest difference of any token or of the pooled output; relative to the largest
+  value of the tensor. Bound {forward:.0e}.
+- **cosine**: the smallest of any token or the pooled output, with the reference's, as 1 - cosine.
+- **image gradient**, **parameter gradient**: of a random weighted sum of all tokens and the pooled output, relative to
+  the largest value of each tensor. Bounds {forward:.0e} and {gradient:.0e}.
+- **bfloat16**: relative error in that compute dtype against the reference in float32; in brackets the reference's own
+  under torch's autocast.
+
+Relative errors are the largest over the three sizes. References: open_clip's CLIP for `open_clip` and `openai_jit`;
+open_clip with timm's trunk for `open_clip_timm`; transformers, from a folder on disk, for `hf_*`; timm for all others,
+whose files it reads through its own loaders (`checkpoint_filter_fn`, `load_pretrained`).
+
+What this does not show: Meta's, NVIDIA's, Apple's and Google's own code cannot be installed beside these, so their
+dialects are held against timm's reading of them, and the image sizes that DINOv2 and DINO resample with an offset of
+0.1 are held against torch's interpolation in tests/unit/test_resample.py. No published file was opened; two real
+towers, CLIP ViT-B/16 and DINOv2 ViT-S/14, are compared in tests/e2e/test_real_towers.py. transformers' AIMv2 takes one
+size only. The gradient of the position table is not compared for `radio` and `hf_vit_mae`, whose references have none.
+
+Tests run the smallest model of every family in every dialect of it.
+
+{count} lines, {seconds:.0f} s; largest relative error {worst:.1e}, image gradient {image:.1e}, parameter gradient
+{parameter:.1e}.
+
+| backbone | dialect | tensors | absolute | relative | 1 - cosine | image gradient | parameter gradient | bfloat16 |
+|---|---|---|---|---|---|---|---|---|
+{lines}
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures the cases that match, writes the page where all were asked for, and returns 1 if any is over a bound."""
+    parser = argparse.ArgumentParser(prog="python -m weights_conversion parity", description=__doc__)
+    parser.add_argument("pattern", nargs="?", default="*", help="backbones, or BACKBONE-DIALECT, shell style")
+    parser.add_argument("--sample", action="store_true", help="what the tests run")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "parity.md")
+    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "parity.json")
+    options = parser.parse_args(argv)
+    cases = [c for c in (sample() if options.sample else CASES) if _asked(c, options.pattern)]
+    if not cases:
+        sys.stderr.write(f"no backbone matches {options.pattern!r}; `fmjax models` lists them\n")
+        return 2
+    start, found = time.monotonic(), {}
+    for case in cases:
+        found[case] = measure(case)
+        sys.stdout.write(f"{'over' if over(found[case]) else 'ok':<5}{line(found[case])}\n")
+        sys.stdout.flush()
+    if options.pattern == "*" and not options.sample:
+        _write(options, found, time.monotonic() - start)
+    bad = [case.id for case, results in found.items() if over(results)]
+    sys.stdout.write(f"{len(found) - len(bad)} of {len(found)} within bounds {', '.join(bad)}\n")
+    return 1 if bad else 0
+
+
+def _asked(case: Case, pattern: str) -> bool:
+    return any(fnmatchcase(name.lower(), pattern.lower()) for name in (case.model, case.id))
+
+
+def over(results: Sequence[Result]) -> bool:
+    """Whether a case is beyond a bound."""
+    forward = all(r.relative < FORWARD and r.image_gradient < FORWARD for r in results)
+    return not (forward and all(r.parameter_gradient < GRADIENT for r in results))
+
+
+def line(results: Sequence[Result]) -> str:
+    """A row of the table: the worst over all sizes."""
+    first = results[0]
+    values = [
+        f"{first.tensors}/{first.tensors}" + (f" + {first.extras}" if first.extras else ""),
+        *(f"{max(getattr(r, name) for r in results):.1e}" for name in ("absolute", "relative")),
+        f"{max(0.0, 1 - min(r.cosine for r in results)):.1e}",
+        *(f"{max(getattr(r, name) for r in results):.1e}" for name in ("image_gradient", "parameter_gradient")),
+        f"{first.bfloat16:.1e} ({first.reference_bfloat16:.1e})",
+    ]
+    return f"| {first.model} | {first.dialect} | " + " | ".join(values) + " |"
+
+
+def _write(options: argparse.Namespace, found: dict[Case, list[Result]], seconds: float) -> None:
+    results = [r for rs in found.values() for r in rs]
+    page = TEXT.format(
+        date=time.strftime("%Y-%m-%d"),
+        versions=", ".join(f"{name} {version(name)}" for name in PACKAGES),
+        python=platform.python_version(),
+        forward=FORWARD,
+        gradient=GRADIENT,
+        count=len(found),
+        seconds=seconds,
+        worst=max(r.relative for r in results),
+        image=max(r.image_gradient for r in results),
+        parameter=max(r.parameter_gradient for r in results),
+        lines="\n".join(line(rs) for rs in found.values()),
+    )
+    options.out.write_text(page)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    rows = [{k: v if v == v else None for k, v in asdict(r).items()} for r in results]
+    options.json.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")

@@ -1,0 +1,45 @@
+"""Pieces that many tables share: a linear layer, a norm, and the joined projections of attention."""
+
+from weights_conversion.dialect import Names, Rule
+from weights_conversion.transforms import LINEAR, LINEAR_SPLIT, SPLIT
+
+Rules = tuple[Rule, ...]
+QKV = "qkv"
+GATE = "blocks.mlp.gate.kernel"  # the models with a gated MLP
+
+
+def linear(torch: str, jax: str, *, when: Names = (), unless: Names = ()) -> Rules:
+    """torch's weight and bias <-> kernel and bias."""
+    return (
+        Rule(f"{torch}.weight", f"{jax}.kernel", LINEAR, when=when, unless=unless),
+        Rule(f"{torch}.bias", f"{jax}.bias", when=when, unless=unless),
+    )
+
+
+def norm(torch: str, jax: str) -> Rules:
+    """torch's weight and bias <-> scale and bias."""
+    return Rule(f"{torch}.weight", f"{jax}.scale"), Rule(f"{torch}.bias", f"{jax}.bias")
+
+
+def joined(
+    weight: str, bias: str, parent: str, parts: tuple[str, ...], *, when: Names = (), unless: Names = ()
+) -> Rules:
+    """One torch layer <-> several layers side by side: "attn" and ("q", "k", "v")."""
+    kernels, biases = (tuple(f"{parent}.{part}.{leaf}" for part in parts) for leaf in ("kernel", "bias"))
+    return (
+        Rule(weight, kernels, LINEAR_SPLIT[len(parts)], when=when, unless=unless),
+        Rule(bias, biases, SPLIT[len(parts)], when=when, unless=unless),
+    )
+
+
+def gate_and_up(torch: str, *, when: Names = (), unless: Names = ()) -> Rules:
+    """A layer that holds the gate and the value of a SwiGLU, in that order."""
+    return joined(f"{torch}.weight", f"{torch}.bias", "blocks.{i}.mlp", ("gate", "up"), when=when, unless=unless)
+
+
+def pytorch_attention(torch: str, jax: str) -> Rules:
+    """torch.nn.MultiheadAttention."""
+    return (
+        *joined(f"{torch}.in_proj_weight", f"{torch}.in_proj_bias", jax, tuple(QKV)),
+        *linear(f"{torch}.out_proj", f"{jax}.out"),
+    )
