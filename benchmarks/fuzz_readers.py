@@ -16,25 +16,25 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.security import mutate
-
 
 def main(container: str, *flags: str) -> None:
     import atheris  # pyright: ignore[reportMissingImports] - only here
 
+    with atheris.instrument_imports(include=["weights_conversion"]):
+        from tests.security import mutate
+
+    seeds = {name: data for name, data in mutate.valid().items() if name == container}
+    if not seeds:
+        sys.exit(f"no container {container!r}; there are {', '.join(mutate.valid())}")
     folder = Path(tempfile.mkdtemp())
     (folder / "seeds").mkdir()
-    for name, data in mutate.valid().items():
-        if name == container:
-            (folder / "seeds" / name).write_bytes(data)
+    (folder / "seeds" / container).write_bytes(seeds[container])
     target = folder / "x.pt"
 
     def one(data: bytes) -> None:
         target.write_bytes(data)
         mutate.read_all(target)
 
-    with atheris.instrument_imports(include=["weights_conversion"]):
-        import weights_conversion.readers  # noqa: F401
     atheris.Setup([sys.argv[0], *flags, str(folder / "seeds")], one)
     atheris.Fuzz()
 

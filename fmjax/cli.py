@@ -162,7 +162,7 @@ def _info(args: list[str]) -> None:
 
 def _convert(args: list[str]) -> None:
     def run(name: str, source: str, target: str, /, *, dialect: str = "") -> None:
-        """name: "arch.tag". source: a .safetensors file or folder. dialect: "" tells by the keys."""
+        """name: "arch.tag". source: a file or folder of any dialect. dialect: "" tells by the keys."""
         from fmjax.convert import convert
 
         convert(name, source, target, dialect=dialect)

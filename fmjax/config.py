@@ -34,7 +34,9 @@ class ModelConfig:
     """Which backbone, and where its weights come from."""
 
     name: str = "demo_vit_ti4.fashion_mnist"  # "arch.tag", see `fmjax models`
-    checkpoint: str = ""  # a .safetensors file or folder instead of the published source
+    checkpoint: str = (
+        ""  # a file or folder instead of the published source: .safetensors, .pt, .pth, .bin, .ckpt or .npz
+    )
     dialect: str = ""  # how its tensors are named; "" tells by the keys
     offline: bool = False  # use only what is on this machine
     init: Literal["pretrained", "random"] = "pretrained"

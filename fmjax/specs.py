@@ -9,12 +9,12 @@ import fnmatch
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fmjax.errors import UsageError, nearest
-from weights_conversion.detection import dialects
-from weights_conversion.detection import register as add_dialect
-from weights_conversion.dialect import Dialect
+
+if TYPE_CHECKING:
+    from weights_conversion.dialect import Dialect
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
 Resample = Literal[
@@ -231,6 +231,10 @@ def register(*rows: ViTSpec | Weights | Dialect) -> None:
     Raises UsageError, and adds nothing, where a name is taken, weights have no architecture, or a source has a dialect
     that does not exist.
     """
+    from weights_conversion.detection import dialects
+    from weights_conversion.detection import register as add_dialect
+    from weights_conversion.dialect import Dialect
+
     specs, weights = _rows()
     new_specs = [row for row in rows if isinstance(row, ViTSpec)]
     new_weights = [row for row in rows if isinstance(row, Weights)]

@@ -165,14 +165,18 @@ def export(
         from fmjax.run import restore
 
         model = restore(model)
-    table, leaves = wc.get_dialect(dialect), flat(join_blocks(model))
+    leaves = flat(join_blocks(model))
+    has_classifier = classifier and model.classifier is not None
+    left_out = frozenset(PROJECTION if has_classifier else CLASSIFIER)
+    table = wc.writing(dialect, leaves.keys() - left_out)
     if table.read_only:
         raise CheckpointError(f"{dialect} cannot be exported to: {table.read_only}")
-    has_classifier = classifier and model.classifier is not None
-    seen = ("pool", "cls") if model.spec.pool == "cls" else ("pool",)
-    if has_classifier and model.classifier_input not in seen:
-        raise CheckpointError(f"a classifier over {model.classifier_input!r} has no counterpart in {dialect}")
-    left_out = frozenset(PROJECTION if has_classifier else CLASSIFIER)
+    seen = {model.classifier_input, "pool" if (model.classifier_input, model.spec.pool) == ("cls", "cls") else ""}
+    if has_classifier and table.classifier not in seen:
+        raise CheckpointError(
+            f"a classifier over {model.classifier_input!r} has no counterpart in {dialect}, where it sees "
+            f"{table.classifier!r}; leave it out with --no-classifier, or train with --classifier {table.classifier}"
+        )
     params = {path: _lazy(leaf) for path, leaf in leaves.items()}
     out = wc.to_torch(params, table, leave_out=left_out, heads=model.spec.num_heads)
     if base is not None:

@@ -1,7 +1,7 @@
 """Checkpoints between PyTorch's names and fmjax's, by tables that are read in both directions. Imports neither torch
 nor fmjax."""
 
-from weights_conversion.detection import candidates, detect, dialects, get_dialect, named, register
+from weights_conversion.detection import candidates, detect, dialects, get_dialect, named, register, writing
 from weights_conversion.dialect import Constant, Dialect, Rule, zeros
 from weights_conversion.errors import CheckpointError
 from weights_conversion.report import MisfitError, Misfits
@@ -29,5 +29,6 @@ __all__ = [
     "register",
     "to_jax",
     "to_torch",
+    "writing",
     "zeros",
 ]

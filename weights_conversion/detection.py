@@ -36,6 +36,13 @@ def get_dialect(name: str) -> Dialect:
     return dialects()[name]
 
 
+def writing(name: str, paths: Iterable[str]) -> Dialect:
+    """The spelling of a dialect that has a place for all of a model's parameters; the first one if none has."""
+    first, wanted = get_dialect(name), set(paths)
+    spellings = [table.written for table in tables() if table.name == name]
+    return next((t for t in spellings if wanted <= {path for rule in t.rules for path in rule.paths}), first)
+
+
 def candidates(file: Mapping[str, LazyTensor]) -> list[Dialect]:
     """Every dialect that a file can be of, by each table's declared signature, with the lead that the file has."""
     shapes = {key: tensor.shape for key, tensor in file.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -47,6 +47,11 @@ class Rule:
     def stacked(self) -> bool:
         return any("{i}" in key for key in self.keys)
 
+    def under(self, parent: str) -> Rule:
+        """The rule for files with something before its names."""
+        keys = tuple(parent + key for key in self.keys)
+        return replace(self, torch=parent + self.torch if isinstance(self.torch, str) else keys)
+
     def active(self, shapes: Shapes) -> bool:
         """Whether the rule speaks of a model with these parameters."""
         wanted = not self.when or any(path in shapes for path in names(self.when))
@@ -87,6 +92,7 @@ class Dialect:
     leads: tuple[str, ...] = ("",)  # what training code and wrappers may put before all names, the likeliest first
     lead: str = ""  # the one of them that a file was found to have
     respell: tuple[tuple[str, str], ...] = ()  # (pattern, replacement) that bring names of a file to those of the rules
+    classifier: str = "pool"  # what a classifier of its files sees: the pooled tokens, or "cls_patches"
     code: str = ""  # whose code computes such models, where several dialects have the same; "" is its own
     read_only: str = ""  # why no file of it is written; "" where one can be
 
@@ -109,7 +115,7 @@ class Dialect:
         return self._with(self.leads[0])
 
     def _with(self, lead: str) -> Dialect:
-        return self if lead == self.lead else Dialect(**{**vars(self), "lead": lead})
+        return self if lead == self.lead else replace(self, lead=lead)
 
     def _signed(self, shapes: Shapes) -> bool:
         if not all(any(_has(shapes, self.lead + key) for key in names(required)) for required in self.requires):

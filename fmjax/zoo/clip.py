@@ -568,6 +568,7 @@ WEIGHTS = (
         accuracy={"imagenet1k_zeroshot": 76.24},
         overrides={"activation": "quick_gelu"},
         aliases=("vit_base_patch16_clip_224.dfn2b",),
+        unverified="OpenCLIP computes QuickGELU, timm's row does not say so",
     ),
     Weights(
         model="ViT-B-16",
@@ -785,6 +786,7 @@ WEIGHTS = (
         accuracy={"imagenet1k_zeroshot": 76.56},
         overrides={"activation": "quick_gelu"},
         aliases=("vit_large_patch14_clip_quickgelu_336.openai",),
+        unverified="openai/clip-vit-large-patch14-336: a name by convention, in no published source",
     ),
     Weights(
         model="ViT-H-14",
@@ -958,7 +960,7 @@ WEIGHTS = (
         sources=(Source("hf", "apple/DFN5B-CLIP-ViT-H-14-378", "open_clip_model.safetensors", "open_clip"),),
         **OPENAI,
         image_size=(378, 378),
-        licence="apple-sample-code-license",
+        licence="Apple sample code licence (apple-ascl)",
         resize_mode="squash",
         accuracy={"imagenet1k_zeroshot": 84.37},
         overrides={"activation": "quick_gelu"},

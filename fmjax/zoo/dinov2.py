@@ -132,6 +132,7 @@ WEIGHTS = (
         crop_pct=0.875,
         accuracy={"imagenet1k_knn": 79.1, "imagenet1k_linear": 80.9},
         aliases=("vit_small_patch14_reg4_dinov2.lvd142m",),
+        unverified="facebook/dinov2-with-registers-small: a name by convention, in no published source",
     ),
     Weights(
         model="dinov2_vitb14",
@@ -192,6 +193,7 @@ WEIGHTS = (
         crop_pct=0.875,
         accuracy={"imagenet1k_knn": 83.5, "imagenet1k_linear": 86.3},
         aliases=("vit_large_patch14_dinov2.lvd142m",),
+        unverified="facebook/dinov2-large: a name by convention, in no published source",
     ),
     Weights(
         model="dinov2_vitl14_reg",
@@ -212,6 +214,7 @@ WEIGHTS = (
         crop_pct=0.875,
         accuracy={"imagenet1k_knn": 83.8, "imagenet1k_linear": 86.7},
         aliases=("vit_large_patch14_reg4_dinov2.lvd142m",),
+        unverified="facebook/dinov2-with-registers-large: a name by convention, in no published source",
     ),
     Weights(
         model="dinov2_vitg14",
@@ -252,5 +255,6 @@ WEIGHTS = (
         crop_pct=0.875,
         accuracy={"imagenet1k_knn": 83.7, "imagenet1k_linear": 87.1},
         aliases=("vit_giant_patch14_reg4_dinov2.lvd142m",),
+        unverified="facebook/dinov2-with-registers-giant: a name by convention, in no published source",
     ),
 )

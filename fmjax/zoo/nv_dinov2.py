@@ -6,6 +6,10 @@ from fmjax.specs import Source, ViTSpec, Weights
 from fmjax.zoo.statistics import IMAGENET
 
 _nv = partial(ViTSpec, patch_size=14, image_size=(518, 518), mlp="swiglu", layer_scale=True, resample="bicubic_offset")
+_DOUBT = (
+    "the file's wrapper and list and the norms' epsilon (1e-6 in TAO's inference, 1e-5 in its trainer) are in no "
+    "published source"
+)
 
 SPECS = (
     _nv(
@@ -41,6 +45,7 @@ WEIGHTS = (
         image_size=(518, 518),
         licence="NVIDIA AI Enterprise / NGC terms (not open source)",
         aliases=("nv_dinov2_vitl14.trainable_v1.1",),
+        unverified=_DOUBT,
     ),
     Weights(
         model="nv_dinov2_vitg14_reg4",
@@ -49,5 +54,6 @@ WEIGHTS = (
         **IMAGENET,
         image_size=(518, 518),
         licence="NVIDIA AI Enterprise / NGC terms (not open source)",
+        unverified=_DOUBT,
     ),
 )

@@ -5,8 +5,8 @@ from functools import partial
 from fmjax.specs import Source, ViTSpec, Weights
 from fmjax.zoo.statistics import HALF
 
-# big_vision and Hugging Face compute the tanh form of gelu, timm and OpenCLIP the exact one (but for the giant); each
-# follows another image size in its own way
+# big_vision and Hugging Face compute the tanh form of gelu; timm, and so OpenCLIP, the exact one for some models and
+# the tanh form for others (timm vision_transformer.py); each follows another image size in its own way
 _siglip = partial(
     ViTSpec,
     activation="gelu_tanh",
@@ -320,7 +320,7 @@ WEIGHTS = (
         ),
         **HALF,
         image_size=(224, 224),
-        licence="apache-2.0",
+        licence="Apache-2.0",
         resize_mode="squash",
         accuracy={"imagenet1k_zeroshot": 76.04},
         aliases=("vit_base_patch16_siglip_224.webli",),
@@ -334,7 +334,7 @@ WEIGHTS = (
         ),
         **HALF,
         image_size=(256, 256),
-        licence="apache-2.0",
+        licence="Apache-2.0",
         resize_mode="squash",
         accuracy={"imagenet1k_zeroshot": 76.53},
         aliases=("vit_base_patch16_siglip_256.webli",),
@@ -349,7 +349,7 @@ WEIGHTS = (
         ),
         **HALF,
         image_size=(384, 384),
-        licence="apache-2.0",
+        licence="Apache-2.0",
         resize_mode="squash",
         accuracy={"imagenet1k_zeroshot": 78.49},
         aliases=("vit_base_patch16_siglip_384.webli",),
@@ -364,7 +364,7 @@ WEIGHTS = (
         ),
         **HALF,
         image_size=(512, 512),
-        licence="apache-2.0",
+        licence="Apache-2.0",
         resize_mode="squash",
         accuracy={"imagenet1k_zeroshot": 79.14},
         aliases=("vit_base_patch16_siglip_512.webli",),
@@ -379,7 +379,7 @@ WEIGHTS = (
         ),
         **HALF,
         image_size=(256, 256),
-        licence="apache-2.0",
+        licence="Apache-2.0",
         resize_mode="squash",
         accuracy={"imagenet1k_zeroshot": 80.45},
         aliases=("vit_large_patch16_siglip_256.webli",),
@@ -394,7 +394,7 @@ WEIGHTS = (
         ),
         **HALF,
         image_size=(384, 384),
-        licence="apache-2.0",
+        licence="Apache-2.0",
         resize_mode="squash",
         accuracy={"imagenet1k_zeroshot": 82.07},
         aliases=("vit_large_patch16_siglip_384.webli",),
@@ -409,7 +409,7 @@ WEIGHTS = (
         ),
         **HALF,
         image_size=(224, 224),
-        licence="apache-2.0",
+        licence="Apache-2.0",
         resize_mode="squash",
         accuracy={"imagenet1k_zeroshot": 82.03},
         aliases=("vit_so400m_patch14_siglip_224.webli",),
@@ -426,7 +426,7 @@ WEIGHTS = (
         ),
         **HALF,
         image_size=(384, 384),
-        licence="apache-2.0",
+        licence="Apache-2.0",
         resize_mode="squash",
         accuracy={"imagenet1k_zeroshot": 83.08},
         aliases=("vit_so400m_patch14_siglip_384.webli",),
@@ -441,7 +441,7 @@ WEIGHTS = (
         ),
         **HALF,
         image_size=(378, 378),
-        licence="apache-2.0",
+        licence="Apache-2.0",
         resize_mode="squash",
         aliases=("vit_so400m_patch14_siglip_378.webli",),
     ),
@@ -449,7 +449,9 @@ WEIGHTS = (
         model="ViT-B-32-SigLIP2-256",
         tag="webli",
         sources=(
-            Source("hf", "timm/ViT-B-32-SigLIP2-256", "open_clip_model.safetensors", "open_clip_timm", overrides=_TIMM),
+            Source(
+                "hf", "timm/ViT-B-32-SigLIP2-256", "open_clip_model.safetensors", "open_clip_timm", overrides=_TIMM_TANH
+            ),
             Source("hf", "google/siglip2-base-patch32-256", "model.safetensors", "hf_siglip", overrides=_HF),
             Source(
                 "url",
@@ -460,7 +462,7 @@ WEIGHTS = (
         ),
         **HALF,
         image_size=(256, 256),
-        licence="apache-2.0",
+        licence="Apache-2.0",
         resize_mode="squash",
         accuracy={"imagenet1k_zeroshot": 74.0},
         aliases=("vit_base_patch32_siglip_256.v2_webli",),
@@ -481,7 +483,7 @@ WEIGHTS = (
         ),
         **HALF,
         image_size=(224, 224),
-        licence="apache-2.0",
+        licence="Apache-2.0",
         resize_mode="squash",
         accuracy={"imagenet1k_zeroshot": 78.2},
         aliases=("vit_base_patch16_siglip_224.v2_webli",),
@@ -501,7 +503,7 @@ WEIGHTS = (
         ),
         **HALF,
         image_size=(256, 256),
-        licence="apache-2.0",
+        licence="Apache-2.0",
         resize_mode="squash",
         accuracy={"imagenet1k_zeroshot": 79.1},
         aliases=("vit_base_patch16_siglip_256.v2_webli",),
@@ -522,7 +524,7 @@ WEIGHTS = (
         ),
         **HALF,
         image_size=(384, 384),
-        licence="apache-2.0",
+        licence="Apache-2.0",
         resize_mode="squash",
         accuracy={"imagenet1k_zeroshot": 80.6},
         aliases=("vit_base_patch16_siglip_384.v2_webli",),
@@ -543,7 +545,7 @@ WEIGHTS = (
         ),
         **HALF,
         image_size=(512, 512),
-        licence="apache-2.0",
+        licence="Apache-2.0",
         resize_mode="squash",
         accuracy={"imagenet1k_zeroshot": 81.2},
         aliases=("vit_base_patch16_siglip_512.v2_webli",),
@@ -564,7 +566,7 @@ WEIGHTS = (
         ),
         **HALF,
         image_size=(256, 256),
-        licence="apache-2.0",
+        licence="Apache-2.0",
         resize_mode="squash",
         accuracy={"imagenet1k_zeroshot": 82.5},
         aliases=("vit_large_patch16_siglip_256.v2_webli",),
@@ -585,7 +587,7 @@ WEIGHTS = (
         ),
         **HALF,
         image_size=(384, 384),
-        licence="apache-2.0",
+        licence="Apache-2.0",
         resize_mode="squash",
         accuracy={"imagenet1k_zeroshot": 83.1},
         aliases=("vit_large_patch16_siglip_384.v2_webli",),
@@ -595,7 +597,9 @@ WEIGHTS = (
         model="ViT-L-16-SigLIP2-512",
         tag="webli",
         sources=(
-            Source("hf", "timm/ViT-L-16-SigLIP2-512", "open_clip_model.safetensors", "open_clip_timm", overrides=_TIMM),
+            Source(
+                "hf", "timm/ViT-L-16-SigLIP2-512", "open_clip_model.safetensors", "open_clip_timm", overrides=_TIMM_TANH
+            ),
             Source("hf", "google/siglip2-large-patch16-512", "model.safetensors", "hf_siglip", overrides=_HF),
             Source(
                 "url",
@@ -606,7 +610,7 @@ WEIGHTS = (
         ),
         **HALF,
         image_size=(512, 512),
-        licence="apache-2.0",
+        licence="Apache-2.0",
         resize_mode="squash",
         accuracy={"imagenet1k_zeroshot": 83.5},
         aliases=("vit_large_patch16_siglip_512.v2_webli",),
@@ -629,7 +633,7 @@ WEIGHTS = (
         ),
         **HALF,
         image_size=(224, 224),
-        licence="apache-2.0",
+        licence="Apache-2.0",
         resize_mode="squash",
         accuracy={"imagenet1k_zeroshot": 83.2},
         aliases=("vit_so400m_patch14_siglip_224.v2_webli",),
@@ -652,7 +656,7 @@ WEIGHTS = (
         ),
         **HALF,
         image_size=(378, 378),
-        licence="apache-2.0",
+        licence="Apache-2.0",
         resize_mode="squash",
         accuracy={"imagenet1k_zeroshot": 84.1},
         aliases=("vit_so400m_patch14_siglip_378.v2_webli",),
@@ -663,7 +667,11 @@ WEIGHTS = (
         tag="webli",
         sources=(
             Source(
-                "hf", "timm/ViT-SO400M-16-SigLIP2-256", "open_clip_model.safetensors", "open_clip_timm", overrides=_TIMM
+                "hf",
+                "timm/ViT-SO400M-16-SigLIP2-256",
+                "open_clip_model.safetensors",
+                "open_clip_timm",
+                overrides=_TIMM_TANH,
             ),
             Source("hf", "google/siglip2-so400m-patch16-256", "model.safetensors", "hf_siglip", overrides=_HF),
             Source(
@@ -675,7 +683,7 @@ WEIGHTS = (
         ),
         **HALF,
         image_size=(256, 256),
-        licence="apache-2.0",
+        licence="Apache-2.0",
         resize_mode="squash",
         accuracy={"imagenet1k_zeroshot": 83.4},
         aliases=("vit_so400m_patch16_siglip_256.v2_webli",),
@@ -686,7 +694,11 @@ WEIGHTS = (
         tag="webli",
         sources=(
             Source(
-                "hf", "timm/ViT-SO400M-16-SigLIP2-384", "open_clip_model.safetensors", "open_clip_timm", overrides=_TIMM
+                "hf",
+                "timm/ViT-SO400M-16-SigLIP2-384",
+                "open_clip_model.safetensors",
+                "open_clip_timm",
+                overrides=_TIMM_TANH,
             ),
             Source("hf", "google/siglip2-so400m-patch16-384", "model.safetensors", "hf_siglip", overrides=_HF),
             Source(
@@ -698,7 +710,7 @@ WEIGHTS = (
         ),
         **HALF,
         image_size=(384, 384),
-        licence="apache-2.0",
+        licence="Apache-2.0",
         resize_mode="squash",
         accuracy={"imagenet1k_zeroshot": 84.1},
         aliases=("vit_so400m_patch16_siglip_384.v2_webli",),
@@ -709,7 +721,11 @@ WEIGHTS = (
         tag="webli",
         sources=(
             Source(
-                "hf", "timm/ViT-SO400M-16-SigLIP2-512", "open_clip_model.safetensors", "open_clip_timm", overrides=_TIMM
+                "hf",
+                "timm/ViT-SO400M-16-SigLIP2-512",
+                "open_clip_model.safetensors",
+                "open_clip_timm",
+                overrides=_TIMM_TANH,
             ),
             Source("hf", "google/siglip2-so400m-patch16-512", "model.safetensors", "hf_siglip", overrides=_HF),
             Source(
@@ -721,7 +737,7 @@ WEIGHTS = (
         ),
         **HALF,
         image_size=(512, 512),
-        licence="apache-2.0",
+        licence="Apache-2.0",
         resize_mode="squash",
         accuracy={"imagenet1k_zeroshot": 84.3},
         aliases=("vit_so400m_patch16_siglip_512.v2_webli",),
@@ -747,7 +763,7 @@ WEIGHTS = (
         ),
         **HALF,
         image_size=(256, 256),
-        licence="apache-2.0",
+        licence="Apache-2.0",
         resize_mode="squash",
         accuracy={"imagenet1k_zeroshot": 84.5},
         aliases=("vit_giantopt_patch16_siglip_256.v2_webli",),
@@ -774,7 +790,7 @@ WEIGHTS = (
         ),
         **HALF,
         image_size=(384, 384),
-        licence="apache-2.0",
+        licence="Apache-2.0",
         resize_mode="squash",
         accuracy={"imagenet1k_zeroshot": 85.0},
         aliases=("vit_giantopt_patch16_siglip_384.v2_webli",),

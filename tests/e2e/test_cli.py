@@ -46,6 +46,17 @@ def test_models_and_info(capsys):
     rows = json.loads(capsys.readouterr().out)
     assert len(rows) == 10
     assert rows[0]["licence"] == "Apache-2.0"
+    assert main(["models", "*", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert len(rows) == 104 + 1
+    for row in rows.values():
+        assert row["parameters"] * 4 == row["float32_bytes"] > 0
+        assert row["licence"]
+        assert row["dialects"]
+        assert row["verified"] == (not row["unverified"])
+    assert rows["aimv2_large"]["tags"] == ["224px", "336px", "448px"]
+    assert rows["ViT-B-32"]["verified"]
+    assert "no file was opened" in rows["C-RADIOv3-B"]["unverified"]["nvidia"]
     assert main(["info", "ViT-B-16.openai"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["parameters"], facts["spec"]["activation"]) == (86192640, "quick_gelu")

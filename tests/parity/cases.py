@@ -16,6 +16,8 @@ Size = tuple[int, int]
 # the reference's own name for a model, where it is no alias of ours, and what it has to be told
 TIMM: dict[str, tuple[str, dict[str, Any]]] = {
     "ViT-B-32-256": ("vit_base_patch32_clip_256", {}),
+    "ViT-B-16-plus-240": ("vit_base_patch16_plus_clip_240", {}),
+    "ViT-H-14-378": ("vit_huge_patch14_clip_378", {}),
     "nv_dinov2_vitl14": (
         "vit_giant_patch14_dinov2",
         {"embed_dim": 1024, "num_heads": 16, "mlp_ratio": 2 * 2736 / 1024},
@@ -76,7 +78,12 @@ class Case:
         rows = published(self.model)
         dialect = "timm" if self.dialect in BY_TIMM else self.dialect
         spec = spec_in(fmjax.get_spec(self.model), rows[0] if rows else None, dialect)
-        return replace(spec, depth=self.depth, **DIFFERENT.get(self.dialect, {}))
+        quick = {"activation": "quick_gelu"} if self.dialect == "openai_jit" or self.is_openai_in_transformers else {}
+        return replace(spec, depth=self.depth, **DIFFERENT.get(self.dialect, {}), **quick)
+
+    @property
+    def is_openai_in_transformers(self) -> bool:
+        return self.dialect == "hf_clip" and any(row.tag == "openai" for row in published(self.model))
 
     @property
     def num_classes(self) -> int:
@@ -142,10 +149,10 @@ CASES = all_cases()
 
 
 def sample() -> list[Case]:
-    """The smallest architecture of every family in every dialect of it."""
-    found: dict[tuple[str, str], Case] = {}
+    """The smallest architecture of every family in every dialect of it, and with every activation there."""
+    found: dict[tuple[str, ...], Case] = {}
     for case in sorted(CASES, key=lambda case: (fmjax.get_spec(case.model).width, case.model)):
-        found.setdefault((family(case.model), case.dialect), case)
+        found.setdefault((family(case.model), case.dialect, case.spec.activation), case)
     return sorted(found.values(), key=lambda case: case.model)
 
 

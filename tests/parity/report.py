@@ -61,10 +61,12 @@ Tests run the smallest model of every family in every dialect of it.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measures the cases that match, writes the page where all were asked for, and returns 1 if any is over a bound."""
+    """Measures the cases that match, and returns 1 if any fails or is over a bound; where all were asked for and none
+    failed, writes the page."""
     parser = argparse.ArgumentParser(prog="python -m weights_conversion parity", description=__doc__)
     parser.add_argument("pattern", nargs="?", default="*", help="backbones, or BACKBONE-DIALECT, shell style")
     parser.add_argument("--sample", action="store_true", help="what the tests run")
+    parser.add_argument("--update", action="store_true", help="take the lines of a part into the page")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "parity.md")
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "parity.json")
     options = parser.parse_args(argv)
@@ -72,15 +74,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not cases:
         sys.stderr.write(f"no backbone matches {options.pattern!r}; `fmjax models` lists them\n")
         return 2
-    start, found = time.monotonic(), {}
+    found, failed = {}, []
     for case in cases:
-        found[case] = measure(case)
+        try:
+            found[case] = measure(case)
+        except Exception as error:  # the other cases are still worth their hour
+            failed.append(case.id)
+            sys.stdout.write(f"fails {case.id}: {type(error).__name__}: {str(error)[:300]}\n")
+            continue
         sys.stdout.write(f"{'over' if over(found[case]) else 'ok':<5}{line(found[case])}\n")
         sys.stdout.flush()
-    if options.pattern == "*" and not options.sample:
-        _write(options, found, time.monotonic() - start)
-    bad = [case.id for case, results in found.items() if over(results)]
-    sys.stdout.write(f"{len(found) - len(bad)} of {len(found)} within bounds {', '.join(bad)}\n")
+    whole = options.pattern == "*" and not options.sample
+    if (whole or options.update) and not failed:
+        rows = {} if whole else stored(options.json)
+        _write(options, rows | {case.id: results for case, results in found.items()})
+    bad = failed + [case.id for case, results in found.items() if over(results)]
+    sys.stdout.write(f"{len(cases) - len(bad)} of {len(cases)} within bounds {', '.join(bad)}\n")
     return 1 if bad else 0
 
 
@@ -107,22 +116,32 @@ def line(results: Sequence[Result]) -> str:
     return f"| {first.model} | {first.dialect} | " + " | ".join(values) + " |"
 
 
-def _write(options: argparse.Namespace, found: dict[Case, list[Result]], seconds: float) -> None:
-    results = [r for rs in found.values() for r in rs]
+def stored(path: Path) -> dict[str, list[Result]]:
+    """The results that the page was made of."""
+    found: dict[str, list[Result]] = {}
+    for row in json.loads(path.read_text()):
+        result = Result(**{key: float("nan") if value is None else value for key, value in row.items()})
+        found.setdefault(f"{result.model}-{result.dialect}", []).append(result)
+    return found
+
+
+def _write(options: argparse.Namespace, found: dict[str, list[Result]]) -> None:
+    ordered = [found[case.id] for case in CASES if case.id in found]
+    results = [result for rows in ordered for result in rows]
     page = TEXT.format(
         date=time.strftime("%Y-%m-%d"),
         versions=", ".join(f"{name} {version(name)}" for name in PACKAGES),
         python=platform.python_version(),
         forward=FORWARD,
         gradient=GRADIENT,
-        count=len(found),
-        seconds=seconds,
+        count=len(ordered),
+        seconds=sum(r.seconds for r in results),
         worst=max(r.relative for r in results),
         image=max(r.image_gradient for r in results),
         parameter=max(r.parameter_gradient for r in results),
-        lines="\n".join(line(rs) for rs in found.values()),
+        lines="\n".join(map(line, ordered)),
     )
     options.out.write_text(page)
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    rows = [{k: v if v == v else None for k, v in asdict(r).items()} for r in results]
+    rows = [{k: None if v != v else v for k, v in asdict(result).items()} for result in results]
     options.json.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")

@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 
 import fmjax
+import weights_conversion as wc
 from fmjax.config import DataConfig, FinetuneConfig, MeshConfig, ModelConfig, OptimConfig
 from fmjax.data.pipeline import to_devices, train_batches
 from fmjax.data.sources import digits
 from fmjax.errors import UsageError
-from fmjax.factory import initialise, leaf_shardings
+from fmjax.factory import initialise, leaf_shardings, param_shapes
 from fmjax.params import flat, functional
 from fmjax.run import build, preprocessing
 from fmjax.sharding import batch_sharding, make_mesh
 from fmjax.train import Trainer, check_batch, make_trainer
-from fmjax.weights import load
+from fmjax.weights import fill, load
 from tests.support.checkpoints import random_file, save, small
 
 DEVICES = jax.devices()
@@ -157,6 +158,27 @@ def test_loading_puts_only_its_slice_on_each_device(tmp_path, monkeypatch):
         assert np.array_equal(one, eight), key
     kernel = flat(split)["blocks.mlp.up.kernel"]
     assert kernel.addressable_shards[0].data.shape == (2, 12, 40)
+
+
+@pytest.mark.parametrize("name", ["ViT-B-16", "ViT-B-16-SigLIP", "dinov3_vits16plus", "C-RADIOv3-B", "aimv2_large"])
+def test_each_of_eight_devices_gets_an_eighth_and_the_host_no_more(name):
+    spec, largest = small(name), {}
+    spec = replace(spec, embed_dim=0)  # a tower without projection: every large parameter is split
+    values = {path: np.ones(shape, np.float32) for path, shape in param_shapes(spec).items()}
+
+    def watched(path: str, array: np.ndarray) -> wc.LazyTensor:
+        def read(index: wc.Index) -> np.ndarray:
+            largest[path] = max(largest.get(path, 0), array[index].size)
+            return array[index]
+
+        return wc.LazyTensor(array.shape, array.dtype, read)
+
+    params = {path: watched(path, array) for path, array in values.items()}
+    model = fill(spec, params, mesh=make_mesh(data=1, fsdp=8))
+    for path, leaf in flat(model).items():
+        if path.endswith("kernel") or path in ("pos_embed", "registers", "summary_tokens"):
+            assert leaf.addressable_shards[0].data.size == leaf.size // 8, path
+            assert largest[path] == leaf.size // 8, path
 
 
 def test_a_mesh_that_does_not_fit_says_so():

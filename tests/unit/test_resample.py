@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import zoom
 
-from fmjax.resample import nearest_sizes, resample_grid, resample_table, resize_matrix
+from fmjax.resample import nearest_sizes, resample_grid, resample_table, resize_matrices, resize_matrix
+from fmjax.specs import Resample
 
 SIZES = [((37, 37), (16, 16)), ((37, 37), (24, 46)), ((16, 16), (24, 9)), ((14, 14), (10, 18)), ((7, 7), (15, 3))]
 TORCH = {
@@ -45,7 +49,25 @@ def test_offset_equals_torch_by_scale_factor(old, new):
     assert np.abs(np.einsum("Hh,Ww,hwd->HWd", *matrices, table(old)) - expected).max() < 1e-10
 
 
-@pytest.mark.parametrize("policy", [*TORCH, "bicubic_offset"])
+@pytest.mark.parametrize("corners", [True, False])
+@pytest.mark.parametrize(("old", "new"), [((16, 16), (12, 7)), ((16, 16), (5, 16)), ((16, 16), (20, 24))])
+def test_window_resizes_to_a_square_and_takes_its_upper_left_part(corners, old, new):
+    side = max(new)
+    square = interpolated(table(old), size=(side, side), mode="bilinear", align_corners=corners)
+    policy = "bilinear_corners_window" if corners else "bilinear_window"
+    matrices = resize_matrices(old, new, policy)
+    found = np.einsum("Hh,Ww,hwd->HWd", *matrices, table(old))
+    assert np.abs(found - square[: new[0], : new[1]]).max() < 1e-10
+
+
+@pytest.mark.parametrize(("old", "new"), SIZES)
+def test_corners_equal_the_zoom_of_scipy(old, new):
+    expected = zoom(table(old), (new[0] / old[0], new[1] / old[1], 1), order=1)
+    matrices = [resize_matrix(o, n, "bilinear_corners") for o, n in zip(old, new, strict=True)]
+    assert np.abs(np.einsum("Hh,Ww,hwd->HWd", *matrices, table(old)) - expected).max() < 1e-10
+
+
+@pytest.mark.parametrize("policy", get_args(Resample))
 def test_native_size_is_the_identity(policy):
     grid = jnp.asarray(table((7, 9)), jnp.float32)
     assert resample_grid(grid, (7, 9), policy) is grid

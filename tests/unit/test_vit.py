@@ -145,3 +145,34 @@ def test_functional_is_strict_about_its_parameters(model):
         apply({**params, "norm": {"weight": params["norm"]["scale"], "bias": params["norm"]["bias"]}}, x)
     with pytest.raises(UsageError, match="another shape: cls_token"):
         with_params(model, {**params, "cls_token": jnp.zeros(3)})
+
+
+def test_the_published_size_is_taken_even_if_the_patch_does_not_divide_it():
+    spec = replace(fmjax.get_spec("ViT-SO400M-14-SigLIP-384"), depth=1, width=48, num_heads=2, mlp_dim=40)
+    model = initialise(replace(spec, pool_heads=2, pool_mlp_dim=40))
+    images = jax.random.normal(jax.random.key(0), (1, 384, 384, 3))
+    whole, cut = model(images), model(images[:, :378, :378])
+    assert np.array_equal(whole.pooled, cut.pooled)
+    with pytest.raises(UsageError, match="nearest"):
+        model(images[:, :383])
+
+
+@pytest.mark.parametrize("name", ["ViT-B-16-SigLIP", "aimv2_large", "C-RADIOv3-B", "tips_s14", "eva02_tiny_patch14"])
+def test_classifiers_see_what_the_model_has(name):
+    spec = small(name)
+    images = jnp.ones((1, *[2 * spec.patch_size] * 2, 3))
+    for kind in ("pool", "patches"):
+        assert initialise(spec, num_classes=3, classifier=kind)(images).logits.shape == (1, 3)
+    if not spec.num_cls:
+        with pytest.raises(UsageError, match="no class token for classifier='cls'"):
+            initialise(spec, num_classes=3, classifier="cls")
+
+
+def test_summaries_registers_and_patches_are_told_apart():
+    spec = small("C-RADIOv3-B")
+    out = initialise(spec)(jnp.ones((1, 32, 48, 3)))
+    assert out.summary.shape == (1, 4, 48)
+    assert out.registers.shape == (1, 4, 48)
+    assert out.patches.shape == (1, 2, 3, 48)
+    assert out.pooled.shape == (1, 144)
+    assert np.array_equal(out.cls, out.summary[:, 0])

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 import fmjax
+import weights_conversion as wc
+from fmjax.convert import convert
 from fmjax.errors import CheckpointError, UsageError
 from fmjax.params import flat
 from fmjax.weights import load, read
@@ -92,3 +97,78 @@ def test_half_precision_files_fill_the_asked_precision(tmp_path, in_small):
 
 def test_the_shipped_checkpoint_is_the_one_that_was_made():
     assert fmjax.load("demo_vit_ti4.fashion_mnist").spec.width == 96
+
+
+def test_a_published_classifier_is_kept_replaced_or_left_out(tmp_path, in_small):
+    name = "augreg_vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+    spec, rng = small("augreg_vit_tiny_patch16_224"), np.random.default_rng(0)
+    head = {"head.weight": rng.standard_normal((1000, 48)), "head.bias": rng.standard_normal(1000)}
+    path = save(tmp_path / "x.safetensors", random_file(spec, "timm") | {k: np.float32(v) for k, v in head.items()})
+    images = jnp.ones((1, 64, 64, 3))
+    kept = load(name, checkpoint=path, dialect="timm")
+    assert np.array_equal(kept.classifier.kernel[...], np.float32(head["head.weight"].T))
+    assert kept(images).logits.shape == (1, 1000)
+    new = load(name, checkpoint=path, dialect="timm", num_classes=1000)
+    assert not np.asarray(new.classifier.kernel[...]).any()
+    assert load(name, checkpoint=path, dialect="timm", num_classes=0)(images).logits is None
+    with pytest.raises(UsageError, match="sees the pooled tokens, not 'cls'; pass num_classes for a new one"):
+        load(name, checkpoint=path, dialect="timm", classifier="cls")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "activation", "resample"),
+    [
+        ("open_clip_timm", "gelu", "bicubic_antialias"),
+        ("timm", "gelu", "bicubic_antialias"),
+        ("hf_siglip", "gelu_tanh", "bicubic"),
+        ("big_vision_npz", "gelu_tanh", "bilinear_corners"),
+    ],
+)
+def test_a_file_is_computed_as_its_publisher_does(tmp_path, in_small, dialect, activation, resample):
+    file = random_file(small("ViT-B-16-SigLIP2"), dialect)
+    np.savez(tmp_path / "x.npz", **file)
+    path = tmp_path / "x.npz" if dialect.endswith("npz") else save(tmp_path / "x.safetensors", file)
+    found = read("ViT-B-16-SigLIP2.webli", checkpoint=path, dialect=dialect).spec
+    assert (found.activation, found.resample) == (activation, resample)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+def test_stored_rotary_periods_decide_what_is_computed(tmp_path, in_small, dtype):
+    name, spec = "dinov3_vits16.lvd1689m", small("dinov3_vits16")
+    periods = (100.0 ** (np.arange(spec.head_dim // 4) / (spec.head_dim // 4))).astype(dtype).astype(np.float32)
+    beside = {"rope_embed.periods": periods, "mask_token": np.zeros((1, 48), np.float32)}
+    path = save(tmp_path / "x.safetensors", random_file(spec, "dinov3") | beside)
+    assert read(name, checkpoint=path).spec.rope.period_dtype == np.dtype(dtype).name
+    convert(name, str(path), str(tmp_path / "ours.safetensors"))
+    assert read(name, checkpoint=tmp_path / "ours.safetensors").spec.rope.period_dtype == np.dtype(dtype).name
+    save(path, random_file(spec, "dinov3") | beside | {"rope_embed.periods": periods * 2})
+    with pytest.raises(CheckpointError, match=r"rope_embed\.periods is not 100"):
+        read(name, checkpoint=path)
+
+
+@pytest.mark.parametrize(
+    ("lead", "dialect", "model"),
+    [
+        ("teacher.backbone.", "tao_nvdinov2", "nv_dinov2_vitl14.trainable_v1_1"),
+        ("model.model.backbone.", "tao_nvdinov2", "nv_dinov2_vitl14.trainable_v1_1"),
+        ("backbone.", "dino", "dino_vits16.in1k"),
+        ("dinov2.", "hf_dinov2", "dinov2_vits14.lvd142m"),
+        ("vit.", "hf_vit_mae", "mae_vit_base_patch16.pretrain"),
+        ("base_model.", "radio", "C-RADIOv3-B.nvidia"),
+    ],
+)
+def test_what_training_code_puts_before_names_is_found(tmp_path, in_small, lead, dialect, model):
+    table = wc.get_dialect(dialect)
+    file = random_file(small(model.split(".")[0]), dialect)
+    led = {lead + key.removeprefix(table.lead): value for key, value in file.items()} | {"epoch": np.zeros(1)}
+    loaded = read(model, checkpoint=save(tmp_path / "x.safetensors", led), dialect=dialect)
+    assert loaded.dialect.lead == lead
+    assert set(loaded.conversion.extras) == {"epoch"}
+
+
+def test_a_torch_file_with_a_wrapper_loads(tmp_path, in_small):
+    file = random_file(small("dinov2_vits14"), "dinov2") | {"mask_token": np.zeros((1, 48), np.float32)}
+    state = {f"module.{key}": torch.from_numpy(np.array(value)) for key, value in file.items()}
+    torch.save({"model": state, "epoch": 3}, tmp_path / "x.pth")
+    model = load("dinov2_vits14.lvd142m", checkpoint=tmp_path / "x.pth")
+    assert np.array_equal(model.cls_token[...], file["cls_token"][0, 0])

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from weights_conversion.dialect import Dialect, Rule
-from weights_conversion.dialects.parts import GATE, gate_and_up, linear, norm
+from weights_conversion.dialects.parts import GATE, gate_and_up, linear, norm, with_classifier
 from weights_conversion.transforms import CONV, LEAD_1, LEAD_2
 
 _LAYER = "encoder.layer.{i}."
@@ -34,7 +34,7 @@ HF_DINOV2 = Dialect(
     ),
     extras={"embeddings.mask_token": "used in pretraining only"},
     requires=("embeddings.position_embeddings", "encoder.layer.0.layer_scale1.lambda1"),
-    forbids=("embeddings.register_tokens",),
+    forbids=("embeddings.register_tokens", "classifier.*"),
     leads=("", "dinov2."),
 )
 
@@ -42,6 +42,10 @@ HF_DINOV2_WITH_REGISTERS = replace(
     HF_DINOV2,
     name="hf_dinov2_with_registers",
     requires=(*HF_DINOV2.requires, "embeddings.register_tokens"),
-    forbids=(),
+    forbids=("classifier.*",),
     leads=("", "dinov2_with_registers."),
 )
+
+# the classifier of transformers sees the class token and the mean of the patches
+HF_DINOV2_CLASSIFIER = with_classifier(HF_DINOV2, "dinov2.", "cls_patches")
+HF_DINOV2_WITH_REGISTERS_CLASSIFIER = with_classifier(HF_DINOV2_WITH_REGISTERS, "dinov2_with_registers.", "cls_patches")

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from weights_conversion.dialect import Dialect, Rule
-from weights_conversion.dialects.parts import linear, norm
+from weights_conversion.dialects.parts import linear, norm, with_classifier
 from weights_conversion.transforms import CONV, LEAD_1, LEAD_2
 
 _LAYER = "encoder.layer.{i}."
@@ -29,9 +29,10 @@ HF_VIT = Dialect(
     ),
     extras={"pooler.dense.*": "untrained pooler of transformers"},
     requires=("embeddings.position_embeddings", "encoder.layer.0.layernorm_before.weight"),
-    forbids=("decoder.*",),
+    forbids=("decoder.*", "classifier.*"),
     leads=("", "vit."),
 )
+HF_VIT_CLASSIFIER = with_classifier(HF_VIT, "vit.", "pool")
 HF_VIT_MAE = replace(
     HF_VIT,
     name="hf_vit_mae",

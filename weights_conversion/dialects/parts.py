@@ -1,6 +1,8 @@
 """Pieces that many tables share: a linear layer, a norm, and the joined projections of attention."""
 
-from weights_conversion.dialect import Names, Rule
+from dataclasses import replace
+
+from weights_conversion.dialect import Dialect, Names, Rule
 from weights_conversion.transforms import LINEAR, LINEAR_SPLIT, SPLIT
 
 Rules = tuple[Rule, ...]
@@ -42,4 +44,18 @@ def pytorch_attention(torch: str, jax: str) -> Rules:
     return (
         *joined(f"{torch}.in_proj_weight", f"{torch}.in_proj_bias", jax, tuple(QKV)),
         *linear(f"{torch}.out_proj", f"{jax}.out"),
+    )
+
+
+def with_classifier(table: Dialect, parent: str, sees: str) -> Dialect:
+    """The spelling of a transformers dialect that has a classifier beside the backbone."""
+    rules = tuple(rule.under(parent) for rule in table.rules)
+    return replace(
+        table,
+        rules=(*rules, *linear("classifier", "classifier")),
+        extras={parent + key: why for key, why in table.extras.items()} | {"classifier.*": "classifier"},
+        requires=("classifier.weight", *(parent + str(key) for key in table.requires)),
+        forbids=tuple(parent + key for key in table.forbids if key != "classifier.*"),
+        leads=("",),
+        classifier=sees,
     )
