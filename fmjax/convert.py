@@ -11,9 +11,11 @@ import numpy as np
 
 import weights_conversion as wc
 from fmjax.errors import CheckpointError, UsageError
+from fmjax.numerics import differences
 from fmjax.progress import console
 from fmjax.run import CONFIG, restore
-from fmjax.weights import export, read
+from fmjax.specs import ViTSpec, resolve
+from fmjax.weights import LOCAL, export, read
 from weights_conversion.readers import open_checkpoint
 from weights_conversion.writer import write_safetensors
 
@@ -25,11 +27,13 @@ def convert(name: str, source: str, target: str, *, dialect: str = "") -> None:
 
     Raises MisfitError with everything that does not fit; nothing is written then.
     """
+    if name.startswith(LOCAL):
+        raise UsageError(f"{name}: `fmjax convert` takes the file as its second argument; name the model first")
     loaded = read(name, checkpoint=source, dialect=dialect or None)
     tensors = dict(loaded.conversion.params)
     tensors |= {EXTRAS + key: tensor for key, tensor in loaded.conversion.extras.items()}
-    metadata = {"format": "fmjax", "model": name, "dialect": loaded.dialect.name, "lead": loaded.dialect.lead}
-    metadata |= {"facts": json.dumps(loaded.conversion.facts)}
+    metadata = {"format": "fmjax", "model": resolve(name), "dialect": loaded.dialect.name, "lead": loaded.dialect.lead}
+    metadata |= {"facts": json.dumps(loaded.conversion.facts), "classifier": loaded.sees}
     size = write_safetensors(target, tensors, metadata)
     console.print(loaded.summary)
     for key, reason in loaded.conversion.dropped.items():
@@ -47,8 +51,10 @@ def export_file(
     classifier: False leaves a run's classifier out and keeps the projection.
     """
     if (Path(source) / CONFIG).is_file():
-        export(restore(source), target, dialect or "timm", base or None, classifier=classifier)
+        restored = restore(source)
+        export(restored, target, dialect or "timm", base or None, classifier=classifier)
         console.print(f"{target}: {dialect or 'timm'}, from the run {source}")
+        tell_differences(restored.spec, dialect or "timm")
         return
     metadata = open_checkpoint(source).metadata
     name = model or metadata.get("model", "")
@@ -70,6 +76,14 @@ def export_file(
         out |= chosen.carried(open_checkpoint(base).tensors, out)
     write_safetensors(target, out)
     console.print(f"{target}: {len(out)} tensors, {chosen.name}")
+    tell_differences(loaded.spec, chosen.name)
+
+
+def tell_differences(spec: ViTSpec, dialect: str) -> None:
+    """Says what the library that reads the exported file computes differently."""
+    found = differences(spec, dialect)
+    if found:
+        console.print(f"note: the code that reads {dialect} computes {found}")
 
 
 def verify(name: str, *, checkpoint: str = "", dialect: str = "", offline: bool = False) -> None:
@@ -80,14 +94,17 @@ def verify(name: str, *, checkpoint: str = "", dialect: str = "", offline: bool 
     conversion, original = loaded.conversion, loaded.dialect.spelled(loaded.file.tensors)
     back = wc.to_torch(conversion.params, loaded.dialect, extras=conversion.extras, heads=loaded.spec.num_heads)
     expected = {key for key in original if key not in conversion.dropped}
-    other = sorted(expected ^ set(back)) + [
-        key for key in sorted(expected & set(back)) if not _same(original[key], back[key])
-    ]
+    shapes = {path: tensor.shape for path, tensor in conversion.params.items()}
+    declared = wc.lossy_keys(loaded.dialect, shapes, loaded.spec.num_heads)
+    changed = [key for key in sorted(expected & set(back)) if not _same(original[key], back[key])]
+    other = sorted(expected ^ set(back)) + [key for key in changed if key not in declared]
     if other:
         raise CheckpointError(
             f"{loaded.path}: {len(other)} tensors do not come back bit by bit: {', '.join(other[:5])}"
         )
-    console.print(f"{loaded.summary}; {len(back)}/{len(expected)} tensors come back bit by bit")
+    for reason in dict.fromkeys(declared[key] for key in changed):
+        console.print(f"other values come back where {reason}")
+    console.print(f"{loaded.summary}; {len(back) - len(changed)}/{len(expected)} tensors come back bit by bit")
 
 
 def _original_extras(extras: Mapping[str, wc.LazyTensor]) -> dict[str, wc.LazyTensor]:

@@ -87,9 +87,11 @@ def resized(spec: ViTSpec, image_size: ImageSize | None) -> ViTSpec:
 
 
 @functools.lru_cache(maxsize=512)
-def param_shapes(spec: ViTSpec, num_classes: int = 0) -> Mapping[str, tuple[int, ...]]:
-    """Path -> shape of every parameter of a backbone, and of a classifier over its pooled tokens."""
-    model = abstract(spec, num_classes=num_classes)
+def param_shapes(
+    spec: ViTSpec, num_classes: int = 0, classifier: ClassifierInput = "pool"
+) -> Mapping[str, tuple[int, ...]]:
+    """Path -> shape of every parameter of a backbone, and of a classifier."""
+    model = abstract(spec, num_classes=num_classes, classifier=classifier)
     shapes = zip(leaf_paths(model), (leaf.shape for leaf in jax.tree.leaves(model)), strict=True)
     return MappingProxyType(dict(shapes))
 

@@ -198,6 +198,12 @@ def _try(session: requests.Session, address: str, part: Part) -> None:
             _accept(response, address)
             if not part.begin(response.status_code, response.headers):
                 raise _Broken(f"{host} answered {response.status_code} without the rest of the file")
+            if part.total is None and "chunked" not in response.headers.get("Transfer-Encoding", "").lower():
+                part.clear()
+                raise CheckpointError(
+                    f"{host} does not say how long {address} is, so that a cut file could not be told from a whole "
+                    f"one: fetch it by other means and pass it as checkpoint, or set FMJAX_MIRROR"
+                )
             need_space(part.target.parent, (part.total or 0) - part.size)
             with part.open() as file, _bar(part) as shown:
                 for chunk in response.iter_content(CHUNK):

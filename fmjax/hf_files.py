@@ -77,12 +77,18 @@ def fetch(source: Source, revision: str | None, *, name: str) -> Copy:
 
 
 def remove(path: Path) -> None:
-    """Takes a file out of the cache: the link, and what it points to."""
-    while path.is_symlink():
-        target = path.parent / os.readlink(path)
-        path.unlink()
-        path = target
-    path.unlink(missing_ok=True)
+    """Takes a file out of the cache: the link, and what it points to in the cache's own store of contents. Raises
+    CheckpointError where that is not allowed."""
+    try:
+        target = path.resolve() if path.is_symlink() else None
+        path.unlink(missing_ok=True)
+        if target is not None and target.parent.name == "blobs" and target.parent.parent in path.parents:
+            target.unlink(missing_ok=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} is damaged and cannot be deleted ({error.strerror}): delete it, or use another cache (HF_HOME, "
+            f"FMJAX_CACHE)"
+        ) from error
 
 
 def _sha256(text: str) -> str | None:

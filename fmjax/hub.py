@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from filelock import Timeout
+
 from fmjax import digests, fetch, hf_files, record
 from fmjax.errors import CheckpointError
 from fmjax.fetch import Copy, UnreachableError
@@ -81,8 +83,9 @@ def cached(source: Source) -> Copy | None:
     return Copy(path) if source.kind != "ngc" and path.is_file() else None
 
 
-def _here(source: Source, reasons: list[str], *, offline: bool) -> Located | None:
-    """The copy on this machine, checked. A wrong one is deleted where it can be fetched again."""
+def _here(source: Source, reasons: list[str], *, offline: bool, held: bool = False) -> Located | None:
+    """The copy on this machine, checked. A wrong one is deleted where it can be fetched again, and only by the process
+    that holds the lock of the file."""
     known, copy = _known(source), cached(source)
     unsettled = source.kind == "hf" and not (source.revision or known.get("revision"))
     if copy is None or (unsettled and not offline):  # which commit main is, the hub says
@@ -93,6 +96,8 @@ def _here(source: Source, reasons: list[str], *, offline: bool) -> Located | Non
         return _settled(source, copy, digest)
     fix = "install fmjax again" if source.kind == "package" else "fetch it again where its host can be reached"
     again = not offline and source.kind != "package"
+    if again and not held:
+        return None  # another process may be at it: looked at again under the lock
     if again:
         hf_files.remove(copy.path)
     reasons.append(f"{copy.path}: {problem}: {'it was deleted, to be fetched again' if again else fix}")
@@ -125,11 +130,16 @@ def _fetched_once(name: str, source: Source, reasons: list[str], *, accept_new: 
     """The file, fetched by one process of this machine while the others wait."""
     with ExitStack() as stack:
         try:
-            stack.enter_context(record.held(_key(source)))
+            lock = record.held(_key(source))
+            try:
+                stack.enter_context(lock.acquire(timeout=1))
+            except Timeout:
+                _note(f"{_label(source)}: another process is fetching it, waiting (its lock: {lock.lock_file})")
+                stack.enter_context(lock)
         except OSError as error:
             if source.kind == "url":  # huggingface_hub has its own folder and locks
                 raise CheckpointError(fetch.unwritable(record.cache_folder(), error)) from error
-        here = None if accept_new else _here(source, reasons, offline=False)
+        here = None if accept_new else _here(source, reasons, offline=False, held=True)
         return here or _fetched(name, source, {} if accept_new else _known(source))
 
 

@@ -22,7 +22,7 @@ from fmjax.optim import UNUSED, Freeze, frozen
 from fmjax.params import flat, leaf_paths, nested
 from fmjax.preprocessing import PreprocessConfig, preprocess_config
 from fmjax.progress import write_atomically
-from fmjax.records import from_dict, to_json
+from fmjax.serial import from_dict, to_json
 from fmjax.weights import load, published
 
 CONFIG, CLASSES, SPEC = "config.json", "classes.json", "spec.json"
@@ -180,10 +180,22 @@ def check_same(run: Path, config: FinetuneConfig, classes: tuple[str, ...]) -> N
         )
 
 
+def check_spec(run: Path, config: FinetuneConfig, spec: specs.ViTSpec) -> None:
+    """Raises UsageError where a run would go on with another function: its file is another publisher's."""
+    if config.fresh or not (run / SPEC).is_file() or not any((run / "checkpoints").glob("*")):
+        return
+    changed = _differences(json.loads((run / SPEC).read_text()), json.loads(to_json(spec)))
+    if changed:
+        raise UsageError(
+            f"{run} was trained with a model that computes otherwise ({'; '.join(changed)}), because its weights came "
+            f"from another file; pass the old --model.checkpoint and --model.dialect, or --fresh to start it over"
+        )
+
+
 def _differences(before: dict, after: dict, prefix: str = "") -> list[str]:
     out = []
     for name, value in after.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and isinstance(before[name], dict):
             out += _differences(before[name], value, f"{prefix}{name}.")
         elif before[name] != value:
             out.append(f"{prefix}{name}: {before[name]!r} -> {value!r}")

@@ -23,13 +23,14 @@ from fmjax.data.sources import Source, open_source
 from fmjax.errors import UsageError
 from fmjax.evaluate import Scores, evaluate, predict_step
 from fmjax.models.vit import ViT, split_blocks
+from fmjax.numerics import differences
 from fmjax.optim import cross_entropy, merge, optimiser, partition, schedule
 from fmjax.params import Apply, Params, flat, functional, with_params
 from fmjax.preprocessing import PreprocessConfig, normalise
 from fmjax.progress import Metrics, Progress, console
 from fmjax.report import draw_confusion, draw_curves
 from fmjax.sharding import batch_divisor, batch_sharding, make_mesh, replicated
-from fmjax.weights import export
+from fmjax.weights import check_export, export
 
 Step = Callable[[State, dict[str, jax.Array]], tuple[State, dict[str, jax.Array]]]
 
@@ -77,6 +78,9 @@ def finetune(config: FinetuneConfig) -> Scores:
     preprocess = runs.preprocessing(config)
     runs.check_same(out, config, train_source.classes)
     model = runs.build(config, len(train_source.classes), mesh)
+    runs.check_spec(out, config, model.spec)
+    if config.export != "none":
+        check_export(model, config.export)
     trainer = make_trainer(config, model, mesh, preprocess)
     runs.write_run(out, config, train_source.classes, model.spec)
     del model
@@ -284,4 +288,7 @@ def finish(
     if config.export != "none":
         path = export(model, out / f"model.{config.export}.safetensors", config.export)
         console.print(f"export  {path}")
+        changed = differences(model.spec, config.export)
+        if changed:
+            console.print(f"note    the code that reads {config.export} computes {changed}")
     console.print(f"run     {out}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,9 +18,10 @@ from fmjax import hub, specs
 from fmjax.errors import CheckpointError, UsageError
 from fmjax.factory import ImageSize, LoadOptions, Options, abstract, leaf_shardings, param_shapes, resized
 from fmjax.models.vit import ViT, join_blocks
+from fmjax.numerics import as_told, kept_facts, spec_in
 from fmjax.params import flat, leaf_paths
 from fmjax.resample import resample_table
-from fmjax.specs import Resample, ViTSpec
+from fmjax.specs import ClassifierInput, Resample, ViTSpec
 from weights_conversion.readers import Checkpoint, open_checkpoint
 from weights_conversion.writer import write_safetensors
 
@@ -40,6 +40,7 @@ class Loaded:
     file: Checkpoint
     conversion: wc.Conversion
     num_classes: int = 0  # width of the classifier in the file
+    sees: ClassifierInput = "pool"  # what it sees
 
     @property
     def summary(self) -> str:
@@ -68,7 +69,7 @@ def load(
     .npz; no code of it is run. dialect: how its tensors are named
     (None: told by its keys). resample: how the position table follows another image size (None: the weights' own
     policy). offline: only what is on this machine. rngs: taken as by create, and not needed. num_classes: of a new
-    classifier, which starts at zero; 0 for none; None keeps the published one where there is one. Raises UsageError for
+    classifier, which starts at zero; 0 for none; None keeps the file's own where it has one. Raises UsageError for
     names and sizes, CheckpointError for files; MisfitError lists all that does not fit.
     """
     loaded = read(
@@ -81,11 +82,13 @@ def load(
         params["pos_embed"] = _resized_table(params["pos_embed"], spec, final)
     if num_classes is not None:
         params = {path: tensor for path, tensor in params.items() if path not in CLASSIFIER}
-    elif loaded.num_classes and options.get("classifier", "pool") != "pool":
-        raise UsageError(
-            f"the classifier that {name} was published with sees the pooled tokens, not "
-            f"{options.get('classifier')!r}; pass num_classes for a new one"
-        )
+    elif loaded.num_classes:
+        asked = options.setdefault("classifier", loaded.sees)
+        if asked != loaded.sees:
+            raise UsageError(
+                f"the classifier in {loaded.path.name} sees {loaded.sees!r}, not {asked!r}; pass num_classes for a "
+                f"new one"
+            )
     classes = loaded.num_classes if num_classes is None else num_classes
     return fill(final, params, num_classes=classes, **options)
 
@@ -105,33 +108,42 @@ def read(
     weights, spec = published(name, checkpoint)
     path, source = (Path(checkpoint), None) if checkpoint else hub.locate(specs.get_weights(name), offline=offline)
     file = open_checkpoint(path)
-    num_classes = weights.num_classes if weights else 0
-    shapes = param_shapes(spec, num_classes)
-    chosen = _dialect(file, dialect or (source.dialect if source else ""), shapes, weights)
+    table = _dialect(file, dialect or (source.dialect if source else ""), param_shapes(spec), weights)
+    num_classes, sees = _classifier(file, table, spec)
+    shapes = param_shapes(spec, num_classes, sees)
+    chosen = wc.native(shapes) if table.name == "fmjax" else table
     try:
         wanted = None if dtype is None else np.dtype(dtype)
         conversion = wc.to_jax(file.tensors, chosen, shapes, wanted, heads=spec.num_heads)
     except wc.MisfitError as error:
         raise wc.MisfitError(error.misfits, _closest(file, spec)) from None
-    origin = file.metadata.get("dialect", chosen.name) if chosen.name == "fmjax" else chosen.name
-    facts = conversion.facts or json.loads(file.metadata.get("facts", "{}"))
-    final = _as_told(spec_in(spec, weights, origin), facts)
-    return Loaded(final, path, chosen, file, conversion, num_classes)
+    facts = conversion.facts
+    if chosen.name == "fmjax":
+        _check_model(file, spec)
+        facts = kept_facts(file.metadata)
+    if (
+        checkpoint
+    ):  # a file is computed as by its publisher; a name always as by its authors, whatever source is reached
+        origin = file.metadata.get("dialect", "") if chosen.name == "fmjax" else chosen.name
+        spec = spec_in(spec, weights, origin)
+    return Loaded(as_told(spec, facts), path, chosen, file, conversion, num_classes, sees)
 
 
-def spec_in(spec: ViTSpec, weights: specs.Weights | None, dialect: str) -> ViTSpec:
-    """The spec as the code computes it that publishes these weights in a dialect, or in another of the same code."""
-    code = {name: table.code or name for name, table in wc.dialects().items()}
-    sources = [s for s in weights.sources if code.get(s.dialect) == code.get(dialect)] if weights else []
-    return replace(spec, **(sources[0].overrides if sources else {}))
+def _classifier(file: Checkpoint, table: wc.Dialect, spec: ViTSpec) -> tuple[int, ClassifierInput]:
+    """Width and input of the classifier in a file. Where a model has a projection, the one head of timm is that."""
+    sees: Any = file.metadata.get("classifier", "pool") if table.name == "fmjax" else table.classifier
+    biases = [rule.keys[0] for rule in table.rules if rule.paths == CLASSIFIER[1:]]
+    key = CLASSIFIER[1] if table.name == "fmjax" else table.start + biases[0] if biases else ""
+    if key not in file.tensors or (spec.embed_dim and table.name != "fmjax"):
+        return 0, "pool"
+    return file.tensors[key].shape[-1], sees
 
 
-def _as_told(spec: ViTSpec, facts: Mapping[str, Any]) -> ViTSpec:
-    """The spec with what the file's own values say: "rope.period_dtype" is a field of its rope."""
-    for name, value in facts.items():
-        part, _, inner = name.partition(".")
-        spec = replace(spec, **{part: replace(getattr(spec, part), **{inner: value}) if inner else value})
-    return spec
+def _check_model(file: Checkpoint, spec: ViTSpec) -> None:
+    """Raises UsageError where a converted file was made from other weights: its tensors do not show an activation."""
+    named = file.metadata.get("model", "")
+    if named and spec.weights and specs.split_name(named)[1] and specs.resolve(named) != spec.weights:
+        raise UsageError(f"{file.path} was converted from {named}, not from {spec.weights}; load it under that name")
 
 
 def fill(spec: ViTSpec, params: Mapping[str, wc.LazyTensor], **options: Unpack[Options]) -> ViT:
@@ -165,10 +177,32 @@ def export(
         from fmjax.run import restore
 
         model = restore(model)
+    table, left_out = _target(model, dialect, classifier=classifier)
     leaves = flat(join_blocks(model))
+    params = {path: _lazy(leaf) for path, leaf in leaves.items()}
+    out = wc.to_torch(params, table, leave_out=left_out, heads=model.spec.num_heads)
+    if base is not None:
+        out |= table.carried(open_checkpoint(base).tensors, out)
+    write_safetensors(path, out)
+    return Path(path)
+
+
+def check_export(model: ViT, dialect: str) -> None:
+    """Raises UsageError where a model, its classifier included, could not be exported: before it is trained."""
+    try:
+        table, left_out = _target(model, dialect, classifier=True)
+        shapes = {path: tuple(leaf.shape) for path, leaf in flat(join_blocks(model)).items()}
+        params = {p: wc.LazyTensor(s, np.dtype(np.float32), lambda _: np.zeros(0)) for p, s in shapes.items()}
+        wc.to_torch(params, table, leave_out=left_out, heads=model.spec.num_heads)
+    except CheckpointError as error:
+        raise UsageError(f"the run could not be exported ({error}); pass --export none, or another --export") from error
+
+
+def _target(model: ViT, dialect: str, *, classifier: bool) -> tuple[wc.Dialect, frozenset[str]]:
+    """The table to export with, and what it leaves out. Raises CheckpointError for what the dialect cannot hold."""
     has_classifier = classifier and model.classifier is not None
     left_out = frozenset(PROJECTION if has_classifier else CLASSIFIER)
-    table = wc.writing(dialect, leaves.keys() - left_out)
+    table = wc.writing(dialect, set(leaf_paths(join_blocks(model))) - left_out)
     if table.read_only:
         raise CheckpointError(f"{dialect} cannot be exported to: {table.read_only}")
     seen = {model.classifier_input, "pool" if (model.classifier_input, model.spec.pool) == ("cls", "cls") else ""}
@@ -177,12 +211,7 @@ def export(
             f"a classifier over {model.classifier_input!r} has no counterpart in {dialect}, where it sees "
             f"{table.classifier!r}; leave it out with --no-classifier, or train with --classifier {table.classifier}"
         )
-    params = {path: _lazy(leaf) for path, leaf in leaves.items()}
-    out = wc.to_torch(params, table, leave_out=left_out, heads=model.spec.num_heads)
-    if base is not None:
-        out |= table.carried(open_checkpoint(base).tensors, out)
-    write_safetensors(path, out)
-    return Path(path)
+    return table, left_out
 
 
 def identify(file: Checkpoint) -> list[tuple[int, str]]:
@@ -213,6 +242,8 @@ def published(name: str, checkpoint: str | Path | None) -> tuple[specs.Weights |
     if any(w.name == resolved for w in rows):
         return specs.get_weights(resolved), specs.get_spec(resolved)
     own = [w for w in rows if w.model == resolved]
+    if not own:
+        return None, specs.get_spec(resolved)
     if checkpoint is None or len(own) == 1:
         weights = specs.get_weights(resolved)
         return weights, specs.get_spec(weights.name)
@@ -220,10 +251,9 @@ def published(name: str, checkpoint: str | Path | None) -> tuple[specs.Weights |
         fields = sorted({field for w in own for field in w.overrides})
         raise UsageError(
             f"the weights of {resolved} differ in {', '.join(fields)}, which a file does not show; name the "
-            f"weights that yours "
-            f"come from: {', '.join(w.name for w in own[:3])}, ..."
+            f"weights that yours come from: {', '.join(w.name for w in own[:3])}, ..."
         )
-    return None, specs.get_spec(resolved)
+    return own[0], specs.get_spec(resolved)
 
 
 def _dialect(

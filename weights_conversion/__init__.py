@@ -5,7 +5,7 @@ from weights_conversion.detection import candidates, detect, dialects, get_diale
 from weights_conversion.dialect import Constant, Dialect, Rule, zeros
 from weights_conversion.errors import CheckpointError
 from weights_conversion.report import MisfitError, Misfits
-from weights_conversion.rules import Conversion, native, to_jax, to_torch
+from weights_conversion.rules import Conversion, lossy_keys, native, to_jax, to_torch
 from weights_conversion.tensors import Index, LazyTensor, in_memory, in_memory_tree
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "get_dialect",
     "in_memory",
     "in_memory_tree",
+    "lossy_keys",
     "named",
     "native",
     "register",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -12,7 +14,7 @@ import numpy as np
 from weights_conversion.dialect import Dialect, Rule, Shapes
 from weights_conversion.errors import CheckpointError
 from weights_conversion.report import Misfits
-from weights_conversion.tensors import Index, LazyTensor, in_memory, outline, transfer
+from weights_conversion.tensors import CHUNK_BYTES, Index, LazyTensor, in_memory, outline, transfer
 from weights_conversion.transforms import Transform
 
 
@@ -47,6 +49,13 @@ def _for_heads(rule: Rule, heads: int) -> Transform:
     if heads < 1:
         raise ValueError(f"{rule.torch}: {rule.transform.name} needs the number of heads; pass heads")
     return rule.transform.for_heads(heads)
+
+
+def lossy_keys(dialect: Dialect, shapes: Shapes, heads: int = 0) -> dict[str, str]:
+    """The tensors of a file that may come back with other values, and why."""
+    return {
+        key: step.transform.lossy for step in steps(dialect, shapes, heads) for key in step.keys if step.transform.lossy
+    }
 
 
 @dataclass(frozen=True)
@@ -137,8 +146,7 @@ def _parameter(
     path: str, plan: list[Step], file: Mapping[str, LazyTensor], shapes: Shapes, dtype: np.dtype | None
 ) -> LazyTensor:
     own = [step for step in plan if path in step.paths]
-    stored = np.result_type(*{file[key].dtype for step in own for key in step.keys})
-    wanted = stored if dtype is None else np.dtype(dtype)
+    wanted = _common(file[key].dtype for step in own for key in step.keys) if dtype is None else np.dtype(dtype)
 
     def read_step(step: Step) -> np.ndarray:
         return step.transform.do(tuple(file[key].read(()) for key in step.keys))[step.paths.index(path)]
@@ -149,11 +157,28 @@ def _parameter(
         blocks = range(shapes[path][0])[index[0] if index else slice(None)]
         rest = index[1:]
         out = np.empty((len(blocks), *outline(shapes[path][1:])[rest].shape), wanted)
-        for row, block in enumerate(blocks):
-            transfer(out[row], read_step(own[block])[rest])
+
+        def fill(row: int) -> None:
+            transfer(out[row], read_step(own[blocks[row]])[rest])
+
+        if out.nbytes <= CHUNK_BYTES:
+            for row in range(len(blocks)):
+                fill(row)
+        else:  # copies of numpy run beside each other
+            with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+                list(pool.map(fill, range(len(blocks))))
         return out
 
     return LazyTensor(tuple(shapes[path]), wanted, read)
+
+
+def _common(dtypes: Iterable[np.dtype]) -> np.dtype:
+    """The type that holds all of them: float32 for float16 beside bfloat16, which have none in numpy."""
+    found = set(dtypes)
+    try:
+        return np.result_type(*found)
+    except TypeError:
+        return np.dtype(np.float32)
 
 
 def _tensors(step: Step, params: Mapping[str, LazyTensor], shapes: Shapes) -> Iterator[tuple[str, LazyTensor]]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,14 +28,34 @@ class LazyTensor:
     def nbytes(self) -> int:
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
-    def chunks(self) -> Iterator[np.ndarray]:
-        """The tensor in C order, in pieces along the first axis of about CHUNK_BYTES."""
+    def pieces(self) -> Iterator[Index]:
+        """The parts of the tensor in C order, along the first axis, of about CHUNK_BYTES each."""
         if not self.shape or self.nbytes <= CHUNK_BYTES:
-            yield self.read(())
+            yield ()
             return
         rows = max(1, CHUNK_BYTES * self.shape[0] // self.nbytes)
         for start in range(0, self.shape[0], rows):
-            yield self.read((slice(start, min(start + rows, self.shape[0])),))
+            yield (slice(start, min(start + rows, self.shape[0])),)
+
+
+def read_ahead(tensors: Mapping[str, LazyTensor]) -> Iterator[tuple[str, np.ndarray]]:
+    """Every piece of every tensor in order, with the tensor's name, read by a few threads; no more pieces than these
+    are in memory."""
+    workers = min(4, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[tuple[str, Future[np.ndarray]]] = deque()
+        for name, tensor in tensors.items():
+            for index in tensor.pieces():
+                waiting.append((name, pool.submit(_copied, tensor, index)))
+                if len(waiting) > workers:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+        for first, future in waiting:
+            yield first, future.result()
+
+
+def _copied(tensor: LazyTensor, index: Index) -> np.ndarray:
+    return np.ascontiguousarray(tensor.read(index), tensor.dtype)
 
 
 def transfer(target: np.ndarray, source: np.ndarray) -> None:

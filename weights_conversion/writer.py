@@ -12,7 +12,7 @@ import numpy as np
 
 from weights_conversion.errors import CheckpointError
 from weights_conversion.readers.safetensors import DTYPES
-from weights_conversion.tensors import LazyTensor
+from weights_conversion.tensors import LazyTensor, read_ahead
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -30,10 +30,12 @@ def write_safetensors(
     try:
         with partial.open("wb") as file:
             file.write(_header(tensors, metadata or {"format": "pt"}))
+            written = dict.fromkeys(tensors, 0)
+            for name, piece in read_ahead(tensors):
+                written[name] += file.write(piece.reshape(-1).view(np.uint8).data)
             for name, tensor in tensors.items():
-                written = sum(file.write(_bytes(chunk, tensor.dtype)) for chunk in tensor.chunks())
-                if written != tensor.nbytes:
-                    raise CheckpointError(f"{name}: {written:,} bytes came out, {tensor.nbytes:,} expected")
+                if written[name] != tensor.nbytes:
+                    raise CheckpointError(f"{name}: {written[name]:,} bytes came out, {tensor.nbytes:,} expected")
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -55,7 +57,3 @@ def _header(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str]) -> b
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # data starts on a multiple of 8
     return struct.pack("<Q", len(text)) + text
-
-
-def _bytes(array: np.ndarray, dtype: np.dtype) -> memoryview:
-    return np.ascontiguousarray(array, dtype).reshape(-1).view(np.uint8).data

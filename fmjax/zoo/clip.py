@@ -130,7 +130,9 @@ WEIGHTS = (
                 "openai_jit",
                 sha256="40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af",
             ),
-            Source("hf", "openai/clip-vit-base-patch32", "model.safetensors", "hf_clip"),
+            Source(
+                "hf", "openai/clip-vit-base-patch32", "model.safetensors", "hf_clip", overrides={"resample": "bicubic"}
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -198,7 +200,13 @@ WEIGHTS = (
         tag="laion2b_s34b_b79k",
         sources=(
             Source("hf", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "open_clip_model.safetensors", "open_clip"),
-            Source("hf", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "model.safetensors", "hf_clip"),
+            Source(
+                "hf",
+                "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+                "model.safetensors",
+                "hf_clip",
+                overrides={"resample": "bicubic"},
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -419,7 +427,9 @@ WEIGHTS = (
                 "openai_jit",
                 sha256="5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f",
             ),
-            Source("hf", "openai/clip-vit-base-patch16", "model.safetensors", "hf_clip"),
+            Source(
+                "hf", "openai/clip-vit-base-patch16", "model.safetensors", "hf_clip", overrides={"resample": "bicubic"}
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -613,7 +623,9 @@ WEIGHTS = (
                 "openai_jit",
                 sha256="b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",
             ),
-            Source("hf", "openai/clip-vit-large-patch14", "model.safetensors", "hf_clip"),
+            Source(
+                "hf", "openai/clip-vit-large-patch14", "model.safetensors", "hf_clip", overrides={"resample": "bicubic"}
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -661,7 +673,13 @@ WEIGHTS = (
         tag="laion2b_s32b_b82k",
         sources=(
             Source("hf", "laion/CLIP-ViT-L-14-laion2B-s32B-b82K", "open_clip_model.safetensors", "open_clip"),
-            Source("hf", "laion/CLIP-ViT-L-14-laion2B-s32B-b82K", "model.safetensors", "hf_clip"),
+            Source(
+                "hf",
+                "laion/CLIP-ViT-L-14-laion2B-s32B-b82K",
+                "model.safetensors",
+                "hf_clip",
+                overrides={"resample": "bicubic"},
+            ),
         ),
         **HALF,
         image_size=(224, 224),
@@ -778,7 +796,13 @@ WEIGHTS = (
                 "openai_jit",
                 sha256="3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02",
             ),
-            Source("hf", "openai/clip-vit-large-patch14-336", "model.safetensors", "hf_clip"),
+            Source(
+                "hf",
+                "openai/clip-vit-large-patch14-336",
+                "model.safetensors",
+                "hf_clip",
+                overrides={"resample": "bicubic"},
+            ),
         ),
         **OPENAI,
         image_size=(336, 336),
@@ -793,7 +817,13 @@ WEIGHTS = (
         tag="laion2b_s32b_b79k",
         sources=(
             Source("hf", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "open_clip_model.safetensors", "open_clip"),
-            Source("hf", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "model.safetensors", "hf_clip"),
+            Source(
+                "hf",
+                "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+                "model.safetensors",
+                "hf_clip",
+                overrides={"resample": "bicubic"},
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -855,7 +885,13 @@ WEIGHTS = (
         tag="laion2b_s12b_b42k",
         sources=(
             Source("hf", "laion/CLIP-ViT-g-14-laion2B-s12B-b42K", "open_clip_model.safetensors", "open_clip"),
-            Source("hf", "laion/CLIP-ViT-g-14-laion2B-s12B-b42K", "model.safetensors", "hf_clip"),
+            Source(
+                "hf",
+                "laion/CLIP-ViT-g-14-laion2B-s12B-b42K",
+                "model.safetensors",
+                "hf_clip",
+                overrides={"resample": "bicubic"},
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -877,7 +913,13 @@ WEIGHTS = (
         tag="laion2b_s39b_b160k",
         sources=(
             Source("hf", "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k", "open_clip_model.safetensors", "open_clip"),
-            Source("hf", "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k", "model.safetensors", "hf_clip"),
+            Source(
+                "hf",
+                "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k",
+                "model.safetensors",
+                "hf_clip",
+                overrides={"resample": "bicubic"},
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),

@@ -120,7 +120,9 @@ WEIGHTS = (
                 "open_clip_model.safetensors",
                 "open_clip_timm",
             ),
-            Source("hf", "QuanSun/EVA-CLIP", "EVA01_CLIP_g_14_psz14_s11B.pt", "eva_clip"),
+            Source(
+                "hf", "QuanSun/EVA-CLIP", "EVA01_CLIP_g_14_psz14_s11B.pt", "eva_clip", overrides={"resample": "bicubic"}
+            ),
             Source("hf", "timm/eva_giant_patch14_clip_224.laion400m", "model.safetensors", "timm"),
         ),
         **OPENAI,
@@ -139,7 +141,13 @@ WEIGHTS = (
                 "open_clip_model.safetensors",
                 "open_clip_timm",
             ),
-            Source("hf", "QuanSun/EVA-CLIP", "EVA01_CLIP_g_14_plus_psz14_s11B.pt", "eva_clip"),
+            Source(
+                "hf",
+                "QuanSun/EVA-CLIP",
+                "EVA01_CLIP_g_14_plus_psz14_s11B.pt",
+                "eva_clip",
+                overrides={"resample": "bicubic"},
+            ),
             Source("hf", "timm/eva_giant_patch14_clip_224.merged2b", "model.safetensors", "timm"),
         ),
         **OPENAI,
@@ -158,7 +166,9 @@ WEIGHTS = (
                 "open_clip_model.safetensors",
                 "open_clip_timm",
             ),
-            Source("hf", "QuanSun/EVA-CLIP", "EVA02_CLIP_B_psz16_s8B.pt", "eva_clip"),
+            Source(
+                "hf", "QuanSun/EVA-CLIP", "EVA02_CLIP_B_psz16_s8B.pt", "eva_clip", overrides={"resample": "bicubic"}
+            ),
             Source("hf", "timm/eva02_base_patch16_clip_224.merged2b", "model.safetensors", "timm"),
         ),
         **OPENAI,
@@ -177,7 +187,9 @@ WEIGHTS = (
                 "open_clip_model.safetensors",
                 "open_clip_timm",
             ),
-            Source("hf", "QuanSun/EVA-CLIP", "EVA02_CLIP_L_psz14_s4B.pt", "eva_clip"),
+            Source(
+                "hf", "QuanSun/EVA-CLIP", "EVA02_CLIP_L_psz14_s4B.pt", "eva_clip", overrides={"resample": "bicubic"}
+            ),
             Source("hf", "timm/eva02_large_patch14_clip_224.merged2b", "model.safetensors", "timm"),
         ),
         **OPENAI,
@@ -196,7 +208,9 @@ WEIGHTS = (
                 "open_clip_model.safetensors",
                 "open_clip_timm",
             ),
-            Source("hf", "QuanSun/EVA-CLIP", "EVA02_CLIP_L_336_psz14_s6B.pt", "eva_clip"),
+            Source(
+                "hf", "QuanSun/EVA-CLIP", "EVA02_CLIP_L_336_psz14_s6B.pt", "eva_clip", overrides={"resample": "bicubic"}
+            ),
             Source("hf", "timm/eva02_large_patch14_clip_336.merged2b", "model.safetensors", "timm"),
         ),
         **OPENAI,
@@ -215,7 +229,9 @@ WEIGHTS = (
                 "open_clip_model.safetensors",
                 "open_clip_timm",
             ),
-            Source("hf", "QuanSun/EVA-CLIP", "EVA02_CLIP_E_psz14_s4B.pt", "eva_clip"),
+            Source(
+                "hf", "QuanSun/EVA-CLIP", "EVA02_CLIP_E_psz14_s4B.pt", "eva_clip", overrides={"resample": "bicubic"}
+            ),
             Source("hf", "timm/eva02_enormous_patch14_clip_224.laion2b", "model.safetensors", "timm"),
         ),
         **OPENAI,
@@ -234,7 +250,13 @@ WEIGHTS = (
                 "open_clip_model.safetensors",
                 "open_clip_timm",
             ),
-            Source("hf", "QuanSun/EVA-CLIP", "EVA02_CLIP_E_psz14_plus_s9B.pt", "eva_clip"),
+            Source(
+                "hf",
+                "QuanSun/EVA-CLIP",
+                "EVA02_CLIP_E_psz14_plus_s9B.pt",
+                "eva_clip",
+                overrides={"resample": "bicubic"},
+            ),
             Source("hf", "timm/eva02_enormous_patch14_clip_224.laion2b_plus", "model.safetensors", "timm"),
         ),
         **OPENAI,

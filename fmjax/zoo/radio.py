@@ -15,7 +15,10 @@ _radio = partial(
     final_norm=False,
     pool_tokens=(0, 1, 2),
 )
-_COUNTS = "four class tokens, four registers and a table of 128 x 128 are what the code builds; no file was opened"
+_COUNTS = (
+    "four class tokens, four registers and a table of 128 x 128 are what the code builds, and no file was opened; "
+    "NVIDIA's code resizes the table with aligned corners, but changed to unaligned ones for some repositories"
+)
 
 SPECS = (
     _radio(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -238,6 +239,7 @@ def _half(case: Case, read: wc.Conversion, reference: Reference, images, tokens,
     truth = (tokens, pooled)
     found = max(error(a, b) for a, b in zip(ours, truth, strict=True))
     alike = min(cosine(a, b) for a, b in zip(ours, truth, strict=True))
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with warnings.catch_warnings(), torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")  # of torch, on its own autocast
         theirs = [x.float().numpy() for x in reference.run(torch.from_numpy(images))]
     return found, alike, max(error(a, b) for a, b in zip(theirs, truth, strict=True))

@@ -130,7 +130,7 @@ class Radio(TimmFilter):
         from timm.models.vision_transformer import _convert_radio
 
         file = {key: torch.from_numpy(np.array(value)) for key, value in self.file.items()}
-        corners = self.spec.resample == "bilinear_corners_window"
+        corners = self.case.model != "C-RADIOv3-L"  # as timm notes of each published repository
         return _convert_radio(file, self.create(img_size=size, dynamic_img_size=False), align_corners=corners)
 
     def load(self, file):

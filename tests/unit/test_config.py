@@ -11,7 +11,7 @@ import pytest
 
 from fmjax import config as c
 from fmjax.errors import UsageError
-from fmjax.records import from_dict, to_json
+from fmjax.serial import from_dict, to_json
 
 ROOT = Path(__file__).parents[2]
 PRESETS = sorted(p for p in (ROOT / "configs").glob("*.py") if p.stem != "__init__")

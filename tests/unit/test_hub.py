@@ -7,15 +7,17 @@ import errno
 import hashlib
 import json
 import shutil
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from fmjax import fetch, hub, part, record
+from fmjax import fetch, hf_files, hub, part, record
 from fmjax.errors import CheckpointError
 from fmjax.specs import Source
 from tests.support.locate import weights
@@ -373,3 +375,37 @@ def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
     assert record.cache_folder() == tmp_path / "fmjax"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert record.cache_folder() == Path.home() / ".cache/fmjax"
+
+
+def test_a_file_of_unknown_length_is_not_taken():
+    with socketserver.TCPServer(("127.0.0.1", 0), Endless) as running:
+        thread = threading.Thread(target=running.serve_forever, daemon=True)
+        thread.start()
+        message = refused(Source("url", f"http://127.0.0.1:{running.server_address[1]}/vit.pt", "vit.pt", "open_clip"))
+        running.shutdown()
+        thread.join()
+    assert "does not say how long" in message
+
+
+class Endless(socketserver.StreamRequestHandler):
+    """Answers without a length and closes, as after a cut."""
+
+    def handle(self) -> None:
+        while self.rfile.readline().strip():
+            pass
+        self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n" + CONTENT[:1000])
+
+
+def test_only_the_caches_own_content_is_deleted(tmp_path):
+    repository, own = tmp_path / "models--a--b", tmp_path / "mine.safetensors"
+    for folder in ("blobs", "snapshots/c"):
+        (repository / folder).mkdir(parents=True)
+    blob, link, stray = repository / "blobs/1", repository / "snapshots/c/x", repository / "snapshots/c/y"
+    for path in (blob, own):
+        path.write_bytes(b"x")
+    link.symlink_to(blob)
+    stray.symlink_to(own)
+    hf_files.remove(link)
+    hf_files.remove(stray)
+    assert own.exists()
+    assert not any(path.is_symlink() or path.exists() for path in (blob, link, stray))

@@ -14,11 +14,20 @@ SOURCES = sorted([*(ROOT / "fmjax").rglob("*.py"), *(ROOT / "weights_conversion"
 # A module may import from its own layer and those before it.
 LAYERS = (
     ("fmjax.errors", "weights_conversion"),
-    ("fmjax.specs", "fmjax.zoo", "fmjax.records"),
+    ("fmjax.specs", "fmjax.zoo", "fmjax.serial"),
     ("fmjax.resample", "fmjax.models"),
     ("fmjax.params", "fmjax.sharding", "fmjax.config", "fmjax.preprocessing", "fmjax.progress"),
     ("fmjax.record", "fmjax.part", "fmjax.fetch", "fmjax.hf_files", "fmjax.digests"),
-    ("fmjax.factory", "fmjax.hub", "fmjax.weights", "fmjax.data", "fmjax.optim", "fmjax.checkpoint", "fmjax.report"),
+    (
+        "fmjax.factory",
+        "fmjax.numerics",
+        "fmjax.hub",
+        "fmjax.weights",
+        "fmjax.data",
+        "fmjax.optim",
+        "fmjax.checkpoint",
+        "fmjax.report",
+    ),
     ("fmjax.run",),
     ("fmjax.evaluate", "fmjax.embed", "fmjax.train", "fmjax.convert", "fmjax.download"),
     ("fmjax.cli",),

@@ -75,7 +75,7 @@ EXTRAS = {
     "hf_dinov2_with_registers": "embeddings.mask_token",
     "hf_dinov3": "embeddings.mask_token",
     "mae": "decoder_blocks.0.norm1.weight",
-    "radio": "radio_model.input_conditioner.norm_mean",
+    "radio": "radio_model.model.reg_token",
     "tips_npz": "mask_token",
 }
 

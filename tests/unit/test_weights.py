@@ -111,7 +111,7 @@ def test_a_published_classifier_is_kept_replaced_or_left_out(tmp_path, in_small)
     new = load(name, checkpoint=path, dialect="timm", num_classes=1000)
     assert not np.asarray(new.classifier.kernel[...]).any()
     assert load(name, checkpoint=path, dialect="timm", num_classes=0)(images).logits is None
-    with pytest.raises(UsageError, match="sees the pooled tokens, not 'cls'; pass num_classes for a new one"):
+    with pytest.raises(UsageError, match="sees 'pool', not 'cls'; pass num_classes for a new one"):
         load(name, checkpoint=path, dialect="timm", classifier="cls")
 
 

@@ -87,8 +87,8 @@ TAO_NVDINOV2 = replace(
         "model.backbone.",
         "model.encoder.",
         "model.",
+        "student_ema.backbone.",  # there where the student was distilled
         "teacher.backbone.",
-        "student_ema.backbone.",
         "student.backbone.",
     ),
 )

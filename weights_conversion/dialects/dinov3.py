@@ -51,4 +51,5 @@ DINOV3 = Dialect(
     facts={"rope_embed.periods": rope_periods},
     constants={"blocks.{i}.attn.qkv.bias_mask": Constant(like="blocks.attn.q.bias", parts=(1.0, 0.0, 1.0))},
     requires=("storage_tokens", "rope_embed.periods"),
+    read_only="Meta's files hold buffers and masked values of training; export to hf_dinov3 or timm",
 )

@@ -3,10 +3,9 @@
 from dataclasses import replace
 
 from weights_conversion.dialect import Dialect, Rule
-from weights_conversion.dialects.parts import GATE, gate_and_up, linear, norm
+from weights_conversion.dialects.parts import GATE, GATED_NORM, gate_and_up, linear, norm
 from weights_conversion.transforms import CONV, LEAD_1, LEAD_2, LINEAR, LINEAR_SPLIT
 
-_APART = "blocks.mlp.norm.scale"  # the models with a norm inside a gated MLP keep q, k, v, gate and value apart
 _DERIVED = "sine and cosine of the rotary positions: derived"
 ROPE = {"rope.freqs_*": _DERIVED, "blocks.*.rope.freqs_*": _DERIVED}
 
@@ -22,10 +21,10 @@ EVA_RULES = (
         "blocks.{i}.attn.qkv.weight",
         tuple(f"blocks.{{i}}.attn.{part}.kernel" for part in "qkv"),
         LINEAR_SPLIT[3],
-        unless=_APART,
+        unless=GATED_NORM,
     ),
     *(
-        Rule(f"blocks.{{i}}.attn.{part}_proj.weight", f"blocks.{{i}}.attn.{part}.kernel", LINEAR, when=_APART)
+        Rule(f"blocks.{{i}}.attn.{part}_proj.weight", f"blocks.{{i}}.attn.{part}.kernel", LINEAR, when=GATED_NORM)
         for part in "qkv"
     ),
     *norm("blocks.{i}.attn.inner_attn_ln", "blocks.{i}.attn.norm"),
@@ -33,9 +32,9 @@ EVA_RULES = (
     *norm("blocks.{i}.norm2", "blocks.{i}.norm2"),
     *linear("blocks.{i}.mlp.fc1", "blocks.{i}.mlp.up", unless=GATE),
     *linear("blocks.{i}.mlp.fc2", "blocks.{i}.mlp.down", unless=GATE),
-    *gate_and_up("blocks.{i}.mlp.w12", unless=_APART),
-    *linear("blocks.{i}.mlp.w1", "blocks.{i}.mlp.gate", when=_APART),
-    *linear("blocks.{i}.mlp.w2", "blocks.{i}.mlp.up", when=_APART),
+    *gate_and_up("blocks.{i}.mlp.w12", unless=GATED_NORM),
+    *linear("blocks.{i}.mlp.w1", "blocks.{i}.mlp.gate", when=GATED_NORM),
+    *linear("blocks.{i}.mlp.w2", "blocks.{i}.mlp.up", when=GATED_NORM),
     *norm("blocks.{i}.mlp.ffn_ln", "blocks.{i}.mlp.norm"),
     *linear("blocks.{i}.mlp.w3", "blocks.{i}.mlp.down", when=GATE),
 )

@@ -8,6 +8,8 @@ from weights_conversion.transforms import LINEAR, LINEAR_SPLIT, SPLIT
 Rules = tuple[Rule, ...]
 QKV = "qkv"
 GATE = "blocks.mlp.gate.kernel"  # the models with a gated MLP
+# the models with a norm inside a gated MLP, whose files keep q, k and v, and gate and value, apart
+GATED_NORM = "blocks.mlp.norm.scale"
 
 
 def linear(torch: str, jax: str, *, when: Names = (), unless: Names = ()) -> Rules:

@@ -1,9 +1,34 @@
 """C-RADIO as NVIDIA publishes it (RADIO radio/radio_model.py, vit_patch_generator.py): four class tokens, one for each
 teacher, and four registers, in one table."""
 
-from weights_conversion.dialect import Dialect, Rule
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from weights_conversion.dialect import Dialect, Fact, Rule
 from weights_conversion.dialects.parts import QKV, joined, linear, norm
+from weights_conversion.errors import CheckpointError
 from weights_conversion.transforms import LEAD_1, PATCH_LINEAR, rows
+
+_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # OpenAI CLIP's
+
+
+def summary_tokens(indices: np.ndarray) -> Mapping[str, Any]:
+    """Which class tokens the summary joins."""
+    return {"pool_tokens": [int(i) for i in indices.ravel()]}
+
+
+def conditioner(expected: tuple[float, ...]) -> Fact:
+    """Holds the statistics in a file against those that the preprocessing uses."""
+
+    def check(values: np.ndarray) -> Mapping[str, Any]:
+        if not np.allclose(values.astype(np.float32).ravel(), expected, rtol=1e-2):
+            raise CheckpointError(f"input_conditioner holds {values.ravel()}, expected {expected} as in all C-RADIO")
+        return {}
+
+    return check
+
 
 RADIO = Dialect(
     name="radio",
@@ -28,6 +53,11 @@ RADIO = Dialect(
         "adaptors.*": "adaptor to a teacher",
         "_adaptors.*": "adaptor to a teacher",
         "feature_normalizer.*": "adaptor to a teacher",
+    },
+    facts={
+        "summary_idxs": summary_tokens,
+        "input_conditioner.norm_mean": conditioner(_MEAN),
+        "input_conditioner.norm_std": conditioner(_STD),
     },
     requires=("model.patch_generator.cls_token.token", "model.patch_generator.embedder.weight"),
     leads=("radio_model.", "", "base_model."),

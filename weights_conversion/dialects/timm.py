@@ -1,11 +1,10 @@
 """timm's VisionTransformer and Eva (vision_transformer.py, eva.py): one table, since they share names."""
 
 from weights_conversion.dialect import Dialect, Rule, zeros
-from weights_conversion.dialects.parts import GATE, QKV, gate_and_up, joined, linear, norm
+from weights_conversion.dialects.parts import GATE, GATED_NORM, QKV, gate_and_up, joined, linear, norm
 from weights_conversion.transforms import CONV, FOLDED_CLASS, LEAD_1, LEAD_2
 
 _EXTRA_TOKENS = ("registers", "summary_tokens")  # such models keep the class token and its position as one sum
-_GATED_NORM = "blocks.mlp.norm.scale"  # the models with a norm inside a gated MLP keep q, k, v, gate and value apart
 _K_BIAS = "blocks.attn.k.bias"
 _POSITIONS = "pos_embed"  # Eva models without a table, DINOv3, have other names for scales, gate and value
 _PATCH_NORM = "patch_norm.scale"  # AIMv2, which keeps gate and value apart
@@ -27,23 +26,23 @@ TIMM = Dialect(
         *norm("norm_pre", "norm_pre"),
         *norm("blocks.{i}.norm1", "blocks.{i}.norm1"),
         *joined(
-            "blocks.{i}.attn.qkv.weight", "blocks.{i}.attn.qkv.bias", "blocks.{i}.attn", tuple(QKV), unless=_GATED_NORM
+            "blocks.{i}.attn.qkv.weight", "blocks.{i}.attn.qkv.bias", "blocks.{i}.attn", tuple(QKV), unless=GATED_NORM
         ),
-        Rule("blocks.{i}.attn.q_bias", "blocks.{i}.attn.q.bias", unless=(_GATED_NORM, _K_BIAS)),
-        Rule("blocks.{i}.attn.v_bias", "blocks.{i}.attn.v.bias", unless=(_GATED_NORM, _K_BIAS)),
+        Rule("blocks.{i}.attn.q_bias", "blocks.{i}.attn.q.bias", unless=(GATED_NORM, _K_BIAS)),
+        Rule("blocks.{i}.attn.v_bias", "blocks.{i}.attn.v.bias", unless=(GATED_NORM, _K_BIAS)),
         *(
             rule
             for part in QKV
-            for rule in linear(f"blocks.{{i}}.attn.{part}_proj", f"blocks.{{i}}.attn.{part}", when=_GATED_NORM)
+            for rule in linear(f"blocks.{{i}}.attn.{part}_proj", f"blocks.{{i}}.attn.{part}", when=GATED_NORM)
         ),
         *norm("blocks.{i}.attn.norm", "blocks.{i}.attn.norm"),
         *linear("blocks.{i}.attn.proj", "blocks.{i}.attn.out"),
         *norm("blocks.{i}.norm2", "blocks.{i}.norm2"),
         *linear("blocks.{i}.mlp.fc1", "blocks.{i}.mlp.up", unless=GATE),
-        *gate_and_up("blocks.{i}.mlp.fc1", when=_POSITIONS, unless=(_GATED_NORM, _PATCH_NORM)),
+        *gate_and_up("blocks.{i}.mlp.fc1", when=_POSITIONS, unless=(GATED_NORM, _PATCH_NORM)),
         *(
             rule
-            for when, unless in (((_GATED_NORM, _PATCH_NORM), ()), (GATE, _POSITIONS))
+            for when, unless in (((GATED_NORM, _PATCH_NORM), ()), (GATE, _POSITIONS))
             for part, ours in (("fc1_g", "gate"), ("fc1_x", "up"))
             for rule in linear(f"blocks.{{i}}.mlp.{part}", f"blocks.{{i}}.mlp.{ours}", when=when, unless=unless)
         ),

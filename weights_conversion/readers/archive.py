@@ -82,14 +82,15 @@ class Archive:
         return _inflated(data, nbytes, f"has the entry {quoted(name)}, which")[0] if member.deflated else data
 
     def _inflate(self, member: Member) -> np.ndarray:
-        if self._inflated is None or self._inflated[0] != member.name:
+        kept = self._inflated  # looked at once: other threads may put another entry there
+        if kept is None or kept[0] != member.name:
             packed = map_bytes(self.path, member.start, member.packed) if member.packed else np.empty(0, np.uint8)
             data, ended = _inflated(packed.data, member.size, f"{self.path}: {quoted(member.name)}")
             if len(data) != member.size or not ended:
                 raise CheckpointError(f"{self.path}: {quoted(member.name)} does not inflate to the size that it states")
             self._check(member, zlib.crc32(data))
-            self._inflated = member.name, np.frombuffer(data, np.uint8)
-        return self._inflated[1]
+            self._inflated = kept = member.name, np.frombuffer(data, np.uint8)
+        return kept[1]
 
     def _check(self, member: Member, crc: int) -> None:
         if self.has_crcs and crc != member.crc:

@@ -1,0 +1,147 @@
+"""What each publisher computes, as facts of their code, and what decides between them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fmjax
+from fmjax.convert import convert
+from fmjax.errors import CheckpointError, UsageError
+from fmjax.numerics import differences, spec_in
+from fmjax.specs import Rope
+from fmjax.weights import check_export, load, read
+from tests.support.checkpoints import random_file, save, small
+
+AXIAL = Rope(first_axis="columns", offset=1.0)
+# weights, dialect, activation, epsilon, resampling: transformers' configs and modeling files, timm's factory functions,
+# open_clip's resize_pos_embed, the authors' code
+FACTS = [
+    ("ViT-B-16.openai", "open_clip", "quick_gelu", 1e-5, "bicubic_antialias"),
+    ("ViT-B-16.openai", "openai_jit", "quick_gelu", 1e-5, "bicubic_antialias"),
+    ("ViT-B-16.openai", "hf_clip", "quick_gelu", 1e-5, "bicubic"),
+    ("ViT-B-32.laion2b_s34b_b79k", "hf_clip", "gelu", 1e-5, "bicubic"),
+    ("EVA02-B-16.merged2b_s8b_b131k", "eva_clip", "gelu", 1e-6, "bicubic"),
+    ("EVA02-B-16.merged2b_s8b_b131k", "timm", "gelu", 1e-6, "bicubic_antialias"),
+    ("dinov2_vits14.lvd142m", "dinov2", "gelu", 1e-6, "bicubic_offset"),
+    ("dinov2_vits14.lvd142m", "hf_dinov2", "gelu", 1e-6, "bicubic"),
+    ("dinov2_vits14.lvd142m", "timm", "gelu", 1e-6, "bicubic_antialias"),
+    ("dinov2_vits14_reg.lvd142m", "dinov2", "gelu", 1e-6, "bicubic_antialias"),
+    ("dinov2_vits14_reg.lvd142m", "hf_dinov2_with_registers", "gelu", 1e-6, "bicubic_antialias"),
+    ("nv_dinov2_vitl14.trainable_v1_1", "tao_nvdinov2", "gelu", 1e-6, "bicubic_offset"),
+    ("ViT-B-16-SigLIP2.webli", "big_vision_npz", "gelu_tanh", 1e-6, "bilinear_corners"),
+    ("ViT-B-16-SigLIP2.webli", "hf_siglip", "gelu_tanh", 1e-6, "bicubic"),
+    ("ViT-B-16-SigLIP2.webli", "open_clip_timm", "gelu", 1e-6, "bicubic_antialias"),
+    ("ViT-B-16-SigLIP2.webli", "timm", "gelu", 1e-6, "bicubic_antialias"),
+    ("ViT-B-32-SigLIP2-256.webli", "timm", "gelu_tanh", 1e-6, "bicubic_antialias"),
+    ("ViT-gopt-16-SigLIP2-256.webli", "open_clip_timm", "gelu_tanh", 1e-6, "bicubic_antialias"),
+    ("mae_vit_base_patch16.pretrain", "mae", "gelu", 1e-6, "bicubic"),
+    ("mae_vit_base_patch16.pretrain", "hf_vit_mae", "gelu", 1e-12, "bicubic"),
+    ("dino_vits16.in1k", "dino", "gelu", 1e-6, "bicubic_offset"),
+    ("dino_vits16.in1k", "hf_vit", "gelu", 1e-12, "bicubic"),
+    ("dino_vits16.in1k", "timm", "gelu", 1e-6, "bicubic_antialias"),
+    ("augreg_vit_tiny_patch16_224.augreg_in21k", "augreg_npz", "gelu_tanh", 1e-6, "bilinear_corners"),
+    ("augreg_vit_tiny_patch16_224.augreg_in21k", "timm", "gelu", 1e-6, "bicubic_antialias"),
+    ("eva02_tiny_patch14.mim_in22k_224", "eva02_original_pretrain", "gelu", 1e-6, "bicubic"),
+    ("PE-Core-B-16.meta", "pe_original", "gelu", 1e-5, "bilinear"),
+    ("PE-Core-B-16.meta", "open_clip_timm", "gelu", 1e-5, "bicubic_antialias"),
+    ("dinov3_vits16.lvd1689m", "dinov3", "gelu", 1e-5, "bicubic_antialias"),
+    ("aimv2_large.224px", "aimv2", "gelu", 1e-5, "bicubic_antialias"),
+    ("C-RADIOv3-B.nvidia", "radio", "gelu", 1e-6, "bilinear_corners_window"),
+    ("C-RADIOv3-L.nvidia", "radio", "gelu", 1e-6, "bilinear_window"),
+    ("tips_b14.tips_v2", "tips_npz", "gelu", 1e-6, "bicubic_antialias"),
+]
+
+
+@pytest.mark.parametrize(("name", "dialect", "activation", "eps", "resample"), FACTS)
+def test_a_file_is_computed_as_its_publisher_does(name, dialect, activation, eps, resample):
+    spec = spec_in(fmjax.get_spec(name), fmjax.get_weights(name), dialect)
+    assert (spec.activation, spec.norm_eps, spec.resample) == (activation, eps, resample)
+
+
+def test_timm_rescales_the_rotary_positions_of_pe_and_meta_does_not():
+    row, spec = fmjax.get_weights("PE-Core-B-16.meta"), fmjax.get_spec("PE-Core-B-16.meta")
+    assert spec_in(spec, row, "pe_original").rope == AXIAL
+    assert spec_in(spec, row, "open_clip_timm").rope == replace(AXIAL, reference_grid=(14, 14))
+
+
+@pytest.fixture
+def in_small(monkeypatch):
+    monkeypatch.setattr("fmjax.weights.specs.get_spec", lambda name: small(name.split(".")[0]))
+
+
+def test_a_name_means_the_same_function_whatever_source_is_reached(tmp_path, monkeypatch, in_small):
+    row = fmjax.get_weights("ViT-B-16-SigLIP2.webli")
+    for source in row.sources[:2]:
+        path = save(tmp_path / f"{source.dialect}.safetensors", random_file(small("ViT-B-16-SigLIP2"), source.dialect))
+        monkeypatch.setattr("fmjax.hub.locate", lambda *_, p=path, s=source, **__: (p, s))
+        assert read(row.name).spec.activation == "gelu_tanh"
+        assert read(row.name).spec.resample == "bilinear_corners"
+
+
+@pytest.mark.parametrize("facts", ["not json", "[]", '{"norm_eps": 0.5}', '{"rope.period_dtype": "bfloat16"}'])
+def test_metadata_decides_nothing_that_fmjax_did_not_write(tmp_path, in_small, facts):
+    name = "ViT-B-16.openai"
+    source = save(tmp_path / "clip.safetensors", random_file(small("ViT-B-16"), "open_clip"))
+    convert(name, str(source), str(tmp_path / "ours.safetensors"))
+    from safetensors.numpy import load_file, save_file
+
+    for path, kind in ((source, "pt"), (tmp_path / "ours.safetensors", "fmjax")):
+        save_file(load_file(path), tmp_path / "x.safetensors", {"format": kind, "facts": facts})
+        if kind == "pt":
+            assert read(name, checkpoint=tmp_path / "x.safetensors").spec.norm_eps == 1e-5
+        else:
+            with pytest.raises(CheckpointError, match=r"facts|the file says"):
+                read(name, checkpoint=tmp_path / "x.safetensors")
+
+
+def test_a_converted_file_is_tied_to_its_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr("fmjax.weights.specs.get_spec", lambda name: replace(small(name.split(".")[0]), weights=name))
+    source = save(tmp_path / "clip.safetensors", random_file(small("ViT-B-16"), "open_clip"))
+    convert("ViT-B-16.openai", str(source), str(tmp_path / "ours.safetensors"))
+    assert read("ViT-B-16.openai", checkpoint=tmp_path / "ours.safetensors")
+    with pytest.raises(UsageError, match=r"was converted from ViT-B-16\.openai, not from ViT-B-16\.laion400m_e32"):
+        read("ViT-B-16.laion400m_e32", checkpoint=tmp_path / "ours.safetensors")
+
+
+@pytest.mark.parametrize(("dialect", "sees"), [("timm", "pool"), ("hf_dinov2", "cls_patches")])
+def test_the_classifier_of_ones_own_file_is_kept(tmp_path, in_small, dialect, sees):
+    model = fmjax.initialise(small("dinov2_vits14"), num_classes=7, classifier=sees)
+    kernel = jnp.ones_like(model.classifier.kernel[...])
+    model.classifier.kernel = type(model.classifier.kernel)(kernel)
+    path = fmjax.export(model, tmp_path / "x.safetensors", dialect)
+    back = load("dinov2_vits14.lvd142m", checkpoint=path, dialect=dialect)
+    assert np.array_equal(back.classifier.kernel[...], kernel)
+    assert back.classifier_input == sees
+    assert load("dinov2_vits14.lvd142m", checkpoint=path, dialect=dialect, num_classes=0).classifier is None
+    new = load("dinov2_vits14.lvd142m", checkpoint=path, dialect=dialect, num_classes=7)
+    assert not np.asarray(new.classifier.kernel[...]).any()
+
+
+def test_an_export_that_would_be_read_otherwise_is_told():
+    spec = fmjax.get_spec("ViT-B-16-SigLIP.webli")
+    found = differences(spec, "timm")
+    assert "activation 'gelu' instead of 'gelu_tanh'" in found
+    assert differences(fmjax.get_spec("ViT-B-16.openai"), "open_clip") == ""
+
+
+def test_a_model_that_cannot_be_exported_says_so_before_training():
+    with pytest.raises(UsageError, match=r"timm dialect has no place for registers, summary_tokens.*--export none"):
+        check_export(fmjax.initialise(small("C-RADIOv3-B"), num_classes=3), "timm")
+    with pytest.raises(UsageError, match="no counterpart in timm"):
+        check_export(fmjax.initialise(small("PE-Core-B-16"), num_classes=3, classifier="cls"), "timm")
+    check_export(fmjax.initialise(small("dinov2_vits14"), num_classes=3), "timm")
+
+
+@pytest.mark.parametrize("changed", [{"input_conditioner.norm_mean": np.zeros((3, 1, 1), np.float32)}])
+def test_statistics_in_a_file_are_held_against_the_rows(tmp_path, in_small, changed):
+    file = random_file(small("C-RADIOv3-B"), "radio")
+    beside = {"radio_model.summary_idxs": np.asarray([0, 2])}
+    path = save(tmp_path / "x.safetensors", file | beside)
+    assert read("C-RADIOv3-B.nvidia", checkpoint=path).spec.pool_tokens == (0, 2)
+    save(path, file | {f"radio_model.{key}": value for key, value in changed.items()})
+    with pytest.raises(CheckpointError, match="input_conditioner holds"):
+        read("C-RADIOv3-B.nvidia", checkpoint=path)
