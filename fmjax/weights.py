@@ -121,9 +121,8 @@ def read(
     if chosen.name == "fmjax":
         _check_model(file, spec)
         facts = kept_facts(file.metadata)
-    if (
-        checkpoint
-    ):  # a file is computed as by its publisher; a name always as by its authors, whatever source is reached
+    # a file is computed as by its publisher; a name always as by its authors, whatever source is reached
+    if checkpoint:
         origin = file.metadata.get("dialect", "") if chosen.name == "fmjax" else chosen.name
         spec = spec_in(spec, weights, origin)
     return Loaded(as_told(spec, facts), path, chosen, file, conversion, num_classes, sees)

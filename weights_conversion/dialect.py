@@ -101,10 +101,6 @@ class Dialect:
         """What stands before the names of rules in a file."""
         return self.lead + self.prefix
 
-    def matches(self, shapes: Shapes) -> bool:
-        """Whether a file with tensors of these names and shapes can be of this dialect."""
-        return self.led(shapes) is not None
-
     def led(self, shapes: Shapes) -> Dialect | None:
         """The dialect with the lead that a file has; None if the file is of another dialect."""
         return next((found for lead in self.leads if (found := self._with(lead))._signed(shapes)), None)
