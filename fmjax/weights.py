@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import SingleDeviceSharding
 
 import weights_conversion as wc
-from fmjax import hub, specs
+from fmjax import hub, identify, specs
 from fmjax.errors import CheckpointError, UsageError
 from fmjax.factory import ImageSize, LoadOptions, Options, abstract, leaf_shardings, param_shapes, resized
 from fmjax.models.vit import ViT, join_blocks
@@ -116,7 +116,7 @@ def read(
         wanted = None if dtype is None else np.dtype(dtype)
         conversion = wc.to_jax(file.tensors, chosen, shapes, wanted, heads=spec.num_heads)
     except wc.MisfitError as error:
-        raise wc.MisfitError(error.misfits, _closest(file, spec)) from None
+        raise wc.MisfitError(error.misfits, identify.closest(file, chosen, spec)) from None
     facts = conversion.facts
     if chosen.name == "fmjax":
         _check_model(file, spec)
@@ -213,23 +213,12 @@ def _target(model: ViT, dialect: str, *, classifier: bool) -> tuple[wc.Dialect, 
     return table, left_out
 
 
-def identify(file: Checkpoint) -> list[tuple[int, str]]:
-    """(number of misfits, architecture) for every architecture of the zoo, best first."""
-    tables, found = wc.candidates(file.tensors), []
-    for name in specs.list_models():
-        spec = specs.get_spec(name)
-        counts = [_misfits(file, table, spec) for table in tables]
-        found += [(min(counts), name)] if counts else []
-    return sorted(found)
-
-
 def _recognised(file: Checkpoint) -> str:
     """The one architecture that a file fits. Raises CheckpointError where there is none, or several."""
-    ranked = identify(file)
-    fitting = [name for count, name in ranked if count == 0]
-    if len(fitting) == 1:
-        return fitting[0]
-    found = f"fits {' and '.join(fitting)}" if fitting else "fits no registered architecture"
+    names = identify.fitting(file)
+    if len(names) == 1:
+        return names[0]
+    found = f"fits {' and '.join(names)}" if names else "fits no registered architecture"
     raise CheckpointError(f"{file.path} {found}; name the model and pass the path as checkpoint")
 
 
@@ -272,21 +261,3 @@ def _resized_table(table: wc.LazyTensor, spec: ViTSpec, final: ViTSpec) -> wc.La
 
 def _lazy(leaf: jax.Array) -> wc.LazyTensor:
     return wc.LazyTensor(tuple(leaf.shape), np.dtype(leaf.dtype), lambda index: np.asarray(leaf[index]))
-
-
-def _misfits(file: Checkpoint, dialect: wc.Dialect, spec: ViTSpec) -> int:
-    try:
-        wc.to_jax(file.tensors, dialect, param_shapes(spec), heads=spec.num_heads)
-    except wc.MisfitError as error:
-        return error.misfits.count
-    except CheckpointError:
-        return 1
-    return 0
-
-
-def _closest(file: Checkpoint, spec: ViTSpec) -> str:
-    ranked = [(count, name) for count, name in identify(file) if name != spec.name]
-    best = [name for count, name in ranked if count == ranked[0][0]]
-    if not best:
-        return f" into {spec.name}"
-    return f" into {spec.name}; the closest model is {' or '.join(best)}, with {ranked[0][0]} misfits"

@@ -22,6 +22,7 @@ LAYERS = (
         "fmjax.factory",
         "fmjax.numerics",
         "fmjax.hub",
+        "fmjax.identify",
         "fmjax.weights",
         "fmjax.data",
         "fmjax.optim",

@@ -1,0 +1,72 @@
+"""What a wrong file is told to be: quickly, by at most three names, and only by nearer ones."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import fmjax
+from fmjax import identify, specs
+from fmjax.factory import param_shapes
+from fmjax.hub import package_file
+from fmjax.weights import read
+from tests.support.checkpoints import random_file, save, small
+from weights_conversion import MisfitError, get_dialect
+from weights_conversion.readers import open_checkpoint
+
+DEMO = "demo_vit_ti4.fashion_mnist"
+
+
+@pytest.fixture
+def demo() -> dict[str, np.ndarray]:
+    source = fmjax.get_weights(DEMO).sources[0]
+    return load_file(package_file(source.location))
+
+
+def report(path: Path, name: str, seconds: float = 1.0) -> str:
+    """The refusal of a file; of no more than a second of processor time once the named model is traced."""
+    param_shapes(fmjax.get_spec(name))
+    start = time.process_time()
+    with pytest.raises(MisfitError) as caught:
+        read(name, checkpoint=path)
+    assert time.process_time() - start < seconds
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", fmjax.list_models())
+def test_the_telling_shapes_are_those_of_the_model(name):
+    spec = fmjax.get_spec(name)
+    shapes = param_shapes(spec)
+    assert identify.told_by(spec) == {path: shapes[path] for path in identify.TOLD_BY if path in shapes}
+
+
+def test_one_foreign_tensor_is_refused_at_once_and_no_other_model_is_offered(tmp_path, demo):
+    save_file(demo | {"strange": np.zeros(3, np.float32)}, tmp_path / "x.safetensors")
+    text = report(tmp_path / "x.safetensors", DEMO)
+    assert text.splitlines()[0].endswith("1 misfits, nothing was loaded into demo_vit_ti4")
+    assert "closest" not in text
+
+
+def test_one_missing_tensor_is_refused_at_once(tmp_path, demo):
+    demo.pop(next(key for key in demo if key.endswith("norm.bias")))
+    save_file(demo, tmp_path / "x.safetensors")
+    assert "closest" not in report(tmp_path / "x.safetensors", DEMO)
+
+
+def test_at_most_three_names_are_offered(tmp_path, monkeypatch):
+    spec, asked = small("ViT-B-16"), small("ViT-B-32")
+    file = open_checkpoint(save(tmp_path / "x.safetensors", random_file(spec, "open_clip")))
+    monkeypatch.setattr(specs, "list_models", lambda: ["a", "b", "c", "d"])
+    monkeypatch.setattr(specs, "get_spec", lambda name: spec)
+    text = identify.closest(file, get_dialect("open_clip"), asked)
+    assert text == " into ViT-B-32; the closest model is a or b or c, with 0 misfits"
+
+
+def test_a_published_file_is_told_by_its_tensors(demo):
+    source = fmjax.get_weights(DEMO).sources[0]
+    model = fmjax.load(f"local-dir:{package_file(source.location)}")
+    assert model.spec.name == "demo_vit_ti4"
