@@ -980,9 +980,10 @@ WEIGHTS = (
     Weights(
         model="ViT-B-16-plus-240",
         tag="laion400m_e32",
+        # timm has a repository for each epoch (vision_transformer.py); open_clip 3.3.0 names the other one's here
         sources=(
             Source(
-                "hf", "timm/vit_base_patch16_plus_clip_240.laion400m_e31", "open_clip_model.safetensors", "open_clip"
+                "hf", "timm/vit_base_patch16_plus_clip_240.laion400m_e32", "open_clip_model.safetensors", "open_clip"
             ),
             Source(
                 "url",

@@ -186,3 +186,13 @@ def test_unknown_names_are_answered_with_the_nearest(wrong, near):
 def test_weights_of_an_architecture_with_several_must_be_named():
     with pytest.raises(UsageError, match="22 published weights"):
         fmjax.get_weights("ViT-B-32")
+
+
+def test_no_file_is_published_as_two_sets_of_weights():
+    owners: dict[tuple[str, str], list[str]] = {}
+    for weights in ALL:
+        for source in weights.sources:
+            owners.setdefault((source.location, source.filename), []).append(weights.name)
+    shared = [names for names in owners.values() if len(names) > 1]
+    # one file, evaluated at 378 pixels too
+    assert shared == [["ViT-SO400M-14-SigLIP-384.webli", "ViT-SO400M-14-SigLIP-378.webli"]]
