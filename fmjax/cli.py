@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from fmjax.errors import UsageError, nearest
 
@@ -21,36 +26,83 @@ class Command:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a sub-command and returns the exit code: 0, 2 usage, 3 data, 4 checkpoint."""
+    """Runs a sub-command and returns the exit code: 0, 2 usage, 3 data, 4 checkpoint, 5 file system, 130 Ctrl-C, 143
+    SIGTERM."""
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     if not args or args[0] in ("-h", "--help"):
         _say(_overview())
         return 0
+    if args[0] in ("-V", "--version"):
+        _say(_version())
+        return 0
     try:
-        if args[0] not in COMMANDS:
-            raise UsageError(f"unknown command {args[0]!r}{nearest(args[0], COMMANDS)} (`fmjax --help` lists all)")
-        COMMANDS[args[0]].run(args[1:])
-    except ValueError as error:
-        code = getattr(error, "exit_code", None)
+        with _terminable():
+            _command(args[0]).run(args[1:])
+    except (ValueError, OSError) as error:
+        code = getattr(error, "exit_code", 5 if isinstance(error, OSError) else None)
         if code is None or debug:
             raise
-        _say(f"fmjax: {error}", sys.stderr)
+        _say(f"fmjax: {_sentence(error)}", sys.stderr)
         return code
-    except OSError as error:
-        if debug:
-            raise
-        _say(f"fmjax: {error}", sys.stderr)
-        return 4
     except KeyboardInterrupt:
         _say("fmjax: stopped; run the same command to go on from the last checkpoint", sys.stderr)
         return 130
+    except Terminated:
+        _say("fmjax: terminated", sys.stderr)
+        return 143
     return 0
 
 
+class Terminated(BaseException):
+    """SIGTERM, as Ctrl-C is a KeyboardInterrupt: what is half written is taken away on the way out."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM raises Terminated inside the block; only the main thread may ask for that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _command(name: str) -> Command:
+    if name not in COMMANDS:
+        raise UsageError(f"unknown command {name!r}{nearest(name, COMMANDS)} (`fmjax --help` lists all)")
+    return COMMANDS[name]
+
+
+def _sentence(error: Exception) -> str:
+    """What an error says; the operating system's in the order of a sentence."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
+def _version() -> str:
+    import platform
+    from importlib import metadata
+
+    from fmjax import __version__
+
+    others = ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "flax"))
+    return f"fmjax {__version__} ({others}, Python {platform.python_version()})"
+
+
 def _say(text: str, stream: Any = None) -> None:
-    (stream or sys.stdout).write(text + "\n")
+    from fmjax.console import printable
+
+    (stream or sys.stdout).write(printable(text) + "\n")
 
 
 def _overview() -> str:
@@ -70,8 +122,6 @@ def _overview() -> str:
 
 
 def _parse(kind: Any, args: list[str], name: str, **options: Any) -> Any:
-    import tyro
-
     command = COMMANDS[name]
     return tyro.cli(
         kind, args=args, prog=f"fmjax {name}", description=f"{command.help}\n\nExample: {command.example}", **options
@@ -87,111 +137,122 @@ def _first(args: list[str], name: str, what: str) -> tuple[str, list[str]]:
     raise UsageError(f"fmjax {name} needs {what}; for example: {COMMANDS[name].example}")
 
 
+Name = Annotated[str, tyro.conf.arg(metavar="NAME")]
+Json = Annotated[bool, tyro.conf.arg(name="json")]
+Given = Annotated[str, tyro.conf.arg(aliases=("--model.checkpoint",))]
+Target = Annotated[str, tyro.conf.arg(metavar="TARGET.safetensors")]
+
+
 def _models(args: list[str]) -> None:
-    def run(pattern: str = "*", /, *, pretrained: bool = False, as_json: bool = False) -> None:
-        """pattern: shell-style, letter case ignored. pretrained: published weights instead of architectures."""
-        from fmjax import specs
+    def run(
+        pattern: Annotated[str, tyro.conf.arg(metavar="[PATTERN]")] = "*",
+        /,
+        *,
+        pretrained: bool = False,
+        as_json: Json = False,
+    ) -> None:
+        """Names that a search finds.
+
+        Args:
+            pattern: a part of a name, tag, alias, timm or hub name or family ("clip", "openai"), or shell-style
+            pretrained: list published weights instead of architectures
+            as_json: print records for machines
+        """
+        from fmjax import catalogue, specs
 
         names = specs.list_models(pattern, pretrained=pretrained)
-        rows = [_row(name) for name in names]
-        if not rows:
+        if not names:
             known = specs.list_models(pretrained=pretrained)
-            raise UsageError(f"no model matches {pattern!r}{nearest(pattern.strip('*'), known)}")
-        if as_json:
-            _say(json.dumps(rows, indent=2))
-        else:
-            _say("\n".join(_line(row) for row in rows))
+            hint = nearest(pattern.strip("*"), known, cutoff=0.6)
+            raise UsageError(f"no model matches {pattern!r}{hint} (`fmjax models` lists all)")
+        rows = [catalogue.record(name) for name in names]
+        _say(json.dumps(rows, indent=2) if as_json else "\n".join(catalogue.line(row) for row in rows))
 
-    _parse(run, ["--as-json" if arg == "--json" else arg for arg in args], "models")
-
-
-def _row(name: str) -> dict[str, Any]:
-    from fmjax import specs
-
-    spec = specs.get_spec(name)
-    row = {
-        "name": name,
-        "parameters": spec.parameters,
-        "float32_bytes": 4 * spec.parameters,
-        "width": spec.width,
-        "depth": spec.depth,
-        "patch_size": spec.patch_size,
-        "image_size": spec.image_size,
-    }
-    names = specs.list_models(f"{name}.*", pretrained=True) if name == spec.name else [name]
-    rows = [row for row in map(specs.get_weights, names) if row.model == spec.name]
-    row |= {
-        "licence": " / ".join(dict.fromkeys(weights.licence for weights in rows)),
-        "dialects": sorted({source.dialect for weights in rows for source in weights.sources}),
-    }
-    if name == spec.name:
-        row |= {"tags": [weights.tag for weights in rows]}
-    else:
-        row |= {
-            "evaluated_at": rows[0].image_size,
-            "num_classes": rows[0].num_classes,
-            "sources": [f"{source.kind}:{source.location}:{source.filename}" for source in rows[0].sources],
-            "accuracy": dict(rows[0].accuracy),
-        }
-    doubts = {weights.tag: weights.unverified for weights in rows if weights.unverified}
-    return row | {"verified": not doubts, "unverified": doubts if name == spec.name else rows[0].unverified}
-
-
-def _line(row: dict[str, Any]) -> str:
-    shape = f"{row['parameters'] / 1e6:>7,.1f} M, patch {row['patch_size']}, {row['image_size'][0]} px"
-    return f"{row['name']:<48}{shape}, {row['licence']}{'' if row['verified'] else ' (not all verified)'}"
+    _parse(run, args, "models")
 
 
 def _info(args: list[str]) -> None:
-    def run(name: str, /) -> None:
-        """name: "arch", "arch.tag", or an alias."""
-        from fmjax import specs
+    def run(name: Name, /, *, as_json: Json = False) -> None:
+        """All that is known of one model.
+
+        Args:
+            name: "arch", "arch.tag", timm's or the hub's name
+            as_json: print all facts, the whole rows, for machines
+        """
+        from fmjax import catalogue, specs
 
         resolved = specs.resolve(name)
-        spec = specs.get_spec(resolved)
-        facts = _row(resolved)
-        facts |= {"spec": {k: v for k, v in dataclasses.asdict(spec).items() if k != "aliases"}}
-        if resolved in specs.list_models(pretrained=True):
-            facts |= {"weights": dataclasses.asdict(specs.get_weights(resolved))}
-        else:
-            facts |= {"tags": [specs.split_name(n)[1] for n in specs.list_models(f"{resolved}.*", pretrained=True)]}
-        _say(json.dumps(facts, indent=2))
+        _say(json.dumps(catalogue.full_record(resolved), indent=2) if as_json else catalogue.page(resolved))
 
     _parse(run, args, "info")
 
 
 def _convert(args: list[str]) -> None:
-    def run(name: str, source: str, target: str, /, *, dialect: str = "") -> None:
-        """name: "arch.tag". source: a file or folder of any dialect. dialect: "" tells by the keys."""
+    def run(
+        name: Name,
+        source: Annotated[str, tyro.conf.arg(metavar="SOURCE")],
+        target: Target,
+        /,
+        *,
+        dialect: str = "",
+        force: bool = False,
+    ) -> None:
+        """A checkpoint in fmjax's own names.
+
+        Args:
+            name: "arch.tag"
+            source: a file or folder of any dialect
+            target: the file to write
+            dialect: how the source's tensors are named; "" tells by the keys
+            force: replace the target if it is there
+        """
         from fmjax.convert import convert
 
-        convert(name, source, target, dialect=dialect)
+        convert(name, source, target, dialect=dialect, force=force)
 
     _parse(run, args, "convert")
 
 
 def _export(args: list[str]) -> None:
     def run(
-        source: str,
-        target: str,
+        source: Annotated[str, tyro.conf.arg(metavar="RUN|FILE")],
+        target: Target,
         /,
         *,
         dialect: str = "",
         base: str = "",
         model: str = "",
         classifier: bool = True,
+        force: bool = False,
     ) -> None:
-        """source: a run's folder or a converted file. base: the original, for its other tensors."""
+        """A file in the names of a PyTorch library.
+
+        Args:
+            source: a run's folder or a converted file
+            target: the file to write
+            dialect: whose names it gets; "" is timm for a run, and the original's own for a converted file
+            base: the original file, for the tensors that fmjax does not model
+            model: "arch.tag", for a file that does not say it
+            classifier: write the run's classifier; without it the projection is kept
+            force: replace the target if it is there
+        """
         from fmjax.convert import export_file
 
-        export_file(source, target, dialect=dialect, base=base, model=model, classifier=classifier)
+        export_file(source, target, dialect=dialect, base=base, model=model, classifier=classifier, force=force)
 
     _parse(run, args, "export")
 
 
 def _verify(args: list[str]) -> None:
-    def run(name: str, /, *, checkpoint: str = "", dialect: str = "", offline: bool = False) -> None:
-        """name: "arch.tag". checkpoint: a file instead of the published one."""
+    def run(name: Name, /, *, checkpoint: Given = "", dialect: str = "", offline: bool = False) -> None:
+        """A checkpoint, there and back.
+
+        Args:
+            name: "arch.tag"
+            checkpoint: a file or folder instead of the published one
+            dialect: how its tensors are named; "" tells by the keys
+            offline: use only what is on this machine
+        """
         from fmjax.convert import verify
 
         verify(name, checkpoint=checkpoint, dialect=dialect, offline=offline)
@@ -201,7 +262,7 @@ def _verify(args: list[str]) -> None:
 
 def _download(args: list[str]) -> None:
     def run(
-        names: tuple[str, ...],
+        names: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")],
         /,
         *,
         dry_run: bool = False,
@@ -210,8 +271,16 @@ def _download(args: list[str]) -> None:
         accept_new: bool = False,
         offline: bool = False,
     ) -> None:
-        """names: "arch.tag", aliases, or patterns in quotes. dry_run: list only. source, dialect: "" takes any.
-        accept_new: take what is published now in the place of what was recorded. offline: check what is here."""
+        """Published weights in the cache.
+
+        Args:
+            names: "arch.tag", aliases, or patterns in quotes
+            dry_run: list what would be fetched, and ask nobody
+            source: take only this kind of source; "" takes any
+            dialect: take only files of this dialect; "" takes any
+            accept_new: take what is published now in the place of what was recorded
+            offline: check what is here, and fetch nothing
+        """
         from fmjax.download import main as program
 
         program(names, dry_run=dry_run, source=source, dialect=dialect, accept_new=accept_new, offline=offline)
@@ -220,13 +289,27 @@ def _download(args: list[str]) -> None:
 
 
 def _finetune(args: list[str]) -> None:
-    from fmjax.config import FinetuneConfig, load_preset
+    from fmjax.config import FinetuneConfig
 
-    preset, rest = _first(args, "finetune", "a preset")
-    config = _parse(FinetuneConfig, rest, "finetune", default=load_preset(preset) if preset else None)
+    preset, rest = _first(args, "finetune", "a preset, or a model")
+    config = _parse(FinetuneConfig, rest, "finetune", default=_started(preset) if preset else None)
     from fmjax.train import main as program
 
     program(config)
+
+
+def _started(name: str) -> Any:
+    """The config of a preset, or the defaults for a model: every other command takes a model in this place."""
+    from fmjax import specs
+    from fmjax.config import FinetuneConfig, ModelConfig, load_preset, presets
+
+    if name in presets() or name.endswith(".py"):
+        return load_preset(name)
+    try:
+        resolved = specs.resolve(name)
+    except UsageError:
+        return load_preset(name)  # whose error names the presets
+    return FinetuneConfig(out=f"runs/{resolved}", model=ModelConfig(name=name))
 
 
 def _on_features(name: str, kind: str, program: str) -> Callable[[list[str]], None]:
@@ -254,7 +337,7 @@ def _eval(args: list[str]) -> None:
 
 
 COMMANDS: dict[str, Command] = {
-    "models": Command("list architectures or published weights", "fmjax models '*dinov2*' --pretrained", _models),
+    "models": Command("search architectures or published weights", "fmjax models dinov2 --pretrained", _models),
     "info": Command("all that is known of one model", "fmjax info ViT-B-16.openai", _info),
     "download": Command(
         "published weights -> checked files in the cache",
@@ -287,7 +370,9 @@ COMMANDS: dict[str, Command] = {
         _on_features("probe", "ProbeConfig", "probe_main"),
     ),
     "finetune": Command(
-        "fine-tune on labelled images", "fmjax finetune configs/quickstart.py --optim.lr 3e-4", _finetune
+        "fine-tune on labelled images by a preset (a .py file is run), or a model's name",
+        "fmjax finetune quickstart --optim.lr 3e-4",
+        _finetune,
     ),
     "eval": Command("scores of a fine-tuned run", "fmjax eval runs/quickstart", _eval),
     "export": Command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import importlib.util
 import re
 from dataclasses import dataclass, field
@@ -21,6 +22,13 @@ def _require(condition: bool, flag: str, value: Any, expected: str) -> None:
         raise UsageError(f"{flag} is {value!r}; it must be {expected}")
 
 
+def check_source(source: str) -> None:
+    """Raises UsageError for what names no kind of data."""
+    kind, _, rest = source.partition(":")
+    fits = source == "digits" or (kind in ("folder", "tfds") and rest)
+    _require(bool(fits), "--data.source", source, '"digits", "folder:DIR" or "tfds:NAME"')
+
+
 def _compiles(pattern: str) -> bool:
     try:
         re.compile(pattern)
@@ -34,12 +42,11 @@ class ModelConfig:
     """Which backbone, and where its weights come from."""
 
     name: str = "demo_vit_ti4.fashion_mnist"  # "arch.tag", see `fmjax models`
-    checkpoint: str = (
-        ""  # a file or folder instead of the published source: .safetensors, .pt, .pth, .bin, .ckpt or .npz
-    )
+    # a file or folder instead of the published source: .safetensors, .pt, .pth, .bin, .ckpt or .npz
+    checkpoint: Annotated[str, tyro.conf.arg(aliases=("--checkpoint",))] = ""
     dialect: str = ""  # how its tensors are named; "" tells by the keys
     offline: bool = False  # use only what is on this machine
-    init: Literal["pretrained", "random"] = "pretrained"
+    init: Literal["pretrained", "random"] = "pretrained"  # random: the same network without its weights
     image_size: tuple[int, int] = (0, 0)  # (height, width) in pixels; (0, 0) is what the weights were evaluated at
     resample: Literal["weights"] | Resample = "weights"  # how the position table follows another image size
     dtype: Dtype = "auto"  # of the computation; parameters are float32. auto: bfloat16 where the device has it
@@ -52,27 +59,35 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class ImagesConfig:
     """Images with labels: the built-in digits, an image folder, or a TensorFlow dataset in ArrayRecord files."""
 
-    source: str = "digits"  # "digits", "folder:DIR" or "tfds:NAME"
+    # "digits", "folder:DIR" or "tfds:NAME"
+    source: Annotated[str, tyro.conf.arg(aliases=("--source",))] = "digits"
     data_dir: str = ""  # where tfds: looks; "" is its default
-    val_fraction: float = 0.2  # of a source without a validation split, the same part of every class
-    split_seed: int = 0
-    crop_scale: float = 0.35  # random resized crop: smallest part of the image's area; 1 switches the crop off
-    flip: float = 0.5  # probability of a mirror image
     threads: int = 4  # that decode and augment
     max_bad: int = 100  # unreadable images that are named, counted and left out before the run stops
 
     def __post_init__(self) -> None:
-        kind, _, rest = self.source.partition(":")
-        fits = self.source == "digits" or (kind in ("folder", "tfds") and rest)
-        _require(bool(fits), "--data.source", self.source, '"digits", "folder:DIR" or "tfds:NAME"')
+        check_source(self.source)
+        _require(self.threads >= 1, "--data.threads", self.threads, "1 or more")
+        _require(self.max_bad >= 0, "--data.max-bad", self.max_bad, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(ImagesConfig):
+    """Images to train on: what is held out of them, and how they are augmented."""
+
+    val_fraction: float = 0.2  # of a source without a validation split, the same part of every class
+    split_seed: int = 0  # of the draw of what is held out
+    crop_scale: float = 0.35  # random resized crop: smallest part of the image's area; 1 switches the crop off
+    flip: float = 0.5  # probability of a mirror image
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         _require(0 < self.val_fraction < 1, "--data.val-fraction", self.val_fraction, "between 0 and 1")
         _require(0 < self.crop_scale <= 1, "--data.crop-scale", self.crop_scale, "above 0, at most 1")
         _require(0 <= self.flip <= 1, "--data.flip", self.flip, "a probability")
-        _require(self.threads >= 1, "--data.threads", self.threads, "1 or more")
-        _require(self.max_bad >= 0, "--data.max-bad", self.max_bad, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,16 +95,16 @@ class OptimConfig:
     """AdamW with a cosine schedule. Patterns are regular expressions over paths such as blocks.3.attn.q.kernel."""
 
     lr: float = 1e-4  # at the top of the schedule
-    warmup_steps: int = 20
+    warmup_steps: int = 20  # over which lr grows to its top
     final_lr: float = 0.01  # at the end, as a part of lr
     weight_decay: float = 0.05  # of matrices; biases, norms and tokens have none
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-8
+    b1: float = 0.9  # share of the old first moment
+    b2: float = 0.999  # share of the old second moment
+    eps: float = 1e-8  # added to the root of the second moment
     layer_decay: float = 1.0  # lr of a block over that of the block after it (arXiv:2106.08254)
     classifier_lr: float = 1.0  # lr of the new classifier, in units of lr
     clip_norm: float = 1.0  # largest global gradient norm; 0 switches clipping off
-    label_smoothing: float = 0.0
+    label_smoothing: float = 0.0  # share of the target that is spread over all classes (arXiv:1512.00567)
     accumulate: int = 1  # parts of a batch that are computed one after the other
     freeze: tuple[str, ...] = ()  # parameters that are not trained; leading blocks cost nothing then
 
@@ -124,17 +139,17 @@ class FinetuneConfig:
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
-    steps: int = 200
+    steps: int = 200  # of the optimiser, in all
     batch_size: int = 64  # images in a step, over all devices
     classifier: ClassifierInput = "pool"  # what the classifier sees: the pooled tokens, before any projection
-    drop_path: float = 0.0
+    drop_path: float = 0.0  # of the last block; blocks before it drop less (arXiv:1603.09382)
     remat: Literal["none", "dots", "full"] = "none"  # what blocks keep for the backward pass
     unroll: bool = False  # trace every block instead of scanning over them
-    eval_every: int = 100
-    save_every: int = 100
-    log_every: int = 10
-    keep: int = 2  # checkpoints
-    seed: int = 0
+    eval_every: int = 100  # steps between two scores of the validation part
+    save_every: int = 100  # steps between two checkpoints
+    log_every: int = 10  # steps between two rows of metrics.jsonl
+    keep: int = 2  # checkpoints, the newest ones
+    seed: int = 0  # of new parameters, drop path and the order of the images
     compare_random: bool = False  # also train the same model from random weights, and print both
     export: Literal["timm", "open_clip_timm", "none"] = "timm"  # dialect of the file that is written at the end
     fresh: bool = False  # delete the run's folder first
@@ -167,9 +182,9 @@ class FeaturesConfig:
     """Embeddings of a set of images by frozen weights."""
 
     model: Annotated[ModelConfig, tyro.conf.arg(prefix_name=True)] = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
+    data: ImagesConfig = field(default_factory=ImagesConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
-    batch_size: int = 32
+    batch_size: int = 32  # images at a time, over all devices; results do not depend on it
 
     def __post_init__(self) -> None:
         _require(self.batch_size >= 1, "--batch-size", self.batch_size, "1 or more")
@@ -179,14 +194,15 @@ class FeaturesConfig:
 class EmbedConfig(FeaturesConfig):
     """Writes the embeddings of all images, with their labels and names, as one .npz file."""
 
-    out: str = "embeddings.npz"
+    out: str = "embeddings.npz"  # the file to write
+    force: bool = False  # replace the file if it is there
 
 
 @dataclass(frozen=True, kw_only=True)
 class KnnConfig(FeaturesConfig):
     """Nearest neighbours by cosine: train -> val, or each image against all others where there is no val/."""
 
-    k: int = 1
+    k: int = 1  # neighbours that vote
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -198,8 +214,9 @@ class ProbeConfig(FeaturesConfig):
     """Logistic regression on frozen embeddings: train -> val, or stratified folds where there is no val/."""
 
     c: float = 1.0  # inverse strength of the L2 penalty, on standardised embeddings
-    folds: int = 5
-    max_iter: int = 1000
+    folds: int = 5  # of the images, where there is no val/
+    seed: int = 0  # of the draw of the folds
+    max_iter: int = 1000  # steps of the solver
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -211,30 +228,46 @@ class ProbeConfig(FeaturesConfig):
 class EvalConfig:
     """A fine-tuned run on the validation part of its own data, or of another source with the same classes."""
 
-    source: str = ""  # instead of the run's own data
+    # instead of the run's own data: "digits", "folder:DIR" or "tfds:NAME"
+    source: Annotated[str, tyro.conf.arg(aliases=("--data.source",))] = ""
     step: int = -1  # of the checkpoint; -1 is the newest
-    batch_size: int = 32
+    batch_size: int = 32  # images at a time, over all devices; scores do not depend on it
 
     def __post_init__(self) -> None:
         _require(self.batch_size >= 1, "--batch-size", self.batch_size, "1 or more")
+        if self.source:
+            check_source(self.source)
+
+
+def presets() -> dict[str, Path]:
+    """The presets that ship with fmjax, by name."""
+    folder = Path(str(importlib.resources.files("fmjax.presets")))
+    return {path.stem: path for path in sorted(folder.glob("*.py")) if path.stem != "__init__"}
 
 
 def load_preset(name: str) -> FinetuneConfig:
-    """The `config` of a preset: a path to a Python file, or the name of one in configs/. Raises UsageError
-    otherwise."""
-    import configs
+    """The `config` of a preset: a path to a Python file, which is run, or the name of one that ships with fmjax.
 
-    folder = Path(next(iter(configs.__path__)))
-    shipped = sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
-    path = Path(name)
-    if path.suffix != ".py":
-        path = folder / f"{name}.py"
-    elif not path.exists() and path.parts[:-1] == ("configs",):
-        path = folder / path.name  # the README's spelling, outside a checkout
-    if not path.is_file():
+    Raises UsageError for what is neither, with the nearest names.
+    """
+    shipped, path = presets(), Path(name)
+    if path.suffix == ".py":
+        if not path.is_file():
+            known = path.stem in shipped
+            other = (
+                f"; the preset that ships with fmjax is called {path.stem}" if known else nearest(path.stem, shipped)
+            )
+            raise UsageError(f"no file {name!r}{other}")
+        return _config_in(path)
+    if name not in shipped:
         raise UsageError(
-            f"no preset {name!r}{nearest(name, shipped)}; the presets are {', '.join(shipped)}, or pass a .py file"
+            f"no preset {name!r}{nearest(name, shipped)}; the presets are {', '.join(shipped)}, or pass a .py file, or "
+            f"a model's name"
         )
+    return _config_in(shipped[name])
+
+
+def _config_in(path: Path) -> FinetuneConfig:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise UsageError(f"{path} is not a Python file")

@@ -10,50 +10,62 @@ from pathlib import Path
 import numpy as np
 
 import weights_conversion as wc
+from fmjax.console import console
 from fmjax.errors import CheckpointError, UsageError
 from fmjax.numerics import differences
-from fmjax.progress import console
 from fmjax.run import CONFIG, restore
 from fmjax.specs import ViTSpec, resolve
+from fmjax.targets import check_target
 from fmjax.weights import LOCAL, export, read
 from weights_conversion.readers import open_checkpoint
 from weights_conversion.writer import write_safetensors
 
+SUFFIX = ".safetensors"
 EXTRAS = "extras."  # before the names of what a converted file carries along
 
 
-def convert(name: str, source: str, target: str, *, dialect: str = "") -> None:
+def convert(name: str, source: str, target: str, *, dialect: str = "", force: bool = False) -> None:
     """A checkpoint in any dialect -> a file in fmjax's own names and layout, its extras beside the parameters.
 
-    Raises MisfitError with everything that does not fit; nothing is written then.
+    force: replace a target that is there. Raises MisfitError with everything that does not fit; nothing is written
+    then.
     """
     if name.startswith(LOCAL):
         raise UsageError(f"{name}: `fmjax convert` takes the file as its second argument; name the model first")
+    path = check_target(target, SUFFIX, flag="the target", sources=(source,), force=force)
     loaded = read(name, checkpoint=source, dialect=dialect or None)
     tensors = dict(loaded.conversion.params)
     tensors |= {EXTRAS + key: tensor for key, tensor in loaded.conversion.extras.items()}
     metadata = {"format": "fmjax", "model": resolve(name), "dialect": loaded.dialect.name, "lead": loaded.dialect.lead}
     metadata |= {"facts": json.dumps(loaded.conversion.facts), "classifier": loaded.sees}
-    size = write_safetensors(target, tensors, metadata)
+    size = write_safetensors(path, tensors, metadata)
     console.print(loaded.summary)
     for key, reason in loaded.conversion.dropped.items():
         console.print(f"left out: {key} ({reason})")
-    console.print(f"{target}: {size:,} bytes")
+    console.print(f"{path}: {size:,} bytes")
 
 
 def export_file(
-    source: str, target: str, *, dialect: str = "", base: str = "", model: str = "", classifier: bool = True
+    source: str,
+    target: str,
+    *,
+    dialect: str = "",
+    base: str = "",
+    model: str = "",
+    classifier: bool = True,
+    force: bool = False,
 ) -> None:
     """A run, or a converted file, -> a safetensors file of a PyTorch dialect.
 
     dialect: "" is timm for a run, and the original's own for a converted file, whose extras then return as they were.
     base: the original file, for what fmjax does not model. model: the name, for a file that does not say it.
-    classifier: False leaves a run's classifier out and keeps the projection.
+    classifier: False leaves a run's classifier out and keeps the projection. force: replace a target that is there.
     """
+    path = check_target(target, SUFFIX, flag="the target", sources=(source, base), force=force)
     if (Path(source) / CONFIG).is_file():
         restored = restore(source)
-        export(restored, target, dialect or "timm", base or None, classifier=classifier)
-        console.print(f"{target}: {dialect or 'timm'}, from the run {source}")
+        export(restored, path, dialect or "timm", base or None, classifier=classifier)
+        console.print(f"{path}: {dialect or 'timm'}, from the run {source}")
         tell_differences(restored.spec, dialect or "timm")
         return
     metadata = open_checkpoint(source).metadata
@@ -74,8 +86,8 @@ def export_file(
         console.print(f"left out: {len(left_out)} tensors that {chosen.name} has no names for; pass --base to add them")
     if base:
         out |= chosen.carried(open_checkpoint(base).tensors, out)
-    write_safetensors(target, out)
-    console.print(f"{target}: {len(out)} tensors, {chosen.name}")
+    write_safetensors(path, out)
+    console.print(f"{path}: {len(out)} tensors, {chosen.name}")
     tell_differences(loaded.spec, chosen.name)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fmjax import hub, specs
+from fmjax.console import console
 from fmjax.errors import CheckpointError, UsageError, nearest
-from fmjax.progress import console
 from fmjax.specs import Weights
 
 

@@ -9,15 +9,17 @@ import jax
 import numpy as np
 
 from fmjax.config import EmbedConfig, FeaturesConfig, KnnConfig, ProbeConfig
+from fmjax.console import console, counted
 from fmjax.data.pipeline import BadImages, eval_batches, to_devices
 from fmjax.data.sources import Source, open_source
 from fmjax.errors import DataError, UsageError
 from fmjax.factory import compute_dtype
 from fmjax.params import functional
 from fmjax.preprocessing import normalise, preprocess_config
-from fmjax.progress import console
 from fmjax.run import asked_size, build_model
 from fmjax.sharding import batch_divisor, batch_sharding, make_mesh, replicated
+from fmjax.targets import check_target
+from weights_conversion.writer import whole
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,9 @@ def extract(config: FeaturesConfig, sources: list[Source]) -> list[Embeddings]:
 
     def embed(source: Source) -> Embeddings:
         rows, kept, bad = [], [], BadImages(source, config.data.max_bad)
-        for batch in eval_batches(source, config.data, preprocess, batch_size=size):
+        batches = eval_batches(source, config.data, preprocess, batch_size=size)
+        sized = ((int((batch["index"] >= 0).sum()), batch) for batch in batches)
+        for batch in counted(sized, len(source), "images"):
             for name in bad.add(batch):
                 console.print(f"unreadable image left out: {name}")
             real = batch["weight"] > 0
@@ -58,19 +62,19 @@ def extract(config: FeaturesConfig, sources: list[Source]) -> list[Embeddings]:
 
 def embed_main(config: EmbedConfig) -> Path:
     """Writes features, labels, names and classes as .npz and returns its path."""
+    path = check_target(config.out, ".npz", flag="--out", force=config.force)
     splits = open_source(config.data)
     parts = extract(config, [s for s in (splits.train, splits.val) if s is not None])
-    path = Path(config.out).with_suffix(".npz")
-    path.parent.mkdir(parents=True, exist_ok=True)
     names = [name for part in parts for name in part.names]
-    np.savez(
-        path,
-        features=np.concatenate([part.features for part in parts]),
-        labels=np.concatenate([part.labels for part in parts]),
-        names=np.asarray(names),
-        classes=np.asarray(parts[0].classes),
-        split=np.repeat(["train", "val"][: len(parts)], [len(part.names) for part in parts]),
-    )
+    arrays = {
+        "features": np.concatenate([part.features for part in parts]),
+        "labels": np.concatenate([part.labels for part in parts]),
+        "names": np.asarray(names),
+        "classes": np.asarray(parts[0].classes),
+        "split": np.repeat(["train", "val"][: len(parts)], [len(part.names) for part in parts]),
+    }
+    with whole(path) as file:
+        np.savez(file, **arrays)
     console.print(f"{len(names):,} embeddings of width {parts[0].features.shape[1]} in {path}")
     return path
 
@@ -107,12 +111,8 @@ def probe_main(config: ProbeConfig) -> float:
     train, asked = parts[0], parts[-1]
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=config.c, max_iter=config.max_iter))
     if len(parts) == 1:
-        rarest = int(np.bincount(train.labels).min())
-        if rarest < config.folds:
-            raise DataError(
-                f"{config.folds} folds need as many images of every class; one has {rarest}; set --folds {rarest}"
-            )
-        folds = StratifiedKFold(config.folds, shuffle=True, random_state=config.data.split_seed)
+        _check_folds(config, train)
+        folds = StratifiedKFold(config.folds, shuffle=True, random_state=config.seed)
         accuracy = float(cross_val_score(classifier, train.features, train.labels, cv=folds).mean())
     else:
         accuracy = float(classifier.fit(train.features, train.labels).score(asked.features, asked.labels))
@@ -121,3 +121,18 @@ def probe_main(config: ProbeConfig) -> float:
         f"linear probe accuracy {accuracy:.1%} ({how}, {len(asked.labels)} images, {len(asked.classes)} classes)"
     )
     return accuracy
+
+
+def _check_folds(config: ProbeConfig, found: Embeddings) -> None:
+    """Raises DataError, with the class and what would help, where a class has fewer images than there are folds."""
+    counts = np.bincount(found.labels, minlength=len(found.classes))
+    few = np.flatnonzero(counts < config.folds)
+    if not len(few):
+        return
+    named = ", ".join(f"{found.classes[i]!r} has {counts[i]}" for i in few[:3])
+    more = f" and {len(few) - 3} more classes have too few" if len(few) > 3 else ""
+    fewer = f"set --folds {counts.min()}, " if counts.min() >= 2 else ""
+    raise DataError(
+        f"{config.folds} folds need {config.folds} readable images of every class; {named}{more}; {fewer}add images, "
+        f"take the class out, or make a val/ folder"
+    )

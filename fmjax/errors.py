@@ -8,7 +8,9 @@ from collections.abc import Iterable
 
 from weights_conversion.errors import CheckpointError
 
-__all__ = ["CheckpointError", "DataError", "UsageError", "nearest"]
+__all__ = ["CheckpointError", "DataError", "FilesError", "UsageError", "nearest"]
+
+CheckpointError.__module__ = __name__  # where users import it from, and what a traceback should say
 
 
 class UsageError(ValueError):
@@ -23,8 +25,14 @@ class DataError(ValueError):
     exit_code = 3
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+class FilesError(OSError):
+    """A place that cannot be read or written."""
+
+    exit_code = 5
+
+
+def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.4) -> str:
     """The known names closest to `word`, as the tail of an error message ("" when nothing is close)."""
     folded = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(word.lower(), folded, n=3, cutoff=0.4)
+    close = difflib.get_close_matches(word.lower(), folded, n=3, cutoff=cutoff)
     return f"; did you mean {', '.join(folded[c] for c in close)}?" if close else ""

@@ -13,12 +13,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fmjax.config import DataConfig, EvalConfig
+from fmjax.console import console
 from fmjax.data.pipeline import BadImages, eval_batches, to_devices
 from fmjax.data.sources import Source, open_source
 from fmjax.errors import DataError
 from fmjax.params import Apply, Params, functional
 from fmjax.preprocessing import PreprocessConfig, normalise
-from fmjax.progress import console
 from fmjax.sharding import batch_divisor, batch_sharding, make_mesh, replicated
 
 Predict = Callable[[Params, jax.Array], Any]

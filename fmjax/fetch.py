@@ -20,9 +20,9 @@ import requests
 from requests.utils import get_environ_proxies, select_proxy
 from urllib3.exceptions import HTTPError
 
+from fmjax.console import console
 from fmjax.errors import CheckpointError
 from fmjax.part import Part
-from fmjax.progress import console
 
 ANSWER_S = 10.0  # for an answer; FMJAX_TIMEOUT_S replaces it
 CONNECTING = 0.45  # the share of it for a connection: two hosts that cannot be reached fail within the whole

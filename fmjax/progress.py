@@ -10,11 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)  # paths are printed as they are
+from fmjax.console import clock, console
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -75,7 +74,7 @@ class Progress:
         shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         self.show(
             f"step {step}/{self.steps}  {shown}  {rate:.0f} images/s  data wait {speed['data_wait']:.0%}  ETA "
-            f"{_clock(left)}"
+            f"{clock(left)}"
         )
         return speed
 
@@ -89,9 +88,3 @@ class Progress:
     def print(self, line: str) -> None:
         """A line that stays."""
         console.print(line)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"

@@ -172,11 +172,19 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
-    """Names that match a shell-style pattern (letter case is ignored): architectures, or "arch.tag" where
-    `pretrained`."""
+    """Names that a search finds: architectures, or "arch.tag" where `pretrained`.
+
+    pattern: shell-style, or a part of a word where it has none of * ? [ ; letter case is ignored. It is looked for in
+    names, tags, aliases (timm's names), the hub's repositories and families.
+    """
+    wanted = pattern.lower() if any(letter in pattern for letter in "*?[") else f"*{pattern.lower()}*"
     specs, weights = _rows()
-    names = weights if pretrained else specs
-    return [name for name in names if fnmatch.fnmatchcase(name.lower(), pattern.lower())]
+    return [name for name in (weights if pretrained else specs) if _finds(wanted, _words()[name])]
+
+
+def weights_of(model: str) -> list[Weights]:
+    """The published weights of an architecture, by its registered name."""
+    return [weights for weights in _rows()[1].values() if weights.model == model]
 
 
 def get_spec(name: str) -> ViTSpec:
@@ -197,24 +205,26 @@ def get_weights(name: str) -> Weights:
     weights = _rows()[1]
     if resolved in weights:
         return weights[resolved]
-    tags = [w.tag for w in weights.values() if w.model == resolved]
+    tags = [w.tag for w in weights_of(resolved)]
     if len(tags) == 1:
         return weights[f"{resolved}.{tags[0]}"]
     raise UsageError(f"{resolved!r} has {len(tags)} published weights; name one of: {', '.join(tags)}")
 
 
 def resolve(name: str) -> str:
-    """The registered "arch" or "arch.tag" behind a name, an alias or a "hf-hub:" form."""
+    """The registered "arch" or "arch.tag" behind a name, an alias, timm's name, or a "hf-hub:" form."""
     specs, weights = _rows()
-    plain = name.removeprefix("hf-hub:")
+    plain = name.removeprefix("hf-hub:").removeprefix("timm/")
     if plain in weights or plain in specs:
         return plain
     if plain in _aliases():
         return _aliases()[plain]
-    arch = split_name(plain)[0]
+    arch, tag = split_name(plain)
+    arch = _aliases().get(arch, arch)  # timm's architecture with a tag of ours
+    if f"{arch}.{tag}" in weights:
+        return f"{arch}.{tag}"
     if arch in specs:
-        tags = {w.tag: w.name for w in weights.values() if w.model == arch}
-        tag = plain.partition(".")[2]
+        tags = [w.tag for w in weights_of(arch)]
         hint = nearest(tag, tags) or f"; its tags are {', '.join(tags) or 'none'}"
         raise UsageError(f"unknown weights {tag!r} of {arch}{hint}")
     raise UsageError(
@@ -256,6 +266,7 @@ def register(*rows: ViTSpec | Weights | Dialect) -> None:
     _registered.extend([*new_specs, *new_weights])
     _rows.cache_clear()
     _aliases.cache_clear()
+    _words.cache_clear()
 
 
 @functools.cache
@@ -273,8 +284,35 @@ def _aliases() -> dict[str, str]:
     specs, weights = _rows()
     pairs = [(alias, s.name) for s in specs.values() for alias in s.aliases]
     pairs += [(alias, w.name) for w in weights.values() for alias in w.aliases]
-    pairs += [(s.location, w.name) for w in weights.values() for s in w.sources if s.kind == "hf"]
+    hubs = [(s.location, w.name) for w in weights.values() for s in w.sources if s.kind == "hf"]
+    pairs += [(location.removeprefix("timm/"), name) for location, name in hubs]
     owners: dict[str, set[str]] = {}
     for alias, name in pairs:
         owners.setdefault(alias, set()).add(name)
     return {alias: names.pop() for alias, names in owners.items() if len(names) == 1}
+
+
+@functools.cache
+def _words() -> dict[str, tuple[str, ...]]:
+    """What a search looks for a row in: architectures are found by their weights' words too."""
+    from fmjax.zoo import FAMILY
+
+    specs, weights = _rows()
+    of_weights = {name: _names_of(row) for name, row in weights.items()}
+    found = {}
+    for name, spec in specs.items():
+        rows = [row.name for row in weights_of(name)]
+        family = FAMILY.get(name, "").lower()
+        own = (name.lower(), *(alias.lower() for alias in spec.aliases), family)
+        found[name] = (*own, *(word for row in rows for word in of_weights[row]))
+        found |= {row: (*own, *of_weights[row]) for row in rows}
+    return found
+
+
+def _names_of(weights: Weights) -> tuple[str, ...]:
+    locations = [source.location for source in weights.sources if source.kind == "hf"]
+    return tuple(word.lower() for word in (weights.name, *weights.aliases, *locations))
+
+
+def _finds(pattern: str, words: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(word, pattern) for word in words)

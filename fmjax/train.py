@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from fmjax import run as runs
 from fmjax.checkpoint import Checkpoints, State
 from fmjax.config import FinetuneConfig
+from fmjax.console import console
 from fmjax.data.pipeline import BadImages, to_devices, train_batches
 from fmjax.data.sources import Source, open_source
 from fmjax.errors import UsageError
@@ -27,7 +28,7 @@ from fmjax.numerics import differences
 from fmjax.optim import cross_entropy, merge, optimiser, partition, schedule
 from fmjax.params import Apply, Params, flat, functional, with_params
 from fmjax.preprocessing import PreprocessConfig, normalise
-from fmjax.progress import Metrics, Progress, console
+from fmjax.progress import Metrics, Progress
 from fmjax.report import draw_confusion, draw_curves
 from fmjax.sharding import batch_divisor, batch_sharding, make_mesh, replicated
 from fmjax.weights import check_export, export

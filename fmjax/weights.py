@@ -22,6 +22,7 @@ from fmjax.numerics import as_told, kept_facts, spec_in
 from fmjax.params import flat, leaf_paths
 from fmjax.resample import resample_table
 from fmjax.specs import ClassifierInput, Resample, ViTSpec
+from fmjax.targets import check_not_source
 from weights_conversion.readers import Checkpoint, open_checkpoint
 from weights_conversion.writer import write_safetensors
 
@@ -170,8 +171,10 @@ def export(
 
     base: the original file; what fmjax does not model (text towers, mask tokens) returns from it unchanged. A
     classifier takes the place of the projection, as in timm; classifier=False leaves it out and keeps the projection.
-    Raises CheckpointError where the dialect has no place for a parameter.
+    Raises CheckpointError where the dialect has no place for a parameter, UsageError where `path` is the base.
     """
+    if base is not None:
+        check_not_source(Path(path), base, flag="the path")
     if not isinstance(model, ViT):
         from fmjax.run import restore
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -25,24 +29,39 @@ def write_safetensors(
     The file appears whole or not at all: it is written beside its place and moved there. Same input, same bytes.
     """
     path = Path(path)
-    partial = path.with_name(path.name + ".part")
+    header = _header(tensors, metadata or {"format": "pt"})
+    with whole(path, len(header) + sum(tensor.nbytes for tensor in tensors.values())) as file:
+        file.write(header)
+        written = dict.fromkeys(tensors, 0)
+        for name, piece in read_ahead(tensors):
+            written[name] += file.write(piece.reshape(-1).view(np.uint8).data)
+        for name, tensor in tensors.items():
+            if written[name] != tensor.nbytes:
+                raise CheckpointError(f"{name}: {written[name]:,} bytes came out, {tensor.nbytes:,} expected")
+    return path.stat().st_size
+
+
+@contextmanager
+def whole(path: Path, nbytes: int = 0) -> Iterator[BinaryIO]:
+    """A file to write, which has its name and is on disk when the block ends, and is gone where the block fails.
+
+    nbytes: how large it will be at least. Raises OSError, before the block, where the disk has less space.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(path.parent).free
+    if free < nbytes:
+        reason = f"{os.strerror(errno.ENOSPC)}: {nbytes:,} bytes are needed, {free:,} are free"
+        raise OSError(errno.ENOSPC, reason, str(path))
+    partial = path.with_name(path.name + ".part")
     try:
         with partial.open("wb") as file:
-            file.write(_header(tensors, metadata or {"format": "pt"}))
-            written = dict.fromkeys(tensors, 0)
-            for name, piece in read_ahead(tensors):
-                written[name] += file.write(piece.reshape(-1).view(np.uint8).data)
-            for name, tensor in tensors.items():
-                if written[name] != tensor.nbytes:
-                    raise CheckpointError(f"{name}: {written[name]:,} bytes came out, {tensor.nbytes:,} expected")
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    return path.stat().st_size
 
 
 def _header(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str]) -> bytes:

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from PIL import Image
 
-from fmjax.config import DataConfig
+from fmjax.config import DataConfig, ImagesConfig
 from fmjax.data.sources import Source
 from fmjax.errors import DataError
 from fmjax.preprocessing import RESAMPLING, PreprocessConfig, decode, resize
@@ -39,7 +39,7 @@ def train_batches(
 
 
 def eval_batches(
-    source: Source, config: DataConfig, preprocess: PreprocessConfig, *, batch_size: int
+    source: Source, config: ImagesConfig, preprocess: PreprocessConfig, *, batch_size: int
 ) -> Iterator[Batch]:
     """Every image once, in order; the last batch is padded."""
 
@@ -51,7 +51,7 @@ def eval_batches(
         yield _padded(batch, batch_size)
 
 
-def _threads(config: DataConfig) -> grain.ReadOptions:
+def _threads(config: ImagesConfig) -> grain.ReadOptions:
     return grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=4 * config.threads)
 
 

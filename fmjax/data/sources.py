@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fmjax.config import DataConfig
+from fmjax.config import ImagesConfig
 from fmjax.errors import DataError
 from fmjax.preprocessing import Picture
 
@@ -55,7 +55,7 @@ class Splits:
         return (self.train, self.val) if self.val is not None else stratified(self.train, fraction, seed)
 
 
-def open_source(config: DataConfig) -> Splits:
+def open_source(config: ImagesConfig) -> Splits:
     """The images behind `--data.source`. Raises DataError, with the fix, for what cannot be trained on."""
     kind, _, rest = config.source.partition(":")
     if kind == "digits":

@@ -20,24 +20,25 @@ from fmjax.zoo import (
     tips,
 )
 
-_FAMILIES = (
-    clip,
-    metaclip2,
-    clipa,
-    eva_clip,
-    dinov2,
-    nv_dinov2,
-    siglip,
-    dinov3,
-    mae,
-    dino,
-    augreg,
-    eva02,
-    pe_core,
-    aimv2,
-    radio,
-    tips,
-    demo,
-)
-SPECS = tuple(spec for family in _FAMILIES for spec in family.SPECS)
-WEIGHTS = tuple(weights for family in _FAMILIES for weights in family.WEIGHTS)
+_FAMILIES = {
+    "CLIP": clip,
+    "MetaCLIP 2": metaclip2,
+    "CLIPA": clipa,
+    "EVA-CLIP": eva_clip,
+    "DINOv2": dinov2,
+    "NV-DINOv2": nv_dinov2,
+    "SigLIP": siglip,
+    "DINOv3": dinov3,
+    "MAE": mae,
+    "DINO": dino,
+    "AugReg ViT": augreg,
+    "EVA-02": eva02,
+    "PE-Core": pe_core,
+    "AIMv2": aimv2,
+    "C-RADIO": radio,
+    "TIPS": tips,
+    "demo": demo,
+}
+SPECS = tuple(spec for family in _FAMILIES.values() for spec in family.SPECS)
+WEIGHTS = tuple(weights for family in _FAMILIES.values() for weights in family.WEIGHTS)
+FAMILY = {spec.name: name for name, family in _FAMILIES.items() for spec in family.SPECS}

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+import fmjax
 from fmjax.cli import COMMANDS, main
 from tests.support.checkpoints import random_file, save, small
 from weights_conversion.readers import open_checkpoint
@@ -57,7 +62,7 @@ def test_models_and_info(capsys):
     assert rows["aimv2_large"]["tags"] == ["224px", "336px", "448px"]
     assert rows["ViT-B-32"]["verified"]
     assert "no file was opened" in rows["C-RADIOv3-B"]["unverified"]["nvidia"]
-    assert main(["info", "ViT-B-16.openai"]) == 0
+    assert main(["info", "ViT-B-16.openai", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["parameters"], facts["spec"]["activation"]) == (86192640, "quick_gelu")
 
@@ -99,8 +104,9 @@ def test_unknown_names_are_answered_with_the_nearest(capsys):
     assert "did you mean" in failure(capsys, 2, "info", "ViT-B-61")
     assert "did you mean openai" in failure(capsys, 2, "info", "ViT-B-16.openia")
     assert "did you mean quickstart" in failure(capsys, 2, "finetune", "quickstrat")
-    assert "needs a preset" in failure(capsys, 2, "finetune", "--steps", "3")
-    assert "differ in activation" in failure(capsys, 2, "convert", "ViT-B-16", "x", "y")
+    assert "did you mean openai" in failure(capsys, 2, "info", "vit_base_patch16_clip_224.openia")
+    assert "needs a preset, or a model" in failure(capsys, 2, "finetune", "--steps", "3")
+    assert "differ in activation" in failure(capsys, 2, "convert", "ViT-B-16", "x", "y.safetensors")
 
 
 def test_an_unknown_field_is_refused_with_the_nearest(capsys):
@@ -161,3 +167,67 @@ def test_folders_that_do_not_fit(tmp_path, capsys):
     assert "dog/0 [b].png" in capsys.readouterr().out
     assert "more than --data.max-bad 0" in failure(capsys, 3, "knn", DEMO, *source, "--data.max-bad", "0")
     assert "no folder" in failure(capsys, 3, "knn", DEMO, "--data.source", "folder:nowhere")
+
+
+def test_version_says_what_is_installed(capsys):
+    assert main(["--version"]) == main(["-V"]) == 0
+    assert f"fmjax {fmjax.__version__} (jax {jax.__version__}, flax " in capsys.readouterr().out
+
+
+def test_one_thing_has_one_name_and_the_other_names_work(tmp_path, capsys):
+    nothing = str(tmp_path / "nothing")
+    for flag in ("--checkpoint", "--model.checkpoint"):
+        assert "no checkpoint at" in failure(capsys, 4, "verify", DEMO, flag, nothing)
+        assert "no checkpoint at" in failure(capsys, 4, "knn", DEMO, flag, nothing)
+    for flag in ("--source", "--data.source"):
+        assert "no folder" in failure(capsys, 3, "knn", DEMO, flag, f"folder:{nothing}")
+        assert "is not the folder of a run" in failure(capsys, 4, "eval", nothing, flag, "digits")
+
+
+def test_help_names_every_argument(capsys):
+    for name in ("export", "convert", "verify", "models", "info", "download"):
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        text = capsys.readouterr().out
+        positionals = re.split(r"\n\W*options", text.split("positional arguments")[1])[0]
+        assert re.search(r"^\W*(NAME|RUN|SOURCE|TARGET|PATTERN)", positionals, re.MULTILINE)
+        assert not re.search(r"^\W*STR\b", positionals, re.MULTILINE)
+
+
+def test_finetune_takes_a_model_in_the_place_of_a_preset(monkeypatch):
+    started = []
+    monkeypatch.setattr("fmjax.train.main", started.append)
+    assert main(["finetune", "vit_base_patch16_clip_224.openai", "--data.source", "folder:x"]) == 0
+    assert started[0].model.name == "vit_base_patch16_clip_224.openai"
+    assert (started[0].out, started[0].data.source) == ("runs/ViT-B-16.openai", "folder:x")
+
+
+def test_a_preset_file_that_is_not_there_is_no_other_preset(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = failure(capsys, 2, "finetune", "configs/quickstart.py")
+    assert "no file 'configs/quickstart.py'; the preset that ships with fmjax is called quickstart" in text
+    (tmp_path / "own.py").write_text("raise SystemExit('it was run')")
+    for sly in ("../configs/own", f"{tmp_path}/own", "./own"):
+        assert "no preset" in failure(capsys, 2, "finetune", sly)
+
+
+def test_probe_names_the_class_that_has_too_few_images(tmp_path, capsys):
+    for name, count in (("cat", 3), ("dog", 1), ("owl", 3)):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            Image.new("RGB", (8, 8), (40 * i, 9 * len(name), 7)).save(tmp_path / name / f"{i}.png")
+    source = ("--data.source", f"folder:{tmp_path}")
+    text = failure(capsys, 3, "probe", DEMO, *source, "--folds", "3")
+    assert "3 folds need 3 readable images of every class; 'dog' has 1; add images, take the class out" in text
+    assert "--folds" not in text
+    Image.new("RGB", (8, 8), (200, 0, 7)).save(tmp_path / "dog" / "1.png")
+    assert "'dog' has 2; set --folds 2, add images" in failure(capsys, 3, "probe", DEMO, *source, "--folds", "3")
+
+
+def test_presets_are_found_beside_a_configs_package_of_the_users_own(tmp_path):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "__init__.py").write_text("")
+    code = "from fmjax.config import load_preset; print(load_preset('quickstart').out)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "runs/quickstart\n", done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*(ROOT / "fmjax").rglob("*.py"), *(ROOT / "weights_conversion").rglob("*.py")])
 # A module may import from its own layer and those before it.
 LAYERS = (
-    ("fmjax.errors", "weights_conversion"),
-    ("fmjax.specs", "fmjax.zoo", "fmjax.serial"),
+    ("fmjax.errors", "fmjax.console", "weights_conversion"),
+    ("fmjax.specs", "fmjax.zoo", "fmjax.serial", "fmjax.catalogue", "fmjax.targets"),
     ("fmjax.resample", "fmjax.models"),
     ("fmjax.params", "fmjax.sharding", "fmjax.config", "fmjax.preprocessing", "fmjax.progress"),
     ("fmjax.record", "fmjax.part", "fmjax.fetch", "fmjax.hf_files", "fmjax.digests"),
@@ -99,3 +100,10 @@ def test_names_rows_presets_and_help_do_not_import_jax(statement):
 def test_files_stay_small():
     long = {p.name: n for p in SOURCES if "zoo" not in p.parts and (n := len(p.read_text().splitlines())) > 400}
     assert long == {}
+
+
+def test_every_package_is_installed():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    own = {module(path.parent / "__init__.py") for path in SOURCES}
+    assert set(settings["packages"]) == own | {"fmjax.presets"}
+    assert settings["package-dir"] == {"fmjax.presets": "configs"}

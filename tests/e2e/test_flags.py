@@ -1,0 +1,64 @@
+"""A program has the flags that it reads, and no others."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from fmjax import config as c
+from fmjax.embed import embed_main, knn_main, probe_main
+
+FEW = c.ImagesConfig(source="digits")
+MODEL = c.ModelConfig(name="demo_vit_ti4.fashion_mnist")
+
+
+def kinds() -> list[type]:
+    return [kind for kind in vars(c).values() if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
+
+
+def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(path, class and name) of every field that is a flag."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}", f"{type(config).__name__}.{field.name}"
+
+
+@pytest.fixture
+def reads(monkeypatch) -> set[str]:
+    """What is read of every config from now on, as class and name."""
+    seen: set[str] = set()
+
+    def watched(self: Any, name: str) -> Any:
+        seen.add(f"{type(self).__name__}.{name}")
+        return object.__getattribute__(self, name)
+
+    for kind in kinds():
+        monkeypatch.setattr(kind, "__getattribute__", watched, raising=False)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("program", "kind", "options"),
+    [
+        (knn_main, c.KnnConfig, {"k": 3}),
+        (probe_main, c.ProbeConfig, {"folds": 2, "max_iter": 50, "c": 0.01}),
+        (embed_main, c.EmbedConfig, {}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_program_reads_every_flag_that_it_has(tmp_path, reads, program: Callable, kind: type, options: dict):
+    if kind is c.EmbedConfig:
+        options = {"out": str(tmp_path / "x.npz")}
+    config = kind(model=MODEL, data=FEW, batch_size=256, **options)
+    flags = dict(leaves(config))
+    reads.clear()
+    program(config)
+    # a folder and a TensorFlow set are not read here, and where the latter lies
+    unread = {path for path, field in flags.items() if field not in reads} - {"data.data_dir"}
+    assert unread == set()
