@@ -95,7 +95,7 @@ class OptimConfig:
     """AdamW with a cosine schedule. Patterns are regular expressions over paths such as blocks.3.attn.q.kernel."""
 
     lr: float = 1e-4  # at the top of the schedule
-    warmup_steps: int = 20  # over which lr grows to its top
+    warmup_steps: int = 20  # over which lr grows to its top; half of the run where it has no more steps
     final_lr: float = 0.01  # at the end, as a part of lr
     weight_decay: float = 0.05  # of matrices; biases, norms and tokens have none
     b1: float = 0.9  # share of the old first moment
@@ -164,12 +164,6 @@ class FinetuneConfig:
             "--batch-size",
             self.batch_size,
             f"a multiple of --optim.accumulate {accumulate}",
-        )
-        _require(
-            self.optim.warmup_steps < self.steps,
-            "--optim.warmup-steps",
-            self.optim.warmup_steps,
-            f"below --steps {self.steps}",
         )
         exports = self.export == "none" or self.classifier in ("pool", "cls")
         _require(

@@ -75,12 +75,22 @@ def _no_idle_pattern(patterns: Sequence[str], shapes: Shapes, depth: int) -> Non
         raise UsageError(f"--optim.freeze {idle[0]!r} matches no parameter; names are like {names[0]}, {names[-1]}")
 
 
+def warmup_steps(config: OptimConfig, steps: int) -> int:
+    """The steps of warm-up in a run of `steps`: as asked, or half of the run where that is not longer than them."""
+    return config.warmup_steps if config.warmup_steps < steps else steps // 2
+
+
 def schedule(config: OptimConfig, steps: int) -> optax.Schedule:
-    """Linear warm-up from 0, then half a cosine down to final_lr * lr."""
+    """Linear warm-up, whose step t of w has t/w of the rate, then half a cosine down to final_lr * lr.
+
+    A schedule counts from 0, so that the first step, count 0, has 1/w of the rate and count w - 1 all of it: with the
+    more usual count/w the first step, and its batch, would teach nothing.
+    """
+    warmup = max(warmup_steps(config, steps), 1)
     return optax.warmup_cosine_decay_schedule(
-        0.0 if config.warmup_steps else config.lr,
+        config.lr / warmup,
         config.lr,
-        config.warmup_steps,
+        warmup - 1,
         max(steps, 1),
         config.lr * config.final_lr,
     )

@@ -25,7 +25,7 @@ from fmjax.errors import UsageError
 from fmjax.evaluate import Scores, evaluate, predict_step
 from fmjax.models.vit import ViT, split_blocks
 from fmjax.numerics import differences
-from fmjax.optim import cross_entropy, merge, optimiser, partition, schedule
+from fmjax.optim import cross_entropy, merge, optimiser, partition, schedule, warmup_steps
 from fmjax.params import Apply, Params, flat, functional, with_params
 from fmjax.preprocessing import PreprocessConfig, normalise
 from fmjax.progress import Metrics, Progress
@@ -277,6 +277,12 @@ def describe(config: FinetuneConfig, trainer: Trainer, mesh: Mesh, train: Source
         f"{height} x {width}"
     )
     console.print(f"mesh    {axes} ({jax.devices()[0].platform}), batch {config.batch_size}, {config.steps} steps")
+    warmup = warmup_steps(config.optim, config.steps)
+    if warmup != config.optim.warmup_steps:
+        console.print(
+            f"note    a warm-up of {config.optim.warmup_steps} steps does not fit a run of {config.steps}; it is cut "
+            f"to {warmup}"
+        )
 
 
 def finish(

@@ -110,6 +110,13 @@ def test_a_damaged_config_is_one_sentence(run, tmp_path, capsys):
     assert "is damaged" in capsys.readouterr().err
 
 
+def test_the_first_step_trains_and_a_long_warm_up_is_cut_with_a_sentence(run, tmp_path, capsys):
+    assert next(row["lr"] for row in rows(run) if "lr" in row) > 0
+    flags = ["--steps", "2", "--batch-size", "8", "--no-compare-random", "--mesh.data", "8", "--export", "none"]
+    assert main(["finetune", "quickstart", "--out", str(tmp_path / "run"), *flags]) == 0
+    assert "a warm-up of 20 steps does not fit a run of 2; it is cut to 1" in capsys.readouterr().out
+
+
 def test_run_exports_without_its_classifier_to_the_other_dialects(run, tmp_path, capsys):
     target = str(tmp_path / "x.safetensors")
     assert main(["export", str(run), target, "--dialect", "dinov2"]) == 4

@@ -43,7 +43,6 @@ def test_an_unknown_field_is_answered_with_the_nearest():
         (lambda: c.DataConfig(source="folder"), "--data.source"),
         (lambda: c.DataConfig(val_fraction=1.0), "--data.val-fraction"),
         (lambda: c.FinetuneConfig(batch_size=10, optim=c.OptimConfig(accumulate=4)), "--batch-size"),
-        (lambda: c.FinetuneConfig(steps=20), "--optim.warmup-steps"),
         (lambda: c.OptimConfig(freeze=("*.bias",)), "--optim.freeze"),
         (lambda: c.EmbedConfig(batch_size=0), "--batch-size"),
         (lambda: c.FinetuneConfig(classifier="patches"), "--export"),

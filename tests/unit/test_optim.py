@@ -9,7 +9,7 @@ import pytest
 from fmjax.config import OptimConfig
 from fmjax.errors import UsageError
 from fmjax.factory import param_shapes
-from fmjax.optim import frozen, optimiser, schedule
+from fmjax.optim import frozen, optimiser, schedule, warmup_steps
 from fmjax.params import flat, nested
 from tests.support.checkpoints import small
 
@@ -52,7 +52,24 @@ def test_other_freezes_are_refused(patterns, message):
 
 def test_schedule_warms_up_and_ends_low():
     rate = schedule(OptimConfig(lr=1.0, warmup_steps=10, final_lr=0.1), 100)
-    assert [float(rate(s)) for s in (0, 5, 10, 100)] == pytest.approx([0, 0.5, 1, 0.1])
+    assert [float(rate(s)) for s in (0, 4, 9, 100)] == pytest.approx([0.1, 0.5, 1, 0.1])
+    assert np.all(np.diff([float(rate(s)) for s in range(9, 101)]) < 0)
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 2, 20])
+def test_every_step_of_a_run_has_a_rate(warmup):
+    rates = [float(schedule(OptimConfig(lr=1.0, warmup_steps=warmup), 25)(count)) for count in range(25)]
+    assert min(rates) > 0
+    assert max(rates) == rates[max(warmup - 1, 0)] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(1, 0), (2, 1), (10, 5), (20, 10), (21, 20), (200, 20)])
+def test_a_warm_up_that_does_not_fit_is_cut_to_half_of_the_run(steps, expected):
+    config = OptimConfig(lr=1.0, warmup_steps=20)
+    assert warmup_steps(config, steps) == expected
+    rates = [float(schedule(config, steps)(count)) for count in range(steps)]
+    assert rates[max(expected - 1, 0)] == pytest.approx(1)
+    assert min(rates) > 0
 
 
 def test_layer_decay_and_weight_decay_follow_the_tables():
