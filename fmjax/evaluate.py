@@ -16,9 +16,11 @@ from fmjax.config import DataConfig, EvalConfig
 from fmjax.console import console
 from fmjax.data.pipeline import BadImages, eval_batches, to_devices
 from fmjax.data.sources import Source, open_source
+from fmjax.data.split import UNRECORDED, Split, examples, held_out, is_recorded, joined, relabelled, trained_on
 from fmjax.errors import DataError
 from fmjax.params import Apply, Params, functional
 from fmjax.preprocessing import PreprocessConfig, normalise
+from fmjax.run_files import same_source, split_of
 from fmjax.sharding import batch_divisor, batch_sharding, make_mesh, replicated
 
 Predict = Callable[[Params, jax.Array], Any]
@@ -26,10 +28,11 @@ Predict = Callable[[Params, jax.Array], Any]
 
 @dataclass(frozen=True)
 class Scores:
-    """labels [N], logits [N, K] of every readable image, once."""
+    """labels [N], logits [N, K] of every readable image, once; and how many more could not be read."""
 
     labels: np.ndarray
     logits: np.ndarray
+    unreadable: int = 0
 
     @cached_property
     def predictions(self) -> np.ndarray:
@@ -40,10 +43,16 @@ class Scores:
         return float((self.predictions == self.labels).mean())
 
     @property
+    def present(self) -> np.ndarray:
+        """The classes that have images."""
+        return np.unique(self.labels)
+
+    @property
     def macro_f1(self) -> float:
+        """The mean over the classes that are present: one without images has no F1, and would count as 0."""
         from sklearn.metrics import f1_score
 
-        return float(f1_score(self.labels, self.predictions, average="macro"))
+        return float(f1_score(self.labels, self.predictions, labels=self.present, average="macro"))
 
     @property
     def loss(self) -> float:
@@ -55,10 +64,18 @@ class Scores:
         )
 
     @property
+    def line(self) -> str:
+        """The scores on the way."""
+        return f"val loss {self.loss:.4g}  val accuracy {self.accuracy:.1%}"
+
+    @property
     def summary(self) -> str:
-        count = len(self.labels)
+        present, classes = len(self.present), self.logits.shape[1]
+        over = f" over the {present} of {classes} classes that have images" if present < classes else ""
+        out = f", {self.unreadable:,} unreadable ones left out" if self.unreadable else ""
         return (
-            f"val     accuracy {self.accuracy:.1%}, macro F1 {self.macro_f1:.1%}, loss {self.loss:.4f} ({count} images)"
+            f"val     accuracy {self.accuracy:.1%}, macro F1 {self.macro_f1:.1%}{over}, loss {self.loss:.4f} "
+            f"({len(self.labels)} images{out})"
         )
 
 
@@ -87,22 +104,22 @@ def evaluate(
         real = batch["weight"] > 0
         rows.append(np.asarray(predict(params, to_devices(batch, batch_sharding(mesh))["image"]))[real])
         labels.append(batch["label"][real])
-    found = Scores(np.concatenate(labels), np.concatenate(rows))
+    found = Scores(np.concatenate(labels), np.concatenate(rows), len(bad.indices))
     if not len(found.labels):
         raise DataError("none of the validation images can be read")
     return found
 
 
 def main(run: str, config: EvalConfig) -> Scores:
-    """Prints and returns the scores of a run."""
+    """Prints what is scored, and the scores of a run, and returns them."""
     from fmjax.run import preprocessing, read_run, restore
 
     trained, classes = read_run(Path(run))
     mesh = make_mesh()
     data = replace(trained.data, source=config.source) if config.source else trained.data
-    source = open_source(data).both(data.val_fraction, data.split_seed)[1]
-    if source.classes != classes:
-        raise DataError(f"{data.source} has the classes {list(source.classes)}; the run was trained on {list(classes)}")
+    source, told = scored(Path(run), data, trained.data, classes)
+    for line in told:
+        console.print(line)
     model = restore(run, None if config.step < 0 else config.step, mesh=mesh)
     apply, params = functional(model)
     preprocess = preprocessing(trained)
@@ -111,3 +128,46 @@ def main(run: str, config: EvalConfig) -> Scores:
     scores = evaluate(predict, params, source, data, preprocess, mesh, batch_size=size)
     console.print(scores.summary)
     return scores
+
+
+def scored(run: Path, data: DataConfig, trained: DataConfig, classes: tuple[str, ...]) -> tuple[Source, list[str]]:
+    """What `fmjax eval` scores, and the lines that say so: the images that the run held out, or those of another
+    source."""
+    splits = open_source(data)
+    split, own = split_of(run, classes), same_source(data, trained)
+    if split is None and own:
+        val = known(splits.both(data.val_fraction, data.split_seed)[1], data, classes)
+        return val, [f"note    {UNRECORDED}", f"scored  {data.source}, a held-out part: {len(val):,} images"]
+    everything = relabelled(joined(splits), classes)
+    if split is not None and (own or is_recorded(everything, data, split)):
+        return own_images(everything, data, split)
+    source = known(splits.train if splits.val is None else splits.val, data, classes)
+    part = "all of it" if splits.val is None else "its held-out part"
+    count = f"{len(source):,} images of {len(np.unique(source.labels))} classes"
+    told = [f"scored  {data.source}, {part}: {count}"]
+    seen = [] if split is None else trained_on(source, data.source, split)
+    if seen:
+        known_ones = f"{len(seen):,} of them have the name and size of images that the run was trained on"
+        told.append(f"note    {known_ones} ({examples(seen)})")
+    return source, told
+
+
+def own_images(everything: Source, data: DataConfig, split: Split) -> tuple[Source, list[str]]:
+    """The images that a run held out, and how the data have changed since."""
+    source, changes = held_out(everything, data, split)
+    told = [f"scored  {data.source}, the images that the run held out: {len(source):,}"]
+    if str(changes):
+        told.insert(0, f"note    {data.source} has changed since the run was made: {changes}")
+    return source, told
+
+
+def known(source: Source, data: DataConfig, classes: tuple[str, ...]) -> Source:
+    """The images with the labels of a run. Raises DataError, by name, for classes that it does not know."""
+    out = relabelled(source, classes)
+    unknown = [source.classes[i] for i in np.unique(source.labels[out.labels < 0])]
+    if unknown:
+        raise DataError(
+            f"{data.source} has {len(unknown)} classes that the run was not trained on: "
+            f"{examples(unknown)}; it knows {examples(classes)}; rename the folders, or leave them out"
+        )
+    return out

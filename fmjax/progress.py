@@ -1,55 +1,46 @@
-"""What a person sees of long work: one live line on a terminal, plain lines elsewhere; metrics.jsonl always."""
+"""What a person sees of long work: one live line on a terminal, plain lines elsewhere; and files written whole."""
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from rich.live import Live
 from rich.text import Text
 
 from fmjax.console import clock, console
 
+COLUMNS = 80
 
-def write_atomically(path: Path, text: str) -> None:
-    """The file has the old content or the new, never a part."""
+
+def write_atomically(path: Path, text: str | Iterable[str]) -> None:
+    """The file has the old content or the new, never a part. text may come in pieces, which are not gathered."""
     partial = path.with_name(path.name + ".part")
-    partial.write_text(text)
-    os.replace(partial, path)
-
-
-class Metrics:
-    """The rows of metrics.jsonl. Rows after the step that a run resumes from are taken out."""
-
-    def __init__(self, path: Path, resume_step: int) -> None:
-        self.path = path
-        kept = [row for row in self.rows() if row["step"] <= resume_step]
-        if kept != self.rows() or not path.exists():
-            write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
-
-    def rows(self) -> list[dict[str, Any]]:
-        """All rows; a last line that a crash cut short is left out."""
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("}")]
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps({k: round(v, 8) if isinstance(v, float) else v for k, v in row.items()}) + "\n")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.writelines([text] if isinstance(text, str) else text)
+            file.flush()
+            os.fsync(file.fileno())  # a rename may reach the disk before what was written
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 class Progress:
-    """Step, loss, lr, images/s, share of the time spent waiting for data, and time to go."""
+    """Step, loss, accuracy, images/s, share of the time spent waiting for data, and time to go.
+
+    Speed is that of training alone: the first step, which compiles, is left out by `begin`, evaluation and saving by
+    `paused`. The time to go counts all but the first step.
+    """
 
     def __init__(self, steps: int, batch_size: int, done: int) -> None:
         self.steps, self.batch_size = steps, batch_size
-        self.start = self.last = time.monotonic()
-        self.first_step = self.last_step = done
-        self.waited = 0.0
+        self.begin(done)
         self.live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
 
     def __enter__(self) -> Progress:
@@ -63,20 +54,40 @@ class Progress:
         if self.live:
             self.live.__exit__(kind, value, trace)
 
-    def update(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
-        """Shows a line and returns what it says of speed."""
+    def begin(self, step: int) -> None:
+        """Measures from here, the end of a step."""
+        self.start = self.last = time.monotonic()
+        self.first_step = self.last_step = step
+        self.waited = 0.0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around waiting for data."""
+        start = time.monotonic()
+        yield
+        self.waited += time.monotonic() - start
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Around work that is not training."""
+        start = time.monotonic()
+        yield
+        self.last += time.monotonic() - start
+
+    def update(self, step: int, *, loss: float, accuracy: float) -> dict[str, float]:
+        """Shows a line and returns what it says of speed: nothing where no step has been measured."""
+        shown = [f"step {step}/{self.steps}", f"loss {loss:.4g}", f"accuracy {accuracy:.1%}"]
+        if step == self.first_step:
+            self.show("  ".join(shown))
+            return {}
         now = time.monotonic()
         elapsed = max(now - self.last, 1e-9)
-        rate = (step - self.last_step) * self.batch_size / elapsed
-        speed = {"images_per_s": rate, "data_wait": self.waited / elapsed}
-        left = (now - self.start) / max(step - self.first_step, 1) * (self.steps - step)
+        rate, wait = (step - self.last_step) * self.batch_size / elapsed, min(self.waited / elapsed, 1.0)
+        left = (now - self.start) / (step - self.first_step) * (self.steps - step)
         self.last, self.last_step, self.waited = now, step, 0.0
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-        self.show(
-            f"step {step}/{self.steps}  {shown}  {rate:.0f} images/s  data wait {speed['data_wait']:.0%}  ETA "
-            f"{clock(left)}"
-        )
-        return speed
+        shown += [f"{rate:.0f} img/s", f"wait {wait:.0%}", f"ETA {clock(left)}"]
+        self.show(fitting(shown))
+        return {"images_per_s": rate, "data_wait": wait}
 
     def show(self, line: str) -> None:
         """Replaces the live line; elsewhere prints."""
@@ -88,3 +99,9 @@ class Progress:
     def print(self, line: str) -> None:
         """A line that stays."""
         console.print(line)
+
+
+def fitting(parts: list[str]) -> str:
+    """The parts on a line of 80 columns; with very long numbers the share of waiting, the last but one, is left out."""
+    line = "  ".join(parts)
+    return line if len(line) <= COLUMNS else "  ".join([*parts[:-2], parts[-1]])

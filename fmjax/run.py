@@ -1,12 +1,10 @@
-"""A run's folder: what is in it, and the model out of it."""
+"""A run's config -> its model, newly made or out of the run's folder."""
 
 from __future__ import annotations
 
-import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 import jax
 from flax import nnx
@@ -15,34 +13,14 @@ from jax.sharding import Mesh
 from fmjax import specs
 from fmjax.checkpoint import Checkpoints
 from fmjax.config import FinetuneConfig, ModelConfig
-from fmjax.errors import CheckpointError, UsageError
+from fmjax.errors import CheckpointError
 from fmjax.factory import ImageSize, Options, abstract, compute_dtype, initialise, leaf_shardings, resized
 from fmjax.models.vit import ViT, join_blocks, split_blocks
 from fmjax.optim import UNUSED, Freeze, frozen
 from fmjax.params import flat, leaf_paths, nested
 from fmjax.preprocessing import PreprocessConfig, preprocess_config
-from fmjax.progress import write_atomically
-from fmjax.serial import from_dict, to_json
+from fmjax.run_files import CONFIG, SPEC, damaged, read_run, read_spec
 from fmjax.weights import load, published
-
-CONFIG, CLASSES, SPEC = "config.json", "classes.json", "spec.json"
-# what a rerun may change: the rest would make the resumed run another one
-SAFE_DATA = ("data_dir", "threads", "max_bad")
-SAFE_MODEL = ("checkpoint", "offline")
-SAFE = (
-    "out",
-    "mesh",
-    "steps",
-    "eval_every",
-    "save_every",
-    "log_every",
-    "keep",
-    "compare_random",
-    "export",
-    "fresh",
-    "remat",
-    "unroll",
-)
 
 
 def image_size(config: FinetuneConfig) -> ImageSize:
@@ -100,9 +78,11 @@ def _final_spec(config: ModelConfig, size: ImageSize) -> specs.ViTSpec:
 
 def _run_spec(run: Path, config: FinetuneConfig) -> specs.ViTSpec:
     """The spec that a run was trained with."""
-    if not (run / SPEC).is_file():
-        return _final_spec(config.model, image_size(config))
-    return from_dict(specs.ViTSpec, json.loads((run / SPEC).read_text()))
+    size = preprocessing(config).image_size
+    spec = read_spec(run) or _final_spec(config.model, size)
+    if spec.image_size != size:
+        raise damaged(run / CONFIG, f"it has images of {size}, and {SPEC} a model for {spec.image_size}")
+    return spec
 
 
 def freezing(config: FinetuneConfig, model: ViT) -> Freeze:
@@ -138,65 +118,3 @@ def _with_shardings(model: ViT, mesh: Mesh | None) -> dict[str, jax.ShapeDtypeSt
         path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
         for path, leaf, sharding in zip(leaf_paths(model), leaves, shardings, strict=True)
     }
-
-
-def read_run(run: Path) -> tuple[FinetuneConfig, tuple[str, ...]]:
-    """The config and the class names of a run."""
-    if not (run / CONFIG).is_file() or not (run / CLASSES).is_file():
-        raise CheckpointError(f"{run} is not the folder of a run: it has no {CONFIG} and {CLASSES}")
-    try:
-        config, classes = (json.loads((run / name).read_text()) for name in (CONFIG, CLASSES))
-    except ValueError as error:
-        raise CheckpointError(f"{CONFIG} or {CLASSES} in {run} is damaged: {error}; start over with --fresh") from error
-    return from_dict(FinetuneConfig, config), tuple(classes)
-
-
-def write_run(run: Path, config: FinetuneConfig, classes: tuple[str, ...], spec: specs.ViTSpec) -> None:
-    """Writes the config, the classes and the spec; a fresh run's old checkpoints go first."""
-    if config.fresh:
-        shutil.rmtree(run / "checkpoints", ignore_errors=True)
-    run.mkdir(parents=True, exist_ok=True)
-    write_atomically(run / CLASSES, json.dumps(classes, indent=2) + "\n")
-    write_atomically(run / SPEC, to_json(spec) + "\n")
-    write_atomically(run / CONFIG, to_json(config) + "\n")
-
-
-def check_same(run: Path, config: FinetuneConfig, classes: tuple[str, ...]) -> None:
-    """Raises UsageError, with the fields that differ, where the command would not continue the run that is there."""
-    if config.fresh or not (run / CONFIG).is_file() or not any((run / "checkpoints").glob("*")):
-        return
-    old, old_classes = read_run(run)
-    neutral: dict[str, Any] = {name: getattr(config, name) for name in SAFE}
-    neutral["data"] = replace(old.data, **{name: getattr(config.data, name) for name in SAFE_DATA})
-    neutral["model"] = replace(old.model, **{name: getattr(config.model, name) for name in SAFE_MODEL})
-    before, after = json.loads(to_json(replace(old, **neutral))), json.loads(to_json(config))
-    changed = _differences(before, after)
-    if old_classes != classes:
-        changed.append(f"classes: {len(old_classes)} -> {len(classes)}")
-    if changed:
-        raise UsageError(
-            f"{run} holds a run with other settings ({'; '.join(changed)}); pass another --out, or --fresh to "
-            f"start it over"
-        )
-
-
-def check_spec(run: Path, config: FinetuneConfig, spec: specs.ViTSpec) -> None:
-    """Raises UsageError where a run would go on with another function: its file is another publisher's."""
-    if config.fresh or not (run / SPEC).is_file() or not any((run / "checkpoints").glob("*")):
-        return
-    changed = _differences(json.loads((run / SPEC).read_text()), json.loads(to_json(spec)))
-    if changed:
-        raise UsageError(
-            f"{run} was trained with a model that computes otherwise ({'; '.join(changed)}), because its weights came "
-            f"from another file; pass the old --model.checkpoint and --model.dialect, or --fresh to start it over"
-        )
-
-
-def _differences(before: dict, after: dict, prefix: str = "") -> list[str]:
-    out = []
-    for name, value in after.items():
-        if isinstance(value, dict) and isinstance(before[name], dict):
-            out += _differences(before[name], value, f"{prefix}{name}.")
-        elif before[name] != value:
-            out.append(f"{prefix}{name}: {before[name]!r} -> {value!r}")
-    return out

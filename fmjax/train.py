@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,19 +15,22 @@ import optax
 from jax.sharding import Mesh
 
 from fmjax import run as runs
-from fmjax.checkpoint import Checkpoints, State
+from fmjax import run_files as files
+from fmjax.checkpoint import Checkpoints, State, has_steps
 from fmjax.config import FinetuneConfig
 from fmjax.console import console
 from fmjax.data.pipeline import BadImages, to_devices, train_batches
-from fmjax.data.sources import Source, open_source
+from fmjax.data.sources import open_source
+from fmjax.data.split import UNRECORDED, Images, divide
 from fmjax.errors import UsageError
 from fmjax.evaluate import Scores, evaluate, predict_step
+from fmjax.metrics import Metrics
 from fmjax.models.vit import ViT, split_blocks
 from fmjax.numerics import differences
 from fmjax.optim import cross_entropy, merge, optimiser, partition, schedule, warmup_steps
 from fmjax.params import Apply, Params, flat, functional, with_params
 from fmjax.preprocessing import PreprocessConfig, normalise
-from fmjax.progress import Metrics, Progress
+from fmjax.progress import Progress
 from fmjax.report import draw_confusion, draw_curves
 from fmjax.sharding import batch_divisor, batch_sharding, make_mesh, replicated
 from fmjax.weights import check_export, export
@@ -49,103 +51,125 @@ class Trainer:
 
 def main(config: FinetuneConfig) -> Scores:
     """Trains, evaluates and exports; running it again with the same config resumes. Returns the final scores."""
-    baseline = None
-    if config.compare_random and config.model.init == "pretrained":
-        console.print("the same model from random weights first, with the same budget")
-        other = replace(
-            config, out=f"{config.out}/from_random", model=replace(config.model, init="random"), export="none"
-        )
-        baseline = finetune(replace(other, compare_random=False))
-    scores = finetune(config)
-    if baseline is not None:
-        console.print(
-            f"val accuracy {scores.accuracy:.1%} from {config.model.name}, {baseline.accuracy:.1%} from random "
-            f"weights: "
-            f"{(scores.accuracy - baseline.accuracy) * 100:+.1f} points with the same {config.steps} steps"
-        )
+    if not config.compare_random or config.model.init == "random":
+        return finetune(config)
+    console.print("the same model from random weights first, with the same budget and the same held-out images")
+    random = replace(config.model, init="random")
+    other = replace(config, out=f"{config.out}/from_random", model=random, export="none", compare_random=False)
+    # whichever of the two runs was there first has drawn the split; started afresh, it is the first that runs
+    baseline = finetune(other, share=None if config.fresh else Path(config.out))
+    scores = finetune(config, share=Path(other.out))
+    console.print(
+        f"val accuracy {scores.accuracy:.1%} from {config.model.name}, {baseline.accuracy:.1%} from random weights: "
+        f"{(scores.accuracy - baseline.accuracy) * 100:+.1f} points with the same {config.steps} steps"
+    )
     return scores
 
 
-def finetune(config: FinetuneConfig) -> Scores:
-    """One run."""
+def finetune(config: FinetuneConfig, share: Path | None = None) -> Scores:
+    """One run. share: the folder of the run that it is compared with, whose split it takes over if it is new."""
     if jax.process_count() > 1:
         raise UsageError(
             f"fine-tuning runs in one process so far, not in {jax.process_count()}; give that process all devices"
         )
     out = Path(config.out)
-    train_source, val_source = open_source(config.data).both(config.data.val_fraction, config.data.split_seed)
+    splits = open_source(config.data)
+    # all that can be refused is, before a model is made and before anything is written
+    files.check_same(out, config, splits.train.classes)
+    images = divide(splits, config.data, files.recorded_split(out, config, share))
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     check_batch(config, mesh)
     preprocess = runs.preprocessing(config)
-    runs.check_same(out, config, train_source.classes)
-    model = runs.build(config, len(train_source.classes), mesh)
-    runs.check_spec(out, config, model.spec)
+    model = runs.build(config, len(images.split.classes), mesh)
+    files.check_spec(out, config, model.spec)
     if config.export != "none":
         check_export(model, config.export)
     trainer = make_trainer(config, model, mesh, preprocess)
-    runs.write_run(out, config, train_source.classes, model.spec)
+    if images.changes is None and has_steps(out) and not config.fresh:
+        console.print(f"note    {UNRECORDED}")
+    files.write_run(out, config, images.split, model.spec)
     del model
-    describe(config, trainer, mesh, train_source, val_source)
+    describe(config, trainer, mesh, images)
+    return run_steps(config, trainer, mesh, preprocess, images)
 
+
+def run_steps(
+    config: FinetuneConfig, trainer: Trainer, mesh: Mesh, preprocess: PreprocessConfig, images: Images
+) -> Scores:
+    """Trains from the newest checkpoint to the last step, evaluating and saving on the way, and finishes the run."""
+    out = Path(config.out)
     checkpoints = Checkpoints(out, keep=config.keep)
     batches = train_batches(
-        train_source, config.data, preprocess, batch_size=config.batch_size, seed=stream_seed(config.seed, "data")
+        images.train, config.data, preprocess, batch_size=config.batch_size, seed=stream_seed(config.seed, "data")
     )
-    state, start = trainer.state, checkpoints.latest() or 0
-    if start > config.steps:
-        raise UsageError(
-            f"{out} is at step {start} already, beyond --steps {config.steps}; pass more steps, or --fresh"
-        )
-    if start:
-        state, position = checkpoints.restore(start, emptied(state))
-        batches.set_state(position)
-        console.print(f"resumed from step {start}")
+    state, start = resumed(config, trainer.state, checkpoints, batches)
     metrics = Metrics(out / "metrics.jsonl", start)
-    bad = BadImages(train_source, config.data.max_bad)
+    if metrics.dropped:
+        console.print(f"note    {metrics.dropped}")
+    bad = BadImages(images.train, config.data.max_bad)
     rate = schedule(config.optim, config.steps)
     predict = predict_step(trainer.apply, preprocess, mesh)
 
     def validate(params: Params) -> Scores:
-        return evaluate(predict, params, val_source, config.data, preprocess, mesh, batch_size=config.batch_size)
+        return evaluate(predict, params, images.val, config.data, preprocess, mesh, batch_size=config.batch_size)
 
     with Progress(config.steps, config.batch_size, start) as progress:
         for step in range(start + 1, config.steps + 1):
-            waiting = time.monotonic()
-            batch = next(batches)
-            progress.waited += time.monotonic() - waiting
+            with progress.waiting():
+                batch = next(batches)
             for name in bad.add(batch):
                 progress.print(f"unreadable image left out: {name}")
             state, values = trainer.step(state, to_devices(batch, batch_sharding(mesh)))
-            last = step == config.steps
-            evaluates, saves = step % config.eval_every == 0 and not last, step % config.save_every == 0 or last
+            if step == start + 1:
+                jax.block_until_ready(values)  # compiled and done: from here on, time is a step's own
+                progress.begin(step)
+            evaluates, saves = is_due(config, step)
             if step % config.log_every == 0 or evaluates or saves:
-                row = {
-                    "loss": float(values["loss"]),
-                    "accuracy": float(values["accuracy"]),
-                    "lr": float(jnp.asarray(rate(step - 1))),
-                }
-                if not np.isfinite([row["loss"], float(values["grad_norm"])]).all():
-                    raise UsageError(
-                        f"the loss is {row['loss']} at step {step}; lower --optim.lr, or raise --optim.warmup-steps"
-                    )
-                metrics.add(
-                    {"step": step, **row, **progress.update(step, row), "grad_norm": float(values["grad_norm"])}
-                )
-            if evaluates:
-                scores = validate(state["params"])
-                metrics.add({"step": step, "val_loss": scores.loss, "val_accuracy": scores.accuracy})
-                progress.print(
-                    f"step {step}/{config.steps}  val loss {scores.loss:.4f}  val accuracy {scores.accuracy:.1%}"
-                )
-            if saves:
-                checkpoints.save(step, state, batches.get_state())
+                log_step(metrics, progress, step, values, rate)
+            with progress.paused():
+                if evaluates:
+                    scores = validate(state["params"])
+                    metrics.add({"step": step, "val_loss": scores.loss, "val_accuracy": scores.accuracy})
+                    progress.print(f"step {step}/{config.steps}  {scores.line}")
+                if saves:
+                    checkpoints.save(step, state, batches.get_state())
     scores = validate(state["params"])
     if not any(row["step"] == config.steps and "val_loss" in row for row in metrics.rows()):
         metrics.add({"step": config.steps, "val_loss": scores.loss, "val_accuracy": scores.accuracy})
     checkpoints.wait()
     checkpoints.close()
-    finish(config, out, with_params(trainer.model, state["params"]), metrics, scores, train_source.classes)
+    finish(config, out, with_params(trainer.model, state["params"]), metrics, scores, images.split.classes)
     return scores
+
+
+def resumed(config: FinetuneConfig, state: State, checkpoints: Checkpoints, batches: Any) -> tuple[State, int]:
+    """The newest saved state and its step, the data at its position; the state that is passed, and 0, without one."""
+    start = checkpoints.latest() or 0
+    if start > config.steps:
+        raise UsageError(
+            f"{config.out} is at step {start} already, beyond --steps {config.steps}; pass more steps, or --fresh"
+        )
+    if start:
+        state, position = checkpoints.restore(start, emptied(state))
+        batches.set_state(position)
+        console.print(f"resumed from step {start}")
+    return state, start
+
+
+def is_due(config: FinetuneConfig, step: int) -> tuple[bool, bool]:
+    """Whether to evaluate and to save after a step. The last one is saved, and evaluated when the run finishes."""
+    last = step == config.steps
+    return step % config.eval_every == 0 and not last, step % config.save_every == 0 or last
+
+
+def log_step(metrics: Metrics, progress: Progress, step: int, values: dict[str, Any], rate: optax.Schedule) -> None:
+    """A row of metrics.jsonl and a line on the screen. Raises UsageError where the numbers have exploded."""
+    loss, accuracy, norm = (float(values[name]) for name in ("loss", "accuracy", "grad_norm"))
+    if not np.isfinite([loss, norm]).all():
+        raise UsageError(f"the loss is {loss} at step {step}; lower --optim.lr, or raise --optim.warmup-steps")
+    speed = progress.update(step, loss=loss, accuracy=accuracy)
+    lr = float(jnp.asarray(rate(step - 1)))
+    metrics.add({"step": step, "loss": loss, "accuracy": accuracy, "lr": lr, **speed, "grad_norm": norm})
 
 
 def make_trainer(config: FinetuneConfig, model: ViT, mesh: Mesh, preprocess: PreprocessConfig) -> Trainer:
@@ -263,7 +287,7 @@ def stream_seed(seed: int, stream: str) -> int:
     return int(np.random.SeedSequence([seed, *stream.encode()]).generate_state(1)[0])
 
 
-def describe(config: FinetuneConfig, trainer: Trainer, mesh: Mesh, train: Source, val: Source) -> None:
+def describe(config: FinetuneConfig, trainer: Trainer, mesh: Mesh, images: Images) -> None:
     """The lines at the start: what is trained, on what, where."""
     leaves = flat(trainer.state["params"])
     trained = sum(leaf.size for path, leaf in leaves.items() if path not in trainer.frozen_paths)
@@ -273,9 +297,11 @@ def describe(config: FinetuneConfig, trainer: Trainer, mesh: Mesh, train: Source
     height, width = runs.preprocessing(config).image_size
     console.print(f"model   {source}: {trained:,} of {total:,} parameters trained, {trainer.model.dtype} compute")
     console.print(
-        f"data    {config.data.source}: {len(train):,} train, {len(val):,} val, {len(train.classes)} classes, "
-        f"{height} x {width}"
+        f"data    {config.data.source}: {len(images.train):,} train, {len(images.val):,} val, "
+        f"{len(images.split.classes)} classes, {height} x {width}"
     )
+    if images.changes is not None and images.changes.added:
+        console.print(f"note    images that came after the run had begun are left out of it: {images.changes}")
     console.print(f"mesh    {axes} ({jax.devices()[0].platform}), batch {config.batch_size}, {config.steps} steps")
     warmup = warmup_steps(config.optim, config.steps)
     if warmup != config.optim.warmup_steps:

@@ -26,6 +26,7 @@ class Source:
     labels: np.ndarray  # int32 [N]
     classes: tuple[str, ...]
     names: Callable[[int], str]
+    files: Sequence[Path] = ()  # of each picture, where they are files
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -40,6 +41,7 @@ class Source:
             self.labels[indices],
             self.classes,
             lambda i: self.names(int(indices[i])),
+            [self.files[i] for i in indices] if self.files else (),
         )
 
 
@@ -128,7 +130,7 @@ def _class_folders(root: Path, classes: Sequence[str] | None = None) -> Source:
         raise DataError(f"{root} has one class, {', '.join(names)}; classification needs two or more")
     paths = [path for path, _ in found]
     labels = np.asarray([label for _, label in found], np.int32)
-    return Source(lambda i: paths[i], labels, names, lambda i: str(paths[i]))
+    return Source(lambda i: paths[i], labels, names, lambda i: str(paths[i]), paths)
 
 
 def _images(folder: Path) -> list[Path]:

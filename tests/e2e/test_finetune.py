@@ -58,6 +58,7 @@ def test_run_leaves_what_it_promises(run):
         "metrics.jsonl",
         "model.timm.safetensors",
         "spec.json",
+        "split.jsonl",
     }
     assert [step for step, _, _ in losses(run)] == [1, 2, 3, 4, 5, 6]
     assert [row["step"] for row in rows(run) if "val_accuracy" in row] == [3, 6]
@@ -110,11 +111,29 @@ def test_a_damaged_config_is_one_sentence(run, tmp_path, capsys):
     assert "is damaged" in capsys.readouterr().err
 
 
+def test_a_damaged_log_and_an_empty_step_do_not_stop_a_resume(run, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    shutil.rmtree(copy / "checkpoints" / "6")
+    (copy / "checkpoints" / "999").mkdir()
+    kept = [row for row in rows(copy) if row["step"] <= 4]
+    with (copy / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"step": 7, "lo')
+    assert main(["finetune", "quickstart", "--out", str(copy), *SHORT]) == 0
+    out = capsys.readouterr().out
+    assert "resumed from step 4" in out
+    assert f"metrics.jsonl: line {len(rows(run)) + 1} is damaged and left out" in out
+    assert losses(copy) == losses(run)
+    assert rows(copy)[: len(kept)] == kept
+    assert sorted(p.name for p in (copy / "checkpoints").iterdir()) == ["4", "6"]
+
+
 def test_the_first_step_trains_and_a_long_warm_up_is_cut_with_a_sentence(run, tmp_path, capsys):
     assert next(row["lr"] for row in rows(run) if "lr" in row) > 0
     flags = ["--steps", "2", "--batch-size", "8", "--no-compare-random", "--mesh.data", "8", "--export", "none"]
     assert main(["finetune", "quickstart", "--out", str(tmp_path / "run"), *flags]) == 0
-    assert "a warm-up of 20 steps does not fit a run of 2; it is cut to 1" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "a warm-up of 20 steps does not fit a run of 2; it is cut to 1" in out
+    assert max(map(len, (line for line in out.splitlines() if line.startswith("step ")))) <= 80
 
 
 def test_run_exports_without_its_classifier_to_the_other_dialects(run, tmp_path, capsys):

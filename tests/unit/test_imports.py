@@ -17,7 +17,7 @@ LAYERS = (
     ("fmjax.errors", "fmjax.console", "weights_conversion"),
     ("fmjax.specs", "fmjax.zoo", "fmjax.serial", "fmjax.catalogue", "fmjax.targets"),
     ("fmjax.resample", "fmjax.models"),
-    ("fmjax.params", "fmjax.sharding", "fmjax.config", "fmjax.preprocessing", "fmjax.progress"),
+    ("fmjax.params", "fmjax.sharding", "fmjax.config", "fmjax.preprocessing", "fmjax.progress", "fmjax.metrics"),
     ("fmjax.record", "fmjax.part", "fmjax.fetch", "fmjax.hf_files", "fmjax.digests"),
     (
         "fmjax.factory",
@@ -30,6 +30,7 @@ LAYERS = (
         "fmjax.checkpoint",
         "fmjax.report",
     ),
+    ("fmjax.run_files",),
     ("fmjax.run",),
     ("fmjax.evaluate", "fmjax.embed", "fmjax.train", "fmjax.convert", "fmjax.download"),
     ("fmjax.cli",),

@@ -1,0 +1,268 @@
+"""Which images a run trains on and which it is scored on: drawn once, written into the run, looked up ever after."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import reprlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fmjax.config import DataConfig
+from fmjax.data.sources import Source, Splits
+from fmjax.errors import CheckpointError, DataError
+from fmjax.progress import write_atomically
+
+SPLIT = "split.jsonl"
+FORMAT = 1
+NOT_A_FILE = -1  # the size of a picture that lies in no file of its own
+EXAMPLES = 3
+UNRECORDED = (
+    "which images the run holds out is not recorded, as in runs of older versions: the part is drawn anew, and is the "
+    "same only if no image came or went since"
+)
+
+_shown = reprlib.Repr()
+_shown.maxstring = 80
+
+
+@dataclass(frozen=True)
+class Part:
+    """What identifies images: names [N], below the source's folder, labels int32 [N], and sizes in bytes int64 [N]."""
+
+    names: list[str]
+    labels: np.ndarray
+    sizes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Two disjoint lists of images whose labels index `classes`."""
+
+    classes: tuple[str, ...]
+    train: Part
+    val: Part
+
+    @property
+    def digest(self) -> str:
+        """One for the same images in the same order, wherever they lie."""
+        return hashlib.sha256("".join(_rows(self)).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How images differ from recorded ones, by name. `removed` and `changed` (another size or class) were recorded."""
+
+    added: list[str]
+    removed: list[str]
+    changed: list[str]
+
+    @property
+    def lost(self) -> bool:
+        """Whether recorded images cannot be had as they were."""
+        return bool(self.removed or self.changed)
+
+    def __str__(self) -> str:
+        kinds = (("added", self.added), ("removed", self.removed), ("of another size or class", self.changed))
+        return ", ".join(f"{len(names):,} {kind} ({examples(names)})" for kind, names in kinds if names)
+
+
+@dataclass(frozen=True)
+class Images:
+    """A run's two sources, their record, and how the data differ from the record (None: they were not recorded)."""
+
+    train: Source
+    val: Source
+    split: Split
+    changes: Changes | None
+
+
+def examples(names: Sequence[str]) -> str:
+    """The first few names, quoted and short."""
+    shown = ", ".join(_shown.repr(name) for name in names[:EXAMPLES])
+    return f"{shown}, ..." if len(names) > EXAMPLES else shown
+
+
+def divide(splits: Splits, data: DataConfig, recorded: Split | None) -> Images:
+    """The images of a run: those of its record, and where it has none, the source's own or newly drawn parts.
+
+    Images that the record does not know are left out. Raises DataError, with what differs, where it has others that
+    are gone, or are no longer what they were.
+    """
+    if recorded is None:
+        train, val = splits.both(data.val_fraction, data.split_seed)
+        parts = (part_of(source, data.source) for source in (train, val))
+        return Images(train, val, Split(train.classes, *parts), None)
+    everything = joined(splits)
+    present = part_of(everything, data.source)
+    changes = compare(recorded, present)
+    if changes.lost:
+        raise DataError(
+            f"{data.source} is not what the run was trained on: {changes}; restore the files, or pass "
+            f"--fresh to start over with what is there"
+        )
+    return Images(*_sources(everything, present, recorded), recorded, changes)
+
+
+def held_out(everything: Source, data: DataConfig, recorded: Split) -> tuple[Source, Changes]:
+    """The recorded images for the score, and how all of the data differ from the record; training images may be gone.
+
+    Raises DataError where one of the images for the score is: the score of the others would be another one.
+    """
+    present = part_of(everything, data.source)
+    lost = compare(recorded, present, training=False)
+    if lost.lost:
+        raise DataError(
+            f"{data.source} lacks some of the run's {len(recorded.val):,} held-out images: "
+            f"{Changes([], lost.removed, lost.changed)}; restore the files, or score other images with --source"
+        )
+    return _chosen(everything, present, recorded.val), compare(recorded, present)
+
+
+def is_recorded(everything: Source, data: DataConfig, recorded: Split) -> bool:
+    """Whether a folder holds all of a run's images, under the names and with the sizes that they had."""
+    return bool(everything.files) and not compare(recorded, part_of(everything, data.source)).lost
+
+
+def trained_on(source: Source, place: str, recorded: Split) -> list[str]:
+    """The names of the files that have the name and the size of one that the run was trained on."""
+    known = dict(zip(recorded.train.names, recorded.train.sizes.tolist(), strict=True))
+    part = part_of(source, place)
+    sizes = zip(part.names, part.sizes.tolist(), strict=True)
+    return [name for name, size in sizes if size != NOT_A_FILE and known.get(name) == size]
+
+
+def joined(splits: Splits) -> Source:
+    """All images of a source."""
+    train, val = splits.train, splits.val
+    if val is None:
+        return train
+    count = len(train)
+    return replace(
+        train,
+        read=lambda i: train.read(i) if i < count else val.read(i - count),
+        labels=np.concatenate([train.labels, val.labels]),
+        names=lambda i: train.names(i) if i < count else val.names(i - count),
+        files=[*train.files, *val.files],
+    )
+
+
+def relabelled(source: Source, classes: tuple[str, ...]) -> Source:
+    """The same images with labels that index other classes, by name; -1 for those of a class that is not among them."""
+    numbers = {name: i for i, name in enumerate(classes)}
+    table = np.asarray([numbers.get(name, -1) for name in source.classes], np.int32)
+    return replace(source, labels=table[source.labels], classes=classes)
+
+
+def part_of(source: Source, place: str) -> Part:
+    """The names and sizes of a source's images. place: the `--data.source` that it was opened by.
+
+    Names of files are below the source's folder, so that it can be moved; nothing is read of a file but its size.
+    """
+    labels = source.labels.astype(np.int32)
+    if not source.files:
+        names = [source.names(i) for i in range(len(source))]
+        return Part(names, labels, np.full(len(names), NOT_A_FILE, np.int64))
+    folder = os.path.join(Path(place.partition(":")[2]).expanduser(), "")
+    paths = [str(path) for path in source.files]
+    sizes = np.fromiter((_size(path) for path in paths), np.int64, len(paths))
+    return Part([path.removeprefix(folder).replace(os.sep, "/") for path in paths], labels, sizes)
+
+
+def _size(path: str) -> int:
+    """Of a dead link, which is named as unreadable later on, as of what is no file."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return NOT_A_FILE
+
+
+def compare(recorded: Split, present: Part, *, training: bool = True) -> Changes:
+    """How images that are there differ from a record. training: False looks at those for the score alone."""
+    where = {name: i for i, name in enumerate(present.names)}
+    removed, changed = [], []
+    for part in (recorded.train, recorded.val) if training else (recorded.val,):
+        found = np.fromiter((where.get(name, -1) for name in part.names), np.int64, len(part))
+        other = (present.sizes[found] != part.sizes) | (present.labels[found] != part.labels)
+        removed += [part.names[i] for i in np.flatnonzero(found < 0)]
+        changed += [part.names[i] for i in np.flatnonzero((found >= 0) & other)]
+    known = {*recorded.train.names, *recorded.val.names}
+    return Changes([name for name in present.names if name not in known], removed, changed)
+
+
+def _sources(everything: Source, present: Part, recorded: Split) -> tuple[Source, Source]:
+    return _chosen(everything, present, recorded.train), _chosen(everything, present, recorded.val)
+
+
+def _chosen(everything: Source, present: Part, part: Part) -> Source:
+    """The images of a part, in its order, which the position in the data counts by."""
+    where = {name: i for i, name in enumerate(present.names)}
+    return everything.subset(np.fromiter((where[name] for name in part.names), np.int64, len(part)))
+
+
+def write_split(run: Path, split: Split) -> None:
+    """Writes the record: a line about all, a line an image, and a last line with the digest of those before."""
+    write_atomically(run / SPLIT, _lines(split))
+
+
+def _lines(split: Split) -> Iterator[str]:
+    digest = hashlib.sha256()
+    head = {"format": FORMAT, "train": len(split.train), "val": len(split.val), "classes": split.classes}
+    for line in (json.dumps(head) + "\n", *_rows(split)):
+        digest.update(line.encode())
+        yield line
+    yield json.dumps({"sha256": digest.hexdigest()}) + "\n"
+
+
+def _rows(split: Split) -> Iterator[str]:
+    for kind, part in (("train", split.train), ("val", split.val)):
+        facts = zip(part.names, part.labels.tolist(), part.sizes.tolist(), strict=True)
+        for name, label, size in facts:
+            yield f'["{kind}", {json.dumps(name)}, {label}, {size}]\n'
+
+
+def read_split(run: Path) -> Split | None:
+    """The record of a run, or None where it has none. Raises CheckpointError where it is damaged."""
+    path = run / SPLIT
+    if not path.is_file():
+        return None
+    try:
+        return _parsed(path)
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError, OverflowError) as error:
+        raise CheckpointError(
+            f"{path} is damaged, so it is not known which images the run was trained on; put back a copy of it, or "
+            f"delete it to have the two parts drawn anew from the images that are there now"
+        ) from error
+
+
+def _parsed(path: Path) -> Split:
+    """Raises one of several errors for a file that `write_split` did not write."""
+    digest, rows, last = hashlib.sha256(), {"train": [], "val": []}, b""
+    with path.open("rb") as file:
+        first = next(file, b"")
+        head: dict[str, Any] = json.loads(first)
+        digest.update(first)
+        for line in file:
+            if line.startswith(b"{"):
+                last = line
+                break
+            digest.update(line)
+            kind, *facts = json.loads(line)
+            rows[kind].append(facts)
+        rest = file.read(1)
+    if rest or json.loads(last)["sha256"] != digest.hexdigest() or head["format"] != FORMAT:
+        raise ValueError("another digest")
+    return Split(tuple(head["classes"]), _part(rows["train"]), _part(rows["val"]))
+
+
+def _part(rows: list[list[Any]]) -> Part:
+    labels = np.asarray([label for _, label, _ in rows], np.int32)
+    return Part([name for name, _, _ in rows], labels, np.asarray([size for _, _, size in rows], np.int64))

@@ -1,0 +1,75 @@
+"""metrics.jsonl: the numbers of a run, a row a line, which survive a crash, a full disk and a torn line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fmjax.progress import write_atomically
+
+Row = dict[str, Any]
+
+
+class Metrics:
+    """The rows of metrics.jsonl. Rows after the step that a run resumes from are taken out, and so are damaged ones,
+    which `dropped` says in a sentence ("" where there were none)."""
+
+    def __init__(self, path: Path, resume_step: int) -> None:
+        self.path = path
+        rows, damaged = _read(path)
+        kept = [row for row in rows if row["step"] <= resume_step]
+        self.dropped = f"{path}: {_lines(damaged)} damaged and left out" if damaged else ""
+        if damaged or kept != rows or not path.exists():
+            write_atomically(path, "".join(map(_line, kept)))
+
+    def rows(self) -> list[Row]:
+        """All rows that are whole."""
+        return _read(self.path)[0]
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Appends a row by one write, on a line of its own even where the last one was cut short."""
+        short = {key: round(value, 8) if isinstance(value, float) else value for key, value in row.items()}
+        with self.path.open("a+b", buffering=0) as file:
+            torn = file.seek(0, os.SEEK_END) and not _ends_a_line(file)
+            file.write(("\n" * torn + _line(short)).encode())
+
+
+def _ends_a_line(file: Any) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
+
+
+def _line(row: Row) -> str:
+    return json.dumps(row) + "\n"
+
+
+def _read(path: Path) -> tuple[list[Row], list[int]]:
+    """The rows that are whole, and the numbers of the lines that are not: cut short, glued together, overwritten."""
+    content = path.read_bytes() if path.exists() else b""
+    rows, damaged = [], []
+    # not splitlines, which also splits at characters that may be inside; a row that lost its end has lost its brace
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        row = _row(line)
+        if row is not None:
+            rows.append(row)
+        elif line:
+            damaged.append(number)
+    return rows, damaged
+
+
+def _row(line: bytes) -> Row | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(row, dict) and type(row.get("step")) is int
+    return row if whole and all(type(value) in (int, float) for value in row.values()) else None
+
+
+def _lines(numbers: list[int]) -> str:
+    """Line numbers in words, the first few of them."""
+    shown = ", ".join(map(str, numbers[:5])) + (", ..." if len(numbers) > 5 else "")
+    return f"line {shown} is" if len(numbers) == 1 else f"lines {shown} ({len(numbers)} in all) are"

@@ -1,0 +1,254 @@
+"""The records in a run's folder: written whole, and read like files from a stranger."""
+
+from __future__ import annotations
+
+import json
+import reprlib
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fmjax import specs
+from fmjax.checkpoint import has_steps
+from fmjax.config import DataConfig, FinetuneConfig
+from fmjax.data.split import SPLIT, Split, examples, read_split, write_split
+from fmjax.errors import CheckpointError, UsageError
+from fmjax.progress import write_atomically
+from fmjax.serial import from_dict, to_json
+
+CONFIG, CLASSES, SPEC = "config.json", "classes.json", "spec.json"
+# what a rerun may change: the rest would make the resumed run another one
+SAFE_DATA = ("data_dir", "threads", "max_bad")
+SAFE_MODEL = ("checkpoint", "offline")
+SAFE = (
+    "out",
+    "mesh",
+    "steps",
+    "eval_every",
+    "save_every",
+    "log_every",
+    "keep",
+    "compare_random",
+    "export",
+    "fresh",
+    "remat",
+    "unroll",
+)
+MAX_BYTES = 64 * 2**20  # of a record
+MAX_PIXELS = 2**26  # of the images that a run feeds its network
+MAX_THREADS = 1_024
+MAX_CLASSES = 1_000_000
+MAX_TOKENS = 1_000_000
+# No model comes near these sizes: a record that says more is damaged, or made to keep a machine busy
+MAX_SIZES = {
+    "width": 65_536,
+    "depth": 1_000,
+    "num_heads": 1_024,
+    "mlp_dim": 1_048_576,
+    "patch_size": 1_024,
+    "num_cls": 1_024,
+    "num_registers": 65_536,
+    "pool_heads": 1_024,
+    "pool_mlp_dim": 1_048_576,
+    "embed_dim": 1_048_576,
+}
+MAY_BE_ZERO = ("num_cls", "num_registers", "pool_heads", "pool_mlp_dim", "embed_dim")
+
+
+def damaged(path: Path, reason: object) -> CheckpointError:
+    """The error for a record that cannot be used."""
+    return CheckpointError(
+        f"{path} is damaged: {reason}; put back a copy of it, or start the run over with `fmjax finetune ... --fresh`"
+    )
+
+
+def read_run(run: Path) -> tuple[FinetuneConfig, tuple[str, ...]]:
+    """The config and the class names of a run. Raises CheckpointError where the folder holds none, or damaged ones."""
+    missing = [name for name in (CONFIG, CLASSES) if not (run / name).is_file()]
+    if missing and has_steps(run):
+        raise CheckpointError(
+            f"{run} has checkpoints and no {' and no '.join(missing)}, so it is not known what they are of; put the "
+            f"file back, pass another --out, or start over with `fmjax finetune ... --fresh`"
+        )
+    if missing:
+        raise CheckpointError(f"{run} is not the folder of a run: it has no {' and no '.join(missing)}")
+    return _config(run / CONFIG), _classes(run / CLASSES)
+
+
+def _config(path: Path) -> FinetuneConfig:
+    values = _json(path)
+    try:
+        config = from_dict(FinetuneConfig, values)
+    except UsageError as error:
+        raise damaged(path, error) from error
+    # what is missing has its default, for runs of older versions; without these two it would be another run
+    lacking = [name for name in ("model", "data") if name not in values]
+    if lacking:
+        raise damaged(path, f"it has no {lacking[0]!r}")
+    height, width = config.model.image_size
+    if height * width > MAX_PIXELS:
+        raise damaged(path, f"its images of {height} x {width} have more than {MAX_PIXELS:,} pixels")
+    if config.data.threads > MAX_THREADS:
+        raise damaged(path, f"its {config.data.threads} threads are more than {MAX_THREADS:,}")
+    return config
+
+
+def _classes(path: Path) -> tuple[str, ...]:
+    names = _json(path)
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise damaged(path, "it is not a list of class names")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise damaged(path, f"it names the class {reprlib.repr(twice[0])} twice")
+    if not 2 <= len(names) <= MAX_CLASSES:
+        raise damaged(path, f"it has {len(names):,} classes; a classifier has two to {MAX_CLASSES:,}")
+    return tuple(names)
+
+
+def read_spec(run: Path) -> specs.ViTSpec | None:
+    """The spec of a run's model; None for runs of older versions, which have no file of it."""
+    path = run / SPEC
+    if not path.is_file():
+        return None
+    try:
+        spec = from_dict(specs.ViTSpec, _json(path))
+        check_sizes(spec)
+    except UsageError as error:
+        raise damaged(path, error) from error
+    return spec
+
+
+def check_sizes(spec: specs.ViTSpec) -> None:
+    """Raises UsageError for a spec that is no network, or one beyond all measure, before anything is computed."""
+    for name, most in MAX_SIZES.items():
+        value, least = getattr(spec, name), 0 if name in MAY_BE_ZERO else 1
+        if not least <= value <= most:
+            raise UsageError(f"{name} is {value}; it must be {least} to {most:,}")
+    rules = (
+        (spec.width % spec.num_heads == 0, f"width {spec.width} does not divide into {spec.num_heads} heads"),
+        (min(spec.image_size) >= spec.patch_size, f"image_size {spec.image_size} is less than a patch"),
+        (spec.grid[0] * spec.grid[1] <= MAX_TOKENS, f"image_size {spec.image_size} is over {MAX_TOKENS:,} patches"),
+        (all(0 <= i < spec.num_cls for i in spec.pool_tokens) or spec.pool != "cls", "pool_tokens are no class tokens"),
+    )
+    broken = [sentence for holds, sentence in rules if not holds]
+    if broken:
+        raise UsageError(broken[0])
+
+
+def _json(path: Path) -> Any:
+    """Raises CheckpointError for a file that is no JSON, or too long or too deep for one of ours."""
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise damaged(path, f"it has more than {MAX_BYTES:,} bytes")
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise damaged(path, "it is nested too deeply") from error
+    except ValueError as error:
+        raise damaged(path, error) from error
+
+
+def write_run(run: Path, config: FinetuneConfig, split: Split, spec: specs.ViTSpec) -> None:
+    """Writes the classes, the spec, the split and the config; a fresh run's old checkpoints go first."""
+    if config.fresh:
+        shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    run.mkdir(parents=True, exist_ok=True)
+    write_atomically(run / CLASSES, json.dumps(split.classes, indent=2) + "\n")
+    write_atomically(run / SPEC, to_json(spec) + "\n")
+    write_split(run, split)
+    write_atomically(run / CONFIG, to_json(config) + "\n")
+
+
+def split_of(run: Path, classes: tuple[str, ...]) -> Split | None:
+    """The recorded split of a run with these classes; None for runs of older versions, which have no record."""
+    split = read_split(run)
+    if split is not None and split.classes != classes:
+        raise damaged(run / CLASSES, f"its classes are not those of {SPLIT}")
+    return split
+
+
+def recorded_split(run: Path, config: FinetuneConfig, share: Path | None) -> Split | None:
+    """The split that a run has to use: its own if it goes on, else that of `share`, the run it is compared with.
+
+    None where none is recorded. Raises UsageError where the two runs have different ones.
+    """
+    goes_on = has_steps(run) and not config.fresh
+    own = read_split(run) if goes_on else None
+    # a run that stopped before its first checkpoint binds nobody: it may have been started with other settings
+    other = read_split(share) if share is not None and has_steps(share) else None
+    if own is not None and other is not None and own.digest != other.digest:
+        raise UsageError(
+            f"{run} and {share} were scored on different images, so they cannot be compared; pass --fresh to start "
+            f"both over, or --no-compare-random"
+        )
+    if own is None and goes_on:
+        return None
+    return own or other
+
+
+def check_same(run: Path, config: FinetuneConfig, classes: tuple[str, ...]) -> None:
+    """Raises UsageError, with the fields that differ, where the command would not continue the run that is there."""
+    if config.fresh or not has_steps(run):
+        return
+    old, old_classes = read_run(run)
+    read_spec(run)  # a damaged one is refused before a model is made
+    neutral: dict[str, Any] = {name: getattr(config, name) for name in SAFE}
+    neutral["data"] = replace(old.data, **{name: getattr(config.data, name) for name in safe_data(run, old, config)})
+    neutral["model"] = replace(old.model, **{name: getattr(config.model, name) for name in SAFE_MODEL})
+    before, after = json.loads(to_json(replace(old, **neutral))), json.loads(to_json(config))
+    changed = [*_differences(before, after), *_class_differences(old_classes, classes)]
+    if changed:
+        raise UsageError(
+            f"{run} holds a run with other settings ({'; '.join(changed)}); pass another --out, or --fresh to "
+            f"start it over"
+        )
+
+
+def safe_data(run: Path, old: FinetuneConfig, config: FinetuneConfig) -> tuple[str, ...]:
+    """The data settings that may change. A folder may move: its images are compared with the record, by name."""
+    kinds = {each.data.source.partition(":")[0] for each in (old, config)}
+    moved = kinds == {"folder"} and (run / SPLIT).is_file()
+    return (*SAFE_DATA, "source") if moved else SAFE_DATA
+
+
+def _class_differences(before: tuple[str, ...], after: tuple[str, ...]) -> list[str]:
+    gone, new = sorted({*before} - {*after}), sorted({*after} - {*before})
+    kinds = (("gone", gone), ("new", new))
+    found = [f"classes {kind}: {examples(names)}" for kind, names in kinds if names]
+    if not found and before != after:
+        return ["classes: the same ones in another order"]
+    return found
+
+
+def check_spec(run: Path, config: FinetuneConfig, spec: specs.ViTSpec) -> None:
+    """Raises UsageError where a run would go on with another function: its file is another publisher's."""
+    old = None if config.fresh or not has_steps(run) else read_spec(run)
+    if old is None:
+        return
+    changed = _differences(json.loads(to_json(old)), json.loads(to_json(spec)))
+    if changed:
+        raise UsageError(
+            f"{run} was trained with a model that computes otherwise ({'; '.join(changed)}), because its weights came "
+            f"from another file; pass the old --model.checkpoint and --model.dialect, or --fresh to start it over"
+        )
+
+
+def _differences(before: dict, after: dict, prefix: str = "") -> list[str]:
+    out = []
+    for name, value in after.items():
+        if isinstance(value, dict) and isinstance(before[name], dict):
+            out += _differences(before[name], value, f"{prefix}{name}.")
+        elif before[name] != value:
+            out.append(f"{prefix}{name}: {before[name]!r} -> {value!r}")
+    return out
+
+
+def same_source(one: DataConfig, other: DataConfig) -> bool:
+    """Whether two configs name the same images."""
+    kinds, places = zip(*(each.source.partition(":")[::2] for each in (one, other)), strict=True)
+    if kinds == ("folder", "folder"):
+        return len({Path(place).expanduser().resolve() for place in places}) == 1
+    return one.source == other.source and one.data_dir == other.data_dir
