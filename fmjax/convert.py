@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import weights_conversion as wc
+from fmjax import hub, specs
 from fmjax.console import console
 from fmjax.errors import CheckpointError, UsageError
 from fmjax.numerics import differences
@@ -99,7 +100,10 @@ def tell_differences(spec: ViTSpec, dialect: str) -> None:
 
 
 def verify(name: str, *, checkpoint: str = "", dialect: str = "", offline: bool = False) -> None:
-    """Checks that every tensor of a file is accounted for, and that file -> fmjax -> file returns its bits."""
+    """Checks that every tensor of a file is accounted for, and that file -> fmjax -> file returns its bits. A
+    published file is hashed anew first."""
+    if not checkpoint and not name.startswith(LOCAL):
+        hub.obtain(specs.get_weights(name), offline=offline, anew=True)
     loaded = read(name, checkpoint=checkpoint or None, dialect=dialect or None, offline=offline)
     if loaded.dialect.name == "fmjax":
         raise UsageError(f"{loaded.path} is in fmjax's own names: verify the file that it was converted from")

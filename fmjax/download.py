@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fmjax import hub, specs
+from fmjax import addresses, hub, specs
 from fmjax.console import console
 from fmjax.errors import CheckpointError, UsageError, nearest
 from fmjax.specs import Weights
@@ -21,7 +21,7 @@ def main(
     accept_new: bool = False,
     offline: bool = False,
 ) -> None:
-    """Prints path, size, sha256, licence and revision of every file, or with dry_run what would be fetched.
+    """Prints path, size, sha256, licence and revision of every file, hashed anew; with dry_run what would be fetched.
 
     Raises UsageError for names, CheckpointError after the last one where some could not be had.
     """
@@ -32,7 +32,7 @@ def main(
             console.print(_plan(weights))
             continue
         try:
-            console.print(_facts(weights, hub.obtain(weights, offline=offline, accept_new=accept_new)))
+            console.print(_facts(weights, hub.obtain(weights, offline=offline, accept_new=accept_new, anew=True)))
         except CheckpointError as error:
             if len(chosen) == 1:
                 raise
@@ -72,8 +72,8 @@ def _plan(weights: Weights) -> str:
     here = next(((s, copy) for s in sources if (copy := hub.cached(s))), None)
     if here:
         return f"{weights.name:<44}here: {here[1].path}"
-    first = sources[0]
-    return f"{weights.name:<44}{first.kind} {first.location} {first.filename} ({first.dialect}), {weights.licence}"
+    first, where = sources[0], addresses.shown(sources[0].location)
+    return f"{weights.name:<44}{first.kind} {where} {first.filename} ({first.dialect}), {weights.licence}"
 
 
 def _facts(weights: Weights, found: hub.Located) -> str:
@@ -82,7 +82,7 @@ def _facts(weights: Weights, found: hub.Located) -> str:
         "size": f"{found.size:,} bytes",
         "sha256": found.sha256,
         "licence": weights.licence,
-        "source": f"{found.source.kind} {found.source.location} ({found.source.dialect})",
+        "source": f"{found.source.kind} {addresses.shown(found.source.location)} ({found.source.dialect})",
         "revision": found.revision or "-",
     }
     return "\n".join([weights.name, *(f"  {name:<10}{value}" for name, value in rows.items())])

@@ -1,47 +1,42 @@
-"""One address -> one file: resumed, retried, checked for its size and moved into place when it is whole."""
+"""One address -> one file: resumed, retried, bounded in bytes and time, and moved into place when it is whole."""
 
 from __future__ import annotations
 
-import email.utils
 import errno
-import os
-import queue
 import shutil
-import socket
 import threading
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 import requests
-from requests.utils import get_environ_proxies, select_proxy
+from requests.auth import AuthBase
+from requests.utils import get_auth_from_url
 from urllib3.exceptions import HTTPError
 
+from fmjax import addresses
 from fmjax.console import console
 from fmjax.errors import CheckpointError
+from fmjax.network import AGAIN, ANSWERING, MEANINGS, UnreachableError, contact, rest, retry_after, timeout_s, within
 from fmjax.part import Part
 
-ANSWER_S = 10.0  # for an answer; FMJAX_TIMEOUT_S replaces it
-CONNECTING = 0.45  # the share of it for a connection: two hosts that cannot be reached fail within the whole
-RETRIES = 5  # in a row, with less than ENOUGH bytes won
-ENOUGH = 1 << 20
-BACKOFF_S = 0.5  # doubled by every retry
-LONGEST_WAIT_S = 60.0
-AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+PROGRESS = 6.0  # times the limit for an answer: for every CHUNK of a body
+ENOUGH = 1 << 20  # bytes after which the failures are counted from the beginning
 CHUNK = 1 << 16  # what a broken connection may lose
+REDIRECTS = 10
 SILENT = (requests.exceptions.Timeout, requests.exceptions.ProxyError)
 GATES = {  # a part of the address -> what gives access
-    "dinov3": "request your link at https://ai.meta.com/resources/models-and-libraries/dinov3-downloads/ and pass the "
-    "file as checkpoint",
+    "dinov3": "request your link at https://ai.meta.com/resources/models-and-libraries/dinov3-downloads/ and fetch the "
+    "file with it",
 }
-MEANINGS = {401: "not logged in", 403: "forbidden", 404: "not there", 410: "removed", 429: "too many requests"}
-
-
-class UnreachableError(CheckpointError):
-    """A host gives no answer, so that its other files need not be asked for."""
+PAGES = {  # kinds of content that are no weights
+    "text/html": "a web page",
+    "application/json": "JSON text",
+    "application/problem+json": "JSON text",
+    "application/xml": "XML text",
+    "text/xml": "XML text",
+}
 
 
 class _Broken(Exception):
@@ -52,95 +47,65 @@ class _Broken(Exception):
         self.wait_s = wait_s
 
 
+class _Refused(Exception):
+    """An answer that can never become the file: nothing of it is kept."""
+
+
 @dataclass(frozen=True)
 class Copy:
-    """A file on this machine, and what its host says of it: the commit, and the sha256 of the content."""
+    """A file on this machine, and what its host says of it: the commit, and the name of the content, which is its
+    sha256, or git's sha1 of a small file."""
 
     path: Path
     revision: str | None = None
-    sha256: str | None = None
+    etag: str | None = None
 
 
-def download(address: str, path: Path) -> None:
+@dataclass(frozen=True)
+class Bounds:
+    """What a file can have: at most `most` bytes, and `exactly` so many where another source says so."""
+
+    most: int
+    exactly: int | None = None
+
+
+@dataclass(frozen=True)
+class Bearer(AuthBase):
+    """Sends the value of an Authorization header."""
+
+    value: str
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = self.value
+        return request
+
+
+def download(address: str, path: Path, *, bounds: Bounds, secret: AuthBase | None = None) -> None:
     """Fetches an address; `path` is there when the whole file is. A later call goes on from what PATH.part has.
 
-    Raises CheckpointError with the reason; UnreachableError, within ten seconds, where the host gives no answer.
+    secret: sent to the host of the address and to no other. Raises CheckpointError with the reason; UnreachableError
+    where the host gives no answer, within ten seconds, or sends next to nothing.
     """
     contact(address)
-    part, failures, kept = Part(path), 0, 0
-    with requests.Session() as session:
-        while True:
-            try:
-                _try(session, address, part)
-                break
-            except _Broken as broken:
-                if part.size - kept >= ENOUGH:
-                    failures, kept = 0, part.size
-                failures += 1
-                rest(failures, str(broken), broken.wait_s)
-            except OSError as error:
-                part.clear()
-                raise CheckpointError(unwritable(path.parent, error)) from error
-    part.finish()
-
-
-def contact(address: str) -> None:
-    """Returns when the host of an address, or the proxy before it, takes connections; else raises UnreachableError."""
-    proxy = select_proxy(address, get_environ_proxies(address))
-    parts = urlsplit(proxy if proxy is None or "://" in proxy else f"http://{proxy}") if proxy else urlsplit(address)
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    answers: queue.SimpleQueue[str] = queue.SimpleQueue()
-    limit = timeout_s() * CONNECTING
-    threading.Thread(target=_knock, args=(host, port, limit, answers), daemon=True).start()
+    failures, kept = 0, 0
     try:
-        reason = answers.get(timeout=limit)
-    except queue.Empty:
-        reason = f"no connection within {limit:.1f} s"
-    if reason:
-        who = f"the proxy {host}:{port} before {urlsplit(address).hostname}" if proxy else f"{host}:{port}"
-        raise UnreachableError(
-            f"{who} cannot be reached ({reason}): check the network, HTTPS_PROXY where a proxy is needed, HF_ENDPOINT "
-            f"or FMJAX_MIRROR where there is a mirror"
-        )
-
-
-def timeout_s() -> float:
-    """How long to wait for an answer: FMJAX_TIMEOUT_S, else ten seconds."""
-    given = os.environ.get("FMJAX_TIMEOUT_S") or str(ANSWER_S)
-    try:
-        return max(float(given), 0.1)
-    except ValueError:
-        raise CheckpointError(f"FMJAX_TIMEOUT_S={given!r} is not a number of seconds") from None
-
-
-def mirrored(address: str) -> str:
-    """The address to ask: with FMJAX_MIRROR in the place of scheme and host, where that is set."""
-    base = os.environ.get("FMJAX_MIRROR")
-    if not base:
-        return address
-    if "://" not in base:
-        raise CheckpointError(f"FMJAX_MIRROR={base!r} is not a base address such as https://mirror.example/weights")
-    return base.rstrip("/") + urlunsplit(("", "", *urlsplit(address)[2:]))
-
-
-def rest(failures: int, reason: str, wait_s: float | None = None) -> None:
-    """Sleeps before the next try. Raises CheckpointError after too many, or where the server wants too long a rest."""
-    if wait_s is not None and wait_s > LONGEST_WAIT_S:
-        raise CheckpointError(f"{reason} and asks to wait {wait_s:.0f} s: run the same command after that")
-    if failures > RETRIES:
-        raise CheckpointError(f"{reason}, {failures} times: run the same command again later")
-    time.sleep(wait_s if wait_s is not None else BACKOFF_S * 2 ** (failures - 1))
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The seconds that a Retry-After header asks for, which may be a date."""
-    value = headers.get("Retry-After") or headers.get("retry-after") or ""
-    if value.strip().isdigit():
-        return float(value)
-    try:
-        return max(email.utils.parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
-    except ValueError:
-        return None
+        part = Part(path)
+        with requests.Session() as session:
+            while True:
+                try:
+                    session.auth = secret or _user(address)
+                    _try(session, address, part, bounds)
+                    break
+                except _Broken as broken:
+                    if part.size - kept >= ENOUGH:
+                        failures, kept = 0, part.size
+                    failures += 1
+                    rest(failures, str(broken), broken.wait_s)
+        part.finish()
+    except OSError as error:
+        with suppress(OSError):
+            Part(path).clear()
+        raise CheckpointError(unwritable(path.parent, error)) from error
 
 
 def need_space(folder: Path, size: int) -> None:
@@ -162,59 +127,32 @@ def unwritable(folder: Path, error: OSError) -> str:
     )
 
 
-def first_line(error: Exception) -> str:
-    """What an error says, as far as it fits into a sentence."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+def _user(address: str) -> tuple[str, str] | None:
+    """The name and password in an address."""
+    name, password = get_auth_from_url(address)
+    return (name, password) if name or password else None
 
 
-def _knock(host: str, port: int, limit: float, answers: queue.SimpleQueue[str]) -> None:
-    """Puts "" for the first address that takes a connection, or the last one's reason."""
-    reason = "the name has no address"
+def _try(session: requests.Session, address: str, part: Part, bounds: Bounds) -> None:
+    """Adds what one request gives to the part. Raises _Broken where another may give more, else what is final."""
+    host = addresses.place(address)
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        answers.put(f"its name is not known: {error}")
-        return
-    for *_, address in sorted(found, key=lambda entry: entry[0] != socket.AF_INET):
-        try:
-            socket.create_connection((str(address[0]), port), timeout=limit).close()
-        except OSError as error:
-            reason = error.strerror or str(error)
-        else:
-            answers.put("")
-            return
-    answers.put(reason)
-
-
-def _try(session: requests.Session, address: str, part: Part) -> None:
-    host = urlsplit(address).hostname
-    try:
-        with session.get(
-            address,
-            headers={"Accept-Encoding": "identity", **part.wanted()},
-            stream=True,
-            timeout=(timeout_s(), timeout_s()),
-        ) as response:
+        with within(ANSWERING * timeout_s(), lambda: _answer(session, address, part.wanted())) as response:
             _accept(response, address)
-            if not part.begin(response.status_code, response.headers):
-                raise _Broken(f"{host} answered {response.status_code} without the rest of the file")
-            if part.total is None and "chunked" not in response.headers.get("Transfer-Encoding", "").lower():
-                part.clear()
-                raise CheckpointError(
-                    f"{host} does not say how long {address} is, so that a cut file could not be told from a whole "
-                    f"one: fetch it by other means and pass it as checkpoint, or set FMJAX_MIRROR"
-                )
-            need_space(part.target.parent, (part.total or 0) - part.size)
-            with part.open() as file, _bar(part) as shown:
-                for chunk in response.iter_content(CHUNK):
-                    file.write(chunk)
-                    shown(len(chunk))
-    except requests.exceptions.SSLError as error:
-        raise CheckpointError(
-            f"the certificate of {host} is not trusted ({first_line(error)}): set REQUESTS_CA_BUNDLE to your proxy's"
+            _begin(response, address, part, bounds)
+            _store(response, part, bounds)
+    except TimeoutError as error:
+        raise UnreachableError(
+            f"{host} did not finish its answer in {ANSWERING * timeout_s():.0f} s: set FMJAX_TIMEOUT_S to wait longer"
         ) from error
-    except requests.exceptions.TooManyRedirects as error:
-        raise CheckpointError(f"{address} is redirected in a circle: check the address or FMJAX_MIRROR") from error
+    except _Refused as error:
+        part.clear()
+        raise CheckpointError(f"{host} {error}") from error
+    except requests.exceptions.SSLError as error:
+        reason = addresses.scrubbed(str(error).rpartition("Caused by ")[2])
+        raise CheckpointError(
+            f"the certificate of {host} is not trusted ({reason}): set REQUESTS_CA_BUNDLE to your proxy's"
+        ) from error
     except (requests.RequestException, HTTPError) as error:
         if not part.total and isinstance(error, SILENT):
             raise UnreachableError(
@@ -226,22 +164,107 @@ def _try(session: requests.Session, address: str, part: Part) -> None:
         raise _Broken(f"{host} ended the file after {part.progress}")
 
 
+def _answer(session: requests.Session, address: str, wanted: Mapping[str, str]) -> requests.Response:
+    """The answer of an address, or of the last one that it redirects to.
+
+    Redirects are followed here: requests would read the body of each, however long or inflated, and try any scheme.
+    """
+    headers = {"Accept-Encoding": "identity", **wanted}
+    limits = (timeout_s(), timeout_s())
+    for _ in range(REDIRECTS):
+        response = session.get(address, headers=headers, stream=True, timeout=limits, allow_redirects=False)
+        target = session.get_redirect_target(response)
+        if not target:
+            return response
+        response.close()
+        new = addresses.followed(address, target)
+        if session.should_strip_auth(address, new):
+            session.auth = None
+        address = new
+    raise CheckpointError(f"{addresses.shown(address)} is redirected in a circle: check the address or FMJAX_MIRROR")
+
+
 def _accept(response: requests.Response, address: str) -> None:
     """Raises for an answer that is not the file: _Broken where another try may help, else CheckpointError."""
-    status, host = response.status_code, urlsplit(address).hostname
+    status, host, where = response.status_code, addresses.place(address), addresses.shown(address)
     if status in (200, 206, 416):
-        if status != 416 and response.headers.get("Content-Type", "").startswith("text/html"):
+        kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if status != 416 and kind in PAGES:
             raise CheckpointError(
-                f"{address} answered with a web page, not a file: open it in a browser, a proxy may ask for a login"
+                f"{where} answered with {PAGES[kind]}, not a file: open it in a browser, a proxy may ask for a login"
             )
         return
-    said = f"{host} answered {status} ({MEANINGS.get(status, response.reason or 'no reason given')})"
+    meaning = f" ({MEANINGS[status]})" if status in MEANINGS else ""
+    said = f"{host} answered {status}{meaning} for {where}"
     if status in AGAIN:
-        raise _Broken(f"{said} for {address}", retry_after(response.headers))
+        raise _Broken(said, retry_after(response.headers))
     gate = next((fix for word, fix in GATES.items() if word in address), None)
-    if gate and status in (401, 403):
-        raise CheckpointError(f"{said} for {address}: {gate}")
-    raise CheckpointError(f"{said} for {address}: fetch the file by other means and pass it as checkpoint")
+    raise CheckpointError(f"{said}: {gate}" if gate and status in (401, 403) else said)
+
+
+def _begin(response: requests.Response, address: str, part: Part, bounds: Bounds) -> None:
+    """Makes the part ready for the bytes of an answer, or refuses it by what its head says of them."""
+    where, headers = addresses.shown(address), response.headers
+    encoding = headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        raise _Refused(f"sends {where} packed ({encoding[:20]!r}), which was not asked for")
+    if not part.begin(response.status_code, headers):
+        raise _Broken(f"{addresses.place(address)} answered {response.status_code} without the rest of the file")
+    if part.total is None and "chunked" not in headers.get("Transfer-Encoding", "").lower():
+        raise _Refused(f"does not say how long {where} is, so that a cut file could not be told from a whole one")
+    if bounds.exactly is not None and part.total not in (None, bounds.exactly):
+        raise _Refused(f"sends {part.total:,} bytes for {where}, which has {bounds.exactly:,}")
+    if part.total is not None and part.total > bounds.most:
+        raise _Refused(_too_much(f"{part.total:,} bytes", bounds))
+    need_space(part.target.parent, (part.total or 0) - part.size)
+
+
+def _store(response: requests.Response, part: Part, bounds: Bounds) -> None:
+    """Adds the body to the part as it is sent, never inflated, and never more than was stated or can be."""
+    stated = (size for size in (part.total, bounds.exactly) if size is not None)
+    most = min(bounds.most, *stated)
+    with part, _bar(part) as shown, _watched(response, part):
+        while chunk := response.raw.read(CHUNK, decode_content=False):
+            if part.size + len(chunk) > most:
+                raise _Refused(_too_much(f"more than {most:,} bytes", bounds))
+            part.add(chunk)
+            shown(len(chunk))
+
+
+def _too_much(sent: str, bounds: Bounds) -> str:
+    return f"sends {sent} where at most {bounds.exactly or bounds.most:,} can be right"
+
+
+@contextmanager
+def _watched(response: requests.Response, part: Part) -> Iterator[None]:
+    """Ends the connection, and raises UnreachableError, when it brings less than CHUNK bytes in a while."""
+    patience, done, slow = PROGRESS * timeout_s(), threading.Event(), threading.Event()
+
+    def watch() -> None:
+        seen = part.size
+        while not done.wait(patience):
+            if part.size - seen < CHUNK:
+                slow.set()
+                with suppress(OSError, ValueError, RuntimeError):  # it has ended by itself
+                    response.raw.shutdown()
+                return
+            seen = part.size
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    except HTTPError:
+        if not slow.is_set():
+            raise
+    finally:
+        done.set()
+        watcher.join()
+    if slow.is_set() and part.size != part.total:
+        raise UnreachableError(
+            f"{addresses.place(response.url)} sent less than {CHUNK:,} bytes in {patience:.0f} s and was given up "
+            f"after {part.progress}: run the same command later to go on, or set FMJAX_TIMEOUT_S to wait longer"
+        )
 
 
 @contextmanager

@@ -1,35 +1,50 @@
-"""Files of Hugging Face repositories, through huggingface_hub: its cache, mirrors (HF_ENDPOINT), tokens and proxies."""
+"""Files of Hugging Face repositories: what the hub says of them through huggingface_hub, with its tokens and mirrors
+(HF_ENDPOINT), their bytes by our own download, into its cache.
+
+huggingface_hub makes paths of what a host answers (a commit, an ETag) and asks it more than once, so that a mirror
+could have it write anywhere. Here the facts are asked for once and checked; no path is made of anything else.
+"""
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
+from filelock import FileLock
+
+from fmjax import addresses
 from fmjax.errors import CheckpointError
-from fmjax.fetch import (
+from fmjax.fetch import Bearer, Bounds, Copy, download, unwritable
+from fmjax.network import (
     AGAIN,
+    ANSWERING,
     MEANINGS,
-    Copy,
     UnreachableError,
     contact,
     first_line,
-    need_space,
     rest,
     retry_after,
     timeout_s,
-    unwritable,
+    within,
 )
 from fmjax.specs import Source
 
 HOME = "https://huggingface.co"
-SHA256 = re.compile(r"[0-9a-f]{64}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # git's sha1 of a small file, the sha256 of a large one
+REPOSITORY = re.compile(r"(?:[\w-][\w.-]{0,95}/)?[\w-][\w.-]{0,95}", re.ASCII)
 ACCEPT = "`fmjax download %s --accept-new`"
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
-SILENT = ("ConnectError", "ConnectTimeout", "ReadTimeout", "PoolTimeout", "ProxyError")  # of httpx, httpx2, requests
+SILENT = (
+    "ConnectError",
+    "ConnectTimeout",
+    "ReadTimeout",
+    "PoolTimeout",
+    "ProxyError",
+    "TimeoutError",
+)  # of httpx, requests
 T = TypeVar("T")
 
 
@@ -38,6 +53,7 @@ def cached(source: Source, revision: str | None) -> Copy | None:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
+    _check(source, revision)
     try:
         path = Path(hf_hub_download(source.location, source.filename, revision=revision, local_files_only=True))
     except LocalEntryNotFoundError:
@@ -45,35 +61,39 @@ def cached(source: Source, revision: str | None) -> Copy | None:
     folder = path.parents[source.filename.count("/")]
     # the cache names its blobs by the hub's ETag, which is the sha256 of a large file
     blob = Path(os.readlink(path)).name if path.is_symlink() else ""
-    return Copy(path, folder.name if folder.parent.name == "snapshots" else None, _sha256(blob))
+    return Copy(path, _matched(COMMIT, folder.name), _matched(ETAG, blob))
 
 
-def fetch(source: Source, revision: str | None, *, name: str) -> Copy:
-    """The copy of a commit (None: of what main is now), fetched unless it is cached.
+def fetch(source: Source, revision: str | None, *, name: str, most: int) -> Copy:
+    """The copy of a commit (None: of what main is now), fetched unless it is cached. most: bytes that it can have.
 
     Raises CheckpointError with the reason and its fix; UnreachableError, within ten seconds, where the hub gives no
     answer.
     """
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub import constants, hf_hub_url
+    from huggingface_hub.utils import build_hf_headers
 
-    address = hf_hub_url(source.location, source.filename, revision=revision or "main")
-    contact(address)
-
-    def explain(error: Exception) -> CheckpointError:
-        return _explained(error, source, revision, name=name)
-
-    limit = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or timeout_s())
-    facts = _patiently(lambda: get_hf_file_metadata(address, timeout=limit), explain)
-    here = cached(source, facts.commit_hash)
-    if here is None:
-        need_space(Path(constants.HF_HUB_CACHE), facts.size or 0)
-        _patiently(lambda: hf_hub_download(source.location, source.filename, revision=facts.commit_hash), explain)
-        here = cached(source, facts.commit_hash)
-    if here is None:
-        raise CheckpointError(
-            f"{source.filename} of {source.location} was fetched and is not in {constants.HF_HUB_CACHE}"
-        )
-    return Copy(here.path, facts.commit_hash, _sha256(facts.etag or ""))
+    _check(source, revision)
+    commit, etag, size = _facts(source, revision, name=name)
+    here = cached(source, commit)
+    if here is not None:
+        return Copy(here.path, commit, etag)
+    cache, folder = Path(constants.HF_HUB_CACHE), f"models--{source.location.replace('/', '--')}"
+    blob, pointer = cache / folder / "blobs" / etag, cache / folder / "snapshots" / commit / source.filename
+    token = build_hf_headers().get("authorization")
+    try:
+        with _held(cache / ".locks" / folder / f"{etag}.lock"):  # the client's own lock: it may be at the same file
+            if not blob.exists():
+                download(
+                    hf_hub_url(source.location, source.filename, revision=commit),
+                    blob,
+                    bounds=Bounds(most, size),
+                    secret=Bearer(token) if token else None,
+                )
+            _point(pointer, blob)
+    except OSError as error:
+        raise CheckpointError(unwritable(cache, error)) from error
+    return Copy(pointer, commit, etag)
 
 
 def remove(path: Path) -> None:
@@ -91,8 +111,60 @@ def remove(path: Path) -> None:
         ) from error
 
 
-def _sha256(text: str) -> str | None:
-    return text if SHA256.fullmatch(text) else None
+def _facts(source: Source, revision: str | None, *, name: str) -> tuple[str, str, int | None]:
+    """The commit, the ETag and the size of a file, asked for once. Raises CheckpointError for those that are none."""
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+
+    address = hf_hub_url(source.location, source.filename, revision=revision or "main")
+    addresses.check(address, "HF_ENDPOINT")
+    contact(address)
+
+    def explain(error: Exception) -> CheckpointError:
+        return _explained(error, source, revision, name=name)
+
+    limit = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or timeout_s())
+    facts = _patiently(lambda: within(ANSWERING * limit, lambda: get_hf_file_metadata(address, timeout=limit)), explain)
+    commit, etag = _matched(COMMIT, facts.commit_hash), _matched(ETAG, facts.etag)
+    if commit is None or etag is None or (revision and commit != revision):
+        kind, given = ("ETag", facts.etag) if commit and etag is None else ("commit", facts.commit_hash)
+        wanted = revision or f"{'40 or 64' if kind == 'ETag' else '40'} hexadecimal digits"
+        raise CheckpointError(
+            f"{addresses.place(constants.ENDPOINT)} answers for {source.location} with the {kind} "
+            f"{str(given)[:80]!a}, not {wanted}: do not trust it, set HF_ENDPOINT to another mirror or to {HOME}"
+        )
+    return commit, etag, facts.size if facts.size and facts.size > 0 else None
+
+
+def _check(source: Source, revision: str | None) -> None:
+    """Raises CheckpointError for a repository, file or commit whose name would lead out of the cache or the address."""
+    name = source.filename
+    is_path = all(step not in ("", ".", "..") for step in name.split("/"))
+    is_path = is_path and name.isprintable() and not set(name) & set("\\:?#%")
+    if not REPOSITORY.fullmatch(source.location) or ".." in source.location or "--" in source.location:
+        raise CheckpointError(f"{source.location[:80]!a} is no repository of the hub: it is OWNER/NAME")
+    if not is_path or PurePosixPath(name).is_absolute():
+        raise CheckpointError(f"{name[:80]!a} is no file of a repository: it is a path inside it")
+    if revision is not None and not COMMIT.fullmatch(revision):
+        raise CheckpointError(f"{revision[:80]!a} is no commit of the hub: it has 40 hexadecimal digits")
+
+
+def _matched(pattern: re.Pattern[str], text: str | None) -> str | None:
+    return text if text and pattern.fullmatch(text) else None
+
+
+def _held(path: Path) -> FileLock:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path)
+
+
+def _point(pointer: Path, blob: Path) -> None:
+    """Puts a link to the content where the client looks for the file; the content itself where links are not made."""
+    pointer.parent.mkdir(parents=True, exist_ok=True)
+    pointer.unlink(missing_ok=True)
+    try:
+        pointer.symlink_to(os.path.relpath(blob, pointer.parent))
+    except OSError:
+        os.replace(blob, pointer)
 
 
 def _patiently(call: Callable[[], T], explain: Callable[[Exception], CheckpointError]) -> T:
@@ -116,8 +188,7 @@ def _passing(error: Exception) -> bool:
         return status in AGAIN
     if type(error).__name__ in SILENT or "CERTIFICATE" in str(error):
         return False
-    transport = type(error).__module__.split(".")[0] in ("httpx", "httpx2", "requests")
-    return transport or (type(error) is OSError and error.errno not in UNWRITABLE)
+    return type(error).__module__.split(".")[0] in ("httpx", "httpx2", "requests")
 
 
 def _status(error: BaseException | None) -> int | None:
@@ -128,7 +199,7 @@ def _explained(error: Exception, source: Source, revision: str | None, *, name: 
     """The reason in one sentence, and its fix."""
     from huggingface_hub import constants, errors
 
-    repo, file, host = source.location, source.filename, constants.ENDPOINT.removeprefix("https://")
+    repo, file, host = source.location, source.filename, addresses.place(constants.ENDPOINT)
     status = _status(error) or _status(error.__cause__)
     if isinstance(error, errors.GatedRepoError):
         return CheckpointError(
@@ -151,6 +222,4 @@ def _explained(error: Exception, source: Source, revision: str | None, *, name: 
             f"{host} did not answer ({type(error).__name__}): check the network and HTTPS_PROXY, or set "
             f"FMJAX_TIMEOUT_S to wait longer"
         )
-    if isinstance(error, OSError) and error.errno in UNWRITABLE:
-        return CheckpointError(unwritable(Path(constants.HF_HUB_CACHE), error))
     return CheckpointError(f"{file} of {repo} could not be fetched ({type(error).__name__}: {first_line(error)})")

@@ -14,13 +14,17 @@ from urllib.parse import urlsplit
 
 from filelock import Timeout
 
-from fmjax import digests, fetch, hf_files, record
+from fmjax import addresses, digests, fetch, hf_files, record, specs
 from fmjax.errors import CheckpointError
-from fmjax.fetch import Copy, UnreachableError
+from fmjax.fetch import Bounds, Copy
+from fmjax.network import UnreachableError
 from fmjax.specs import Source, Weights
 
 OFFLINE = ("FMJAX_OFFLINE", "HF_HUB_OFFLINE")
 TRUE = ("1", "ON", "YES", "TRUE")
+# more than any file of a tower has: in float32 four times over (a text tower, an average, an optimiser's state), and a
+# vocabulary's table
+TIMES, EXTRA_BYTES = 4, 4 << 30
 
 
 @dataclass(frozen=True)
@@ -43,14 +47,15 @@ def locate(weights: Weights, *, offline: bool = False) -> tuple[Path, Source]:
     return found.path, found.source
 
 
-def obtain(weights: Weights, *, offline: bool = False, accept_new: bool = False) -> Located:
-    """As locate, with the facts of the file. accept_new: what a source has now takes the place of what was recorded."""
+def obtain(weights: Weights, *, offline: bool = False, accept_new: bool = False, anew: bool = False) -> Located:
+    """As locate, with the facts of the file. accept_new: what a source has now takes the place of what was recorded.
+    anew: the file is hashed also where it looks unchanged."""
     offline = offline or any(os.environ.get(name, "").upper() in TRUE for name in OFFLINE)
     sources, reasons, found = in_order(weights), [], None
     if offline or not accept_new:
-        found = next(filter(None, (_here(source, reasons, offline=offline) for source in sources)), None)
+        found = next(filter(None, (_here(s, reasons, offline=offline, anew=anew) for s in sources)), None)
     if found is None and not offline:
-        found = _from_any(weights.name, sources, reasons, accept_new=accept_new)
+        found = _from_any(weights, sources, reasons, accept_new=accept_new, anew=anew)
     if found is None:
         raise CheckpointError(_no_source(weights, sources, reasons, offline=offline))
     for reason in reasons:
@@ -79,18 +84,22 @@ def cached(source: Source) -> Copy | None:
     """The copy of a source on this machine, not checked; None where there is none."""
     if source.kind == "hf":
         return hf_files.cached(source, source.revision or _known(source).get("revision"))
+    if source.kind == "ngc":
+        return None
     path = package_file(source.location) if source.kind == "package" else _url_file(source)
-    return Copy(path) if source.kind != "ngc" and path.is_file() else None
+    return Copy(path) if path.is_file() else None
 
 
-def _here(source: Source, reasons: list[str], *, offline: bool, held: bool = False) -> Located | None:
+def _here(
+    source: Source, reasons: list[str], *, offline: bool, held: bool = False, anew: bool = False
+) -> Located | None:
     """The copy on this machine, checked. A wrong one is deleted where it can be fetched again, and only by the process
     that holds the lock of the file."""
     known, copy = _known(source), cached(source)
     unsettled = source.kind == "hf" and not (source.revision or known.get("revision"))
     if copy is None or (unsettled and not offline):  # which commit main is, the hub says
         return None
-    digest = digests.sha256(copy.path)
+    digest = digests.sha256(copy.path, anew=anew)
     problem = digests.wrong(digest, source, copy, known)
     if not problem:
         return _settled(source, copy, digest)
@@ -104,20 +113,22 @@ def _here(source: Source, reasons: list[str], *, offline: bool, held: bool = Fal
     return None
 
 
-def _from_any(name: str, sources: Sequence[Source], reasons: list[str], *, accept_new: bool) -> Located | None:
+def _from_any(
+    weights: Weights, sources: Sequence[Source], reasons: list[str], *, accept_new: bool, anew: bool
+) -> Located | None:
     """The file of the first source that has it. A host that gave no answer is not asked again."""
     silent = set()
     for source in sources:
         host = _host(source)
         if source.kind in ("package", "ngc") or host in silent:
-            found = _here(source, reasons, offline=True)
+            found = _here(source, reasons, offline=True, anew=anew)
         else:
             try:
-                found = _fetched_once(name, source, reasons, accept_new=accept_new)
+                found = _fetched_once(weights, source, reasons, accept_new=accept_new, anew=anew)
             except UnreachableError as error:
                 silent.add(host)
                 reasons.append(str(error))
-                found = _here(source, reasons, offline=True)
+                found = _here(source, reasons, offline=True, anew=anew)
             except CheckpointError as error:
                 reasons.append(str(error))
                 found = None
@@ -126,7 +137,7 @@ def _from_any(name: str, sources: Sequence[Source], reasons: list[str], *, accep
     return None
 
 
-def _fetched_once(name: str, source: Source, reasons: list[str], *, accept_new: bool) -> Located:
+def _fetched_once(weights: Weights, source: Source, reasons: list[str], *, accept_new: bool, anew: bool) -> Located:
     """The file, fetched by one process of this machine while the others wait."""
     with ExitStack() as stack:
         try:
@@ -137,17 +148,17 @@ def _fetched_once(name: str, source: Source, reasons: list[str], *, accept_new: 
                 _note(f"{_label(source)}: another process is fetching it, waiting (its lock: {lock.lock_file})")
                 stack.enter_context(lock)
         except OSError as error:
-            if source.kind == "url":  # huggingface_hub has its own folder and locks
+            if source.kind == "url":  # files of the hub have another folder, and locks there
                 raise CheckpointError(fetch.unwritable(record.cache_folder(), error)) from error
-        here = None if accept_new else _here(source, reasons, offline=False, held=True)
-        return here or _fetched(name, source, {} if accept_new else _known(source))
+        here = None if accept_new else _here(source, reasons, offline=False, held=True, anew=anew)
+        return here or _fetched(weights, source, {} if accept_new else _known(source))
 
 
-def _fetched(name: str, source: Source, known: dict[str, Any]) -> Located:
+def _fetched(weights: Weights, source: Source, known: dict[str, Any]) -> Located:
     """The file from its host; one that is wrong is deleted and fetched once more."""
     seen, problem = [], ""
     for _ in range(2):
-        copy = _fetch(name, source, known)
+        copy = _fetch(weights, source, known)
         seen.append(digests.sha256(copy.path))
         problem = digests.wrong(seen[-1], source, copy, known)
         if not problem:
@@ -156,18 +167,19 @@ def _fetched(name: str, source: Source, known: dict[str, Any]) -> Located:
     if seen[0] == seen[1] and digests.changed(seen[1], source, known):
         raise CheckpointError(
             f"{_label(source)} has changed: {problem}; if the new content is trusted, run "
-            f"{hf_files.ACCEPT % name}, else use a copy of the old file as checkpoint"
+            f"{hf_files.ACCEPT % weights.name}, else use a copy of the old file as checkpoint"
         )
     raise CheckpointError(
-        f"{_label(source)} was fetched twice and is damaged: {problem}; nothing was kept, try another network or mirror"
+        f"{_label(source)} was fetched twice and is wrong: {problem}; nothing was kept, try another network or mirror"
     )
 
 
-def _fetch(name: str, source: Source, known: dict[str, Any]) -> Copy:
+def _fetch(weights: Weights, source: Source, known: dict[str, Any]) -> Copy:
+    most = TIMES * 4 * specs.get_spec(weights.model).parameters + EXTRA_BYTES
     if source.kind == "hf":
-        return hf_files.fetch(source, source.revision or known.get("revision"), name=name)
+        return hf_files.fetch(source, source.revision or known.get("revision"), name=weights.name, most=most)
     path = _url_file(source)
-    fetch.download(fetch.mirrored(source.location), path)
+    fetch.download(addresses.mirrored(source.location), path, bounds=Bounds(most))
     return Copy(path)
 
 
@@ -189,29 +201,26 @@ def _show_licence(weights: Weights, source: Source) -> None:
     """One line, the first time that these weights are used on this machine."""
     licence = weights.licence + (" (non-commercial)" if "-NC" in weights.licence else "")
     repository = next((s.location for s in (source, *weights.sources) if s.kind == "hf"), "")
+    home = f"{hf_files.HOME}/{repository}" if repository else addresses.shown(source.location)
     try:
         new = record.put("licences_shown", weights.name, weights.licence)
     except OSError:
         new = True
     if new:
-        _note(f"{weights.name}: {licence} - {f'{hf_files.HOME}/{repository}' if repository else source.location}")
+        _note(f"{weights.name}: {licence} - {home}")
 
 
 def _no_source(weights: Weights, sources: Sequence[Source], reasons: list[str], *, offline: bool) -> str:
-    """Why none of the sources gave a file, and what to do."""
-    own = f'pass a file: fmjax.load("{weights.name}", checkpoint="/path/to/{sources[0].filename}"), or --checkpoint'
+    """What to do where none of the sources gave a file, and below it the reason of each."""
+    own = f'pass the file as checkpoint="/path/to/{sources[0].filename}" (--checkpoint)'
     reasons = reasons + [_ngc(source) for source in sources if source.kind == "ngc"]
+    first = f"{weights.name} could not be fetched: {own}, or mend one of these:"
     if offline and any(source.kind in ("hf", "url") for source in sources):
-        damaged = f" ({'; '.join(reasons)})" if reasons else ""
-        return (
-            f"{weights.name} is not in the local cache{damaged} and nothing is fetched offline: run "
-            f"`fmjax download {weights.name}` where the network can be used (--offline, FMJAX_OFFLINE=1 and "
-            f"HF_HUB_OFFLINE=1 mean offline), or {own}"
+        first = (
+            f"{weights.name} is not in the local cache and nothing is fetched offline (--offline, FMJAX_OFFLINE=1, "
+            f"HF_HUB_OFFLINE=1): {own}, or run `fmjax download {weights.name}` where there is a network"
         )
-    if len(reasons) == 1:
-        return f"{weights.name}: {reasons[0]}; or {own}"
-    listed = "; ".join(f"({i}) {reason}" for i, reason in enumerate(reasons, 1))
-    return f"{weights.name} could not be fetched from any of its sources: {listed}; or {own}"
+    return "\n  ".join([first, *reasons])
 
 
 def _ngc(source: Source) -> str:
@@ -229,16 +238,18 @@ def _key(source: Source) -> str:
 
 
 def _label(source: Source) -> str:
-    return source.location if source.kind == "url" else f"{source.location} {source.filename}"
+    if source.kind != "url":
+        return f"{source.location} {source.filename}"
+    return addresses.anonymous(source.location)
 
 
 def _host(source: Source) -> str:
-    return str(urlsplit(fetch.mirrored(source.location)).netloc) if source.kind == "url" else source.kind
+    return str(urlsplit(addresses.mirrored(source.location)).netloc) if source.kind == "url" else source.kind
 
 
 def _url_file(source: Source) -> Path:
     """Where the file of an address is kept: under its host and path."""
-    parts = urlsplit(source.location)
+    parts = urlsplit(addresses.anonymous(source.location))
     steps = [step for step in parts.path.split("/") if step not in ("", ".", "..")]
     return record.cache_folder().joinpath("files", parts.netloc.replace(":", "_"), *steps)
 

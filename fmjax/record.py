@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,9 @@ from fmjax.progress import write_atomically
 
 Section = Literal["files", "licences_shown"]
 NAME = "weights.lock.json"
+SEEN = "seen.json"  # path -> (the digest of a file, what its inode said then): of this machine only
+LARGEST = 16 << 20  # bytes of a record; a row takes 300
+SHA256, COMMIT, DATE = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9-]{10}")
 
 
 def cache_folder() -> Path:
@@ -53,13 +57,76 @@ def put(section: Section, key: str, value: Any) -> bool:
     return True
 
 
-def _read(path: Path) -> dict[str, Any]:
+def seen(path: Path) -> Any:
+    """What was remembered of a file, or None."""
+    return _remembered().get(str(path))
+
+
+def remember(path: Path, value: Any) -> None:
+    """Remembers a value of a file, None to forget it, and forgets files that are gone. Where that cannot be written,
+    nothing is remembered: it only saves time."""
     try:
-        content = json.loads(path.read_text())
-        if isinstance(content, dict) and all(isinstance(section, dict) for section in content.values()):
-            return content
+        with held(SEEN):
+            content = {key: kept for key, kept in _remembered().items() if key != str(path) and os.path.exists(key)}
+            if value is not None:
+                content[str(path)] = value
+            write_atomically(cache_folder() / SEEN, json.dumps(content, indent=2) + "\n")
+    except OSError:
+        return
+
+
+def _remembered() -> dict[str, Any]:
+    try:
+        content = _loaded(cache_folder() / SEEN)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The record, every entry of which is what fmjax writes: it may have been copied from elsewhere, and its
+    revisions become parts of addresses."""
+    try:
+        content = _loaded(path)
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except ValueError:
-        pass
-    raise CheckpointError(f"{path} is not a record that fmjax wrote: correct it, or delete it to record files anew")
+    except (OSError, ValueError, RecursionError):
+        content = None
+    wrong = _first_wrong(content)
+    if wrong:
+        raise CheckpointError(
+            f"{path} is not a record that fmjax wrote ({wrong}): correct it, or delete it to record files anew"
+        )
+    return content or {}
+
+
+def _loaded(path: Path) -> Any:
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f"more than {LARGEST:,} bytes")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _first_wrong(content: Any) -> str:
+    """What is wrong with a record, "" where nothing is."""
+    if not isinstance(content, dict) or not all(isinstance(section, dict) for section in content.values()):
+        return "not JSON of sections"
+    checks = {"files": _is_file, "licences_shown": lambda licence: isinstance(licence, str)}
+    for section, is_right in checks.items():
+        for key, entry in content.get(section, {}).items():
+            if not is_right(entry):
+                return f"the entry {key[:80]!a} of {section!r}"
+    return ""
+
+
+def _is_file(entry: Any) -> bool:
+    if not isinstance(entry, dict) or type(entry.get("size")) is not int:
+        return False
+    texts = {"sha256": SHA256, "revision": COMMIT, "first_used": DATE}
+    given = {key: entry.get(key) for key in texts}
+    if given["sha256"] is None:
+        return False
+    return all(text is None or _fits(texts[key], text) for key, text in given.items())
+
+
+def _fits(pattern: re.Pattern[str], text: Any) -> bool:
+    return isinstance(text, str) and pattern.fullmatch(text) is not None

@@ -9,9 +9,10 @@ import json
 import sys
 import time
 
-from fmjax import fetch, hub
+from fmjax import hub, network
 from fmjax.errors import CheckpointError
 from fmjax.specs import Source, Weights
+from weights_conversion.readers import sniff
 
 
 def weights(*sources: Source, name: str = "ViT-B-16.test", licence: str = "CC-BY-NC-4.0") -> Weights:
@@ -19,6 +20,11 @@ def weights(*sources: Source, name: str = "ViT-B-16.test", licence: str = "CC-BY
     model, tag = name.split(".")
     same = (0.5, 0.5, 0.5)
     return Weights(model=model, tag=tag, sources=sources, mean=same, std=same, image_size=(224, 224), licence=licence)
+
+
+def legacy(body: bytes) -> bytes:
+    """Bytes that begin as torch's older files do."""
+    return b"\x80\x02\x8a\n" + sniff.LEGACY_MAGIC + b"." + body
 
 
 def main(asked: dict) -> dict:
@@ -34,5 +40,5 @@ def main(asked: dict) -> dict:
 
 
 if __name__ == "__main__":
-    fetch.BACKOFF_S = 0.01
+    network.BACKOFF_S = 0.01
     sys.stdout.write(json.dumps(main(json.loads(sys.argv[1]))))

@@ -6,20 +6,20 @@ import hashlib
 
 import pytest
 
-from fmjax import fetch, hub, specs
+from fmjax import hub, network, specs
 from fmjax.cli import main
 from fmjax.specs import Source
-from tests.support.locate import weights
+from tests.support.locate import legacy, weights
 from tests.support.misbehaving_server import serving
 
-CONTENT = b"weights" * 1000
+CONTENT = legacy(b"weights" * 1000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 @pytest.fixture
 def server(monkeypatch):
     """Two rows, of which the second has no file."""
-    monkeypatch.setattr(fetch, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(network, "BACKOFF_S", 0.01)
     for name in hub.OFFLINE:
         monkeypatch.delenv(name, raising=False)
     with serving() as running:
@@ -27,7 +27,8 @@ def server(monkeypatch):
         one = Source("url", f"{running.base}/one.pt", "one.pt", "open_clip")
         two = Source("url", f"{running.base}/two.pt", "two.pt", "timm")
         own = [weights(one, name="ViT-B-16.one"), weights(two, name="ViT-B-16.two", licence="MIT")]
-        monkeypatch.setattr(specs, "_rows", lambda: ({"ViT-B-16": None}, {row.name: row for row in own}))
+        spec = specs.get_spec("ViT-B-16")
+        monkeypatch.setattr(specs, "_rows", lambda: ({"ViT-B-16": spec}, {row.name: row for row in own}))
         monkeypatch.setattr(specs, "_aliases", dict)
         yield running
 
@@ -36,7 +37,13 @@ def test_download_prints_what_it_checked(server, capsys):
     assert main(["download", "ViT-B-16.one"]) == 0
     said = capsys.readouterr()
     path, _ = hub.locate(specs.get_weights("ViT-B-16.one"), offline=True)
-    for words in (str(path), "7,000 bytes", SHA256, "CC-BY-NC-4.0", f"url {server.base}/one.pt (open_clip)"):
+    for words in (
+        str(path),
+        f"{len(CONTENT):,} bytes",
+        SHA256,
+        "CC-BY-NC-4.0",
+        f"url {server.base}/one.pt (open_clip)",
+    ):
         assert words in said.out
     assert said.err.count("CC-BY-NC-4.0 (non-commercial)") == 1
     assert main(["download", "ViT-B-16.one", "--offline"]) == 0
@@ -51,7 +58,9 @@ def test_patterns_go_on_after_a_failure_and_end_with_a_list(server, capsys):
     assert "answered 404" in said.err
     assert "fmjax: 1 of 2 weights could not be had: ViT-B-16.two" in said.err
     assert main(["download", "ViT-B-16.two"]) == 4
-    assert capsys.readouterr().err.startswith("fmjax: ViT-B-16.two: 127.0.0.1 answered 404")
+    assert capsys.readouterr().err.startswith(
+        'fmjax: ViT-B-16.two could not be fetched: pass the file as checkpoint="/path/to/two.pt" (--checkpoint)'
+    )
 
 
 def test_a_dry_run_lists_and_asks_nobody(server, capsys):
@@ -68,9 +77,9 @@ def test_a_dry_run_lists_and_asks_nobody(server, capsys):
 
 def test_changed_content_is_accepted_on_demand(server, capsys):
     main(["download", "ViT-B-16.one"])
-    server.files["/one.pt"] = b"new"
+    new = server.files["/one.pt"] = legacy(b"new")
     assert main(["download", "ViT-B-16.one", "--accept-new"]) == 0
-    assert hashlib.sha256(b"new").hexdigest() in capsys.readouterr().out
+    assert hashlib.sha256(new).hexdigest() in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,15 @@ LAYERS = (
     ("fmjax.specs", "fmjax.zoo", "fmjax.serial", "fmjax.catalogue", "fmjax.targets"),
     ("fmjax.resample", "fmjax.models"),
     ("fmjax.params", "fmjax.sharding", "fmjax.config", "fmjax.preprocessing", "fmjax.progress", "fmjax.metrics"),
-    ("fmjax.record", "fmjax.part", "fmjax.fetch", "fmjax.hf_files", "fmjax.digests"),
+    (
+        "fmjax.addresses",
+        "fmjax.record",
+        "fmjax.network",
+        "fmjax.part",
+        "fmjax.fetch",
+        "fmjax.hf_files",
+        "fmjax.digests",
+    ),
     (
         "fmjax.factory",
         "fmjax.numerics",
