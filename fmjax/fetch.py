@@ -13,12 +13,12 @@ from pathlib import Path
 import requests
 from requests.auth import AuthBase
 from requests.utils import get_auth_from_url
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ProtocolError
 
 from fmjax import addresses
 from fmjax.console import console
 from fmjax.errors import CheckpointError
-from fmjax.network import AGAIN, ANSWERING, MEANINGS, UnreachableError, contact, rest, retry_after, timeout_s, within
+from fmjax.network import AGAIN, MEANINGS, UnreachableError, answering_s, contact, rest, retry_after, timeout_s, within
 from fmjax.part import Part
 
 PROGRESS = 6.0  # times the limit for an answer: for every CHUNK of a body
@@ -45,6 +45,13 @@ class _Broken(Exception):
     def __init__(self, reason: str, wait_s: float | None = None) -> None:
         super().__init__(reason)
         self.wait_s = wait_s
+
+
+class _Session(requests.Session):
+    """Follows no redirect: requests would read the body of each, however long or inflated, and try any scheme."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
 
 
 class _Refused(Exception):
@@ -90,7 +97,7 @@ def download(address: str, path: Path, *, bounds: Bounds, secret: AuthBase | Non
     failures, kept = 0, 0
     try:
         part = Part(path)
-        with requests.Session() as session:
+        with _Session() as session:
             while True:
                 try:
                     session.auth = secret or _user(address)
@@ -137,13 +144,13 @@ def _try(session: requests.Session, address: str, part: Part, bounds: Bounds) ->
     """Adds what one request gives to the part. Raises _Broken where another may give more, else what is final."""
     host = addresses.place(address)
     try:
-        with within(ANSWERING * timeout_s(), lambda: _answer(session, address, part.wanted())) as response:
+        with within(answering_s(), lambda: _answer(session, address, part.wanted())) as response:
             _accept(response, address)
             _begin(response, address, part, bounds)
             _store(response, part, bounds)
     except TimeoutError as error:
         raise UnreachableError(
-            f"{host} did not finish its answer in {ANSWERING * timeout_s():.0f} s: set FMJAX_TIMEOUT_S to wait longer"
+            f"{host} did not finish its answer in {answering_s():.0f} s: set FMJAX_TIMEOUT_S to wait longer"
         ) from error
     except _Refused as error:
         part.clear()
@@ -165,16 +172,13 @@ def _try(session: requests.Session, address: str, part: Part, bounds: Bounds) ->
 
 
 def _answer(session: requests.Session, address: str, wanted: Mapping[str, str]) -> requests.Response:
-    """The answer of an address, or of the last one that it redirects to.
-
-    Redirects are followed here: requests would read the body of each, however long or inflated, and try any scheme.
-    """
+    """The answer of an address, or of the last one that it redirects to."""
     headers = {"Accept-Encoding": "identity", **wanted}
     limits = (timeout_s(), timeout_s())
     for _ in range(REDIRECTS):
         response = session.get(address, headers=headers, stream=True, timeout=limits, allow_redirects=False)
-        target = session.get_redirect_target(response)
-        if not target:
+        target = response.headers.get("Location")
+        if target is None or not response.is_redirect:
             return response
         response.close()
         new = addresses.followed(address, target)
@@ -215,24 +219,28 @@ def _begin(response: requests.Response, address: str, part: Part, bounds: Bounds
     if bounds.exactly is not None and part.total not in (None, bounds.exactly):
         raise _Refused(f"sends {part.total:,} bytes for {where}, which has {bounds.exactly:,}")
     if part.total is not None and part.total > bounds.most:
-        raise _Refused(_too_much(f"{part.total:,} bytes", bounds))
+        raise _Refused(f"sends {part.total:,} bytes for {where}, which has {bounds.most:,} at most")
     need_space(part.target.parent, (part.total or 0) - part.size)
 
 
 def _store(response: requests.Response, part: Part, bounds: Bounds) -> None:
     """Adds the body to the part as it is sent, never inflated, and never more than was stated or can be."""
-    stated = (size for size in (part.total, bounds.exactly) if size is not None)
-    most = min(bounds.most, *stated)
+    most = min(size for size in (bounds.most, bounds.exactly, part.total) if size is not None)
     with part, _bar(part) as shown, _watched(response, part):
-        while chunk := response.raw.read(CHUNK, decode_content=False):
+        for chunk in _chunks(response):
             if part.size + len(chunk) > most:
-                raise _Refused(_too_much(f"more than {most:,} bytes", bounds))
+                raise _Refused(f"sends more than the {most:,} bytes that {addresses.shown(response.url)} can have")
             part.add(chunk)
             shown(len(chunk))
 
 
-def _too_much(sent: str, bounds: Bounds) -> str:
-    return f"sends {sent} where at most {bounds.exactly or bounds.most:,} can be right"
+def _chunks(response: requests.Response) -> Iterator[bytes]:
+    """The body as it is sent, never inflated."""
+    try:
+        while chunk := response.raw.read(CHUNK, decode_content=False):
+            yield chunk
+    except ValueError as error:  # from http.client, of a length that is negative
+        raise ProtocolError(str(error)) from error
 
 
 @contextmanager

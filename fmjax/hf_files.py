@@ -20,9 +20,9 @@ from fmjax.errors import CheckpointError
 from fmjax.fetch import Bearer, Bounds, Copy, download, unwritable
 from fmjax.network import (
     AGAIN,
-    ANSWERING,
     MEANINGS,
     UnreachableError,
+    answering_s,
     contact,
     first_line,
     rest,
@@ -123,7 +123,7 @@ def _facts(source: Source, revision: str | None, *, name: str) -> tuple[str, str
         return _explained(error, source, revision, name=name)
 
     limit = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or timeout_s())
-    facts = _patiently(lambda: within(ANSWERING * limit, lambda: get_hf_file_metadata(address, timeout=limit)), explain)
+    facts = _patiently(lambda: within(answering_s(), lambda: get_hf_file_metadata(address, timeout=limit)), explain)
     commit, etag = _matched(COMMIT, facts.commit_hash), _matched(ETAG, facts.etag)
     if commit is None or etag is None or (revision and commit != revision):
         kind, given = ("ETag", facts.etag) if commit and etag is None else ("commit", facts.commit_hash)

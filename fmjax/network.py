@@ -83,6 +83,11 @@ def timeout_s() -> float:
     return max(seconds, 0.1)
 
 
+def answering_s() -> float:
+    """How long the whole head of an answer may take, redirects included."""
+    return ANSWERING * timeout_s()
+
+
 def rest(failures: int, reason: str, wait_s: float | None = None) -> None:
     """Sleeps before the next try. Raises CheckpointError after too many, or where the server wants too long a rest."""
     if wait_s is not None and wait_s > LONGEST_WAIT_S:

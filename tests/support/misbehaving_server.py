@@ -7,8 +7,8 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -26,6 +26,7 @@ class Reply:
     cut: int | None = None
     ranges: bool = True
     wait_s: float = 0.0
+    raw: Callable[[], Iterable[bytes]] | None = None  # all that is sent, head included, in the place of the rest
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,15 @@ class Seen:
 
 
 class Server:
-    """files: path -> content. replies: path -> the next answers, the last of `always` after those. repos: repository ->
-    the commit of its main; its files are at /REPO/resolve/COMMIT/FILE. gone: path -> the hub's X-Error-Code."""
+    """files: path -> content. replies: path -> the next answers to GET, heads: to HEAD; then that of `always`.
+    repos: repository -> the commit of its main; its files are at /REPO/resolve/COMMIT/FILE. gone: path -> the hub's
+    X-Error-Code."""
 
     def __init__(self, port: int) -> None:
         self.base = f"http://127.0.0.1:{port}"
         self.files: dict[str, bytes] = {}
         self.replies: dict[str, list[Reply]] = {}
+        self.heads: dict[str, list[Reply]] = {}
         self.always: dict[str, Reply] = {}
         self.repos: dict[str, str] = {}
         self.gone: dict[str, str] = {}
@@ -58,8 +61,9 @@ class Server:
         self.files[f"/{repo}/resolve/{commit}/{file}"] = content
 
     def reply(self, method: str, path: str) -> Reply:
-        if self.replies.get(path) and method == "GET":
-            return self.replies[path].pop(0)
+        following = self.heads if method == "HEAD" else self.replies
+        if following.get(path):
+            return following[path].pop(0)
         return self.always.get(path, Reply())
 
     def hub(self, path: str) -> tuple[str, dict[str, str], str]:
@@ -122,6 +126,8 @@ class _Handler(BaseHTTPRequestHandler):
         server.seen.append(Seen(self.command, self.path, dict(self.headers)))
         reply = server.reply(self.command, path)
         time.sleep(reply.wait_s)
+        if reply.raw:
+            return self._send_raw(reply.raw())
         path, extra, error = server.hub(path)
         if error:
             return self._send(Reply(STATUS[error], {"X-Error-Code": error, "X-Error-Message": error}), b"", extra, body)
@@ -135,6 +141,13 @@ class _Handler(BaseHTTPRequestHandler):
             extra = extra | {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
             return self._send(Reply(206, reply.headers, cut=reply.cut), content[start:], extra | {"ETag": etag}, body)
         return self._send(reply, content, extra | {"ETag": etag}, body)
+
+    def _send_raw(self, pieces: Iterable[bytes]) -> None:
+        self.close_connection = True
+        with suppress(OSError):  # the client has hung up
+            for piece in pieces:
+                self.wfile.write(piece)
+                self.wfile.flush()
 
     def _send(self, reply: Reply, content: bytes, extra: dict[str, str], body: bool) -> None:
         self.send_response(reply.status)

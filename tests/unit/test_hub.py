@@ -14,56 +14,19 @@ import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import pytest
 
 from fmjax import fetch, hf_files, hub, network, part, record
-from fmjax.errors import CheckpointError
 from fmjax.specs import Source
-from tests.support.locate import legacy, weights
+from tests.support.locate import weights
 from tests.support.misbehaving_server import Reply, closed_port, serving
+from tests.support.plain_host import CONTENT, OTHER, PATH, SHA256, files, refused, url
 
 ROOT = Path(__file__).parents[2]
-CONTENT = legacy(b"".join(hashlib.sha256(str(i).encode()).digest() for i in range(8000)))
-OTHER = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])  # one bit
-SHA256 = hashlib.sha256(CONTENT).hexdigest()
-PATH = "/models/vit.pt"
 CHUNK = fetch.CHUNK
-
-
-@pytest.fixture(autouse=True)
-def online(monkeypatch):
-    """No proxy, no mirror, not offline; short rests."""
-    for name in (*hub.OFFLINE, "FMJAX_MIRROR", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(network, "BACKOFF_S", 0.01)
-
-
-@pytest.fixture
-def server():
-    with serving() as running:
-        running.files[PATH] = CONTENT
-        yield running
-
-
-def url(server, path: str = PATH, sha256: str | None = None) -> Source:
-    return Source("url", server.base + path, path.rpartition("/")[2], "open_clip", sha256)
-
-
-def refused(*sources: Source, **options) -> str:
-    """The error: what to do, and below it the reason of each source, a line each."""
-    with pytest.raises(CheckpointError) as caught:
-        hub.obtain(weights(*sources), **options)
-    assert caught.value.exit_code == 4
-    first, *reasons = str(caught.value).split("\n")
-    assert len(first) < 250
-    assert all(line.startswith("  ") and len(line) < 400 for line in reasons)
-    return str(caught.value)
-
-
-def files(cache: Path) -> list[str]:
-    """What is in the folder of fetched files."""
-    return [str(p.relative_to(cache)) for p in (cache / "files").rglob("*") if p.is_file()]
+pytestmark = pytest.mark.usefixtures("online")
 
 
 def test_a_file_is_fetched_once_checked_and_recorded(server, own_cache):
@@ -344,9 +307,45 @@ def test_two_processes_fetch_once(server, own_cache):
     assert len(files(own_cache)) == 1
 
 
-def test_a_damaged_record_is_named(server, own_cache):
-    (own_cache / record.NAME).write_text('{"files": ')
-    assert "is not a record that fmjax wrote (not JSON of sections): correct it, or delete it" in refused(url(server))
+def test_no_password_is_printed_recorded_or_sent_to_another_host(server, monkeypatch, own_cache, capsys):
+    source = Source("url", f"http://me:secret@weights.invalid{PATH}?sign=secret", "vit.pt", "open_clip")
+    with serving() as other:
+        monkeypatch.setenv("FMJAX_MIRROR", server.base.replace("//", "//you:secret@"))
+        for reply in (Reply(404), Reply(503), Reply(headers={"Content-Length": "none"}), Reply(403)):
+            server.always[f"{PATH}?sign=secret"] = reply
+            assert "secret" not in refused(source)
+        assert all("Authorization" in seen.headers for seen in server.gets())
+        server.always[f"{PATH}?sign=secret"] = Reply(302, {"Location": other.base + "/vit.pt"})
+        other.files["/vit.pt"] = CONTENT
+        path = hub.locate(weights(source))[0]
+        assert ["Authorization" in seen.headers for seen in other.gets()] == [False]
+    assert path == own_cache / "files/weights.invalid/models/vit.pt"
+    kept = json.loads((own_cache / record.NAME).read_text())["files"]
+    assert list(kept) == [f"http://weights.invalid{PATH}?sign=secret"]
+    assert "secret" not in capsys.readouterr().err
+
+
+def test_a_redirect_from_outside_into_this_machine_is_refused(server, monkeypatch, own_cache):
+    monkeypatch.setenv("http_proxy", server.base)
+    server.always[PATH] = Reply(302, {"Location": f"{server.base}/metadata"})
+    server.files["/metadata"] = b"hello world!"
+    assert "inside your own network" in refused(Source("url", f"http://host.invalid{PATH}", "vit.pt", "timm"))
+    assert files(own_cache) == []
+    assert len(server.seen) == 1
+
+
+def test_the_first_words_say_what_helps_without_a_network(monkeypatch):
+    gone = [Source("url", f"http://127.0.0.1:{closed_port()}/{i}.pt", f"{i}.pt", "timm") for i in range(2)]
+    first, *reasons = refused(*gone, Source("ngc", "a/b:1", "x.ckpt", "tao")).split("\n")
+    assert first == (
+        'ViT-B-16.test could not be fetched: pass the file as checkpoint="/path/to/0.pt" (--checkpoint), '
+        "or mend one of these:"
+    )
+    assert [reason.partition(" ")[0] for reason in (line.strip() for line in reasons)] == [
+        urlsplit(gone[0].location).netloc,
+        urlsplit(gone[1].location).netloc,
+        "x.ckpt",
+    ]
 
 
 def test_a_cache_that_cannot_be_written_is_named(server, own_cache, monkeypatch):
