@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
+from fmjax import hf_files
+from fmjax.errors import CheckpointError
+from fmjax.specs import Source, get_weights, list_models
 from tests.support.misbehaving_server import Reply, closed_port, serving
 
 ROOT = Path(__file__).parents[2]
@@ -203,3 +206,70 @@ def test_two_processes_fetch_once(server, hub):
     done = [process.communicate(timeout=60) for process in running]
     assert [json.loads(out)["sha256"] for out, _ in done] == [SHA256] * 2
     assert len(server.gets()) == 1
+
+
+def test_the_file_lies_where_the_client_and_other_programs_look_for_it(server, hub):
+    from huggingface_hub import scan_cache_dir
+
+    path = Path(hub.ask()["path"])
+    assert path == hub.cache / f"models--org--vit/snapshots/{FIRST}/{FILE}"
+    assert os.readlink(path) == f"../../blobs/{SHA256}"
+    scanned = scan_cache_dir(hub.cache)
+    assert scanned.warnings == []
+    assert [(repo.repo_id, repo.size_on_disk) for repo in scanned.repos] == [(REPO, len(CONTENT))]
+
+
+def test_a_token_is_sent_to_the_hub_and_not_to_where_it_redirects(server, hub):
+    hub.environment |= {"HF_TOKEN": "hf_secret"}
+    with serving() as other:
+        other.files["/blob"] = CONTENT
+        server.always[RESOLVED] = Reply(302, {"Location": other.base + "/blob"})
+        assert hub.ask()["sha256"] == SHA256
+        assert [seen.headers.get("Authorization") for seen in other.seen] == [None]
+    asked = [seen.headers for seen in server.gets()]
+    assert [headers.get("Authorization") for headers in asked] == ["Bearer hf_secret"]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "words"),
+    [
+        ("file:///srv/hub", "HF_ENDPOINT 'file:///srv/hub"),
+        ("mirror.example", "HF_ENDPOINT 'mirror.example"),
+        ("http://me:secret@127.0.0.1:1", "127.0.0.1:1 cannot be reached"),
+    ],
+)
+def test_an_endpoint_that_cannot_be_asked_is_named_without_its_password(server, hub, endpoint, words):
+    hub.environment["HF_ENDPOINT"] = endpoint
+    found = hub.ask()
+    assert words in found["error"]
+    assert "secret" not in found["error"] + found["stderr"]
+
+
+@pytest.mark.parametrize(
+    "file", ["../x.bin", "a/../../x.bin", "/etc/x.bin", "a//x.bin", "..\\x.bin", "C:x.bin", "x\0.bin", "x\x1b.bin", ""]
+)
+def test_a_file_that_is_no_path_inside_its_repository_is_not_asked_for(file):
+    with pytest.raises(CheckpointError, match="is no file of a repository: it is a path inside it"):
+        hf_files.cached(Source("hf", REPO, file, "timm"), None)
+
+
+@pytest.mark.parametrize(
+    "repo", ["../../x", "a/b/c", "a/..", "/a", "a/", "a--b/c", "a b/c", "https://h/a", "a/b\n", ""]
+)
+def test_what_is_no_repository_is_not_asked_for(repo):
+    with pytest.raises(CheckpointError, match="is no repository of the hub: it is OWNER/NAME"):
+        hf_files.cached(Source("hf", repo, FILE, "timm"), None)
+
+
+@pytest.mark.parametrize("revision", ["main", "../..", "a" * 39, "A" * 40, "a" * 40 + "\n"])
+def test_what_is_no_commit_is_not_asked_for(revision):
+    with pytest.raises(CheckpointError, match="is no commit of the hub: it has 40 hexadecimal digits"):
+        hf_files.cached(Source("hf", REPO, FILE, "timm"), revision)
+
+
+def test_every_row_of_the_zoo_names_a_repository_and_a_file():
+    rows = [get_weights(name) for name in list_models(pretrained=True)]
+    sources = [source for row in rows for source in row.sources if source.kind == "hf"]
+    assert len(sources) > 250
+    for source in sources:
+        hf_files._check(source, source.revision)

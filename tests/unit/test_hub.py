@@ -70,6 +70,25 @@ def test_a_part_is_resumed_by_the_next_call(server, own_cache):
     assert len(files(own_cache)) == 1
 
 
+def test_a_host_that_drips_is_given_up_and_its_part_gone_on_from(server, own_cache, monkeypatch):
+    monkeypatch.setattr(fetch, "PROGRESS", 0.5)
+    monkeypatch.setenv("FMJAX_TIMEOUT_S", "1")
+    head = f'HTTP/1.1 200 OK\r\nContent-Length: {len(CONTENT)}\r\nETag: "{SHA256[:16]}"\r\n\r\n'.encode()
+
+    def drip():
+        yield head + CONTENT[:100]
+        for byte in CONTENT[100:120]:
+            time.sleep(0.1)
+            yield bytes([byte])
+
+    server.replies[PATH] = [Reply(raw=drip)]
+    assert "sent less than 65,536 bytes in" in refused(url(server))
+    kept = next((own_cache / "files").rglob("*.part")).stat().st_size
+    assert 100 < kept < 120
+    assert hub.locate(weights(url(server)))[0].read_bytes() == CONTENT
+    assert server.gets()[-1].headers["Range"] == f"bytes={kept}-"
+
+
 def test_a_part_of_changed_content_or_of_a_server_without_ranges_starts_over(server):
     server.replies[PATH] = [Reply(cut=CHUNK), Reply(ranges=False)]
     assert hub.locate(weights(url(server)))[0].read_bytes() == CONTENT
