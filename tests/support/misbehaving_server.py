@@ -36,6 +36,11 @@ class Seen:
     headers: dict[str, str]
 
 
+class _Http(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up on a bad answer is what the tests are about, and nothing to print."""
+
+
 class Server:
     """files: path -> content. replies: path -> the next answers to GET, heads: to HEAD; then that of `always`.
     repos: repository -> the commit of its main; its files are at /REPO/resolve/COMMIT/FILE. gone: path -> the hub's
@@ -89,7 +94,7 @@ class Server:
 @contextmanager
 def serving() -> Iterator[Server]:
     """A server for the length of a `with`."""
-    http = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    http = _Http(("127.0.0.1", 0), _Handler)
     http.state = Server(http.server_address[1])  # type: ignore[attr-defined]
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
