@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fmjax.progress import write_atomically
+from fmjax.serial import write_atomically
 
 Row = dict[str, Any]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from fmjax.progress import write_atomically
+from fmjax.serial import write_atomically
 
 RANGE = re.compile(r"bytes (?:([0-9]{1,18})-[0-9]{1,18}|\*)/([0-9]{1,18}|\*)")  # the first byte, the size of all
 LENGTH = re.compile(r"[0-9]{1,18}")

@@ -1,12 +1,10 @@
-"""What a person sees of long work: one live line on a terminal, plain lines elsewhere; and files written whole."""
+"""What a person sees of long work: one live line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 
 from rich.live import Live
@@ -15,20 +13,6 @@ from rich.text import Text
 from fmjax.console import clock, console
 
 COLUMNS = 80
-
-
-def write_atomically(path: Path, text: str | Iterable[str]) -> None:
-    """The file has the old content or the new, never a part. text may come in pieces, which are not gathered."""
-    partial = path.with_name(path.name + ".part")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.writelines([text] if isinstance(text, str) else text)
-            file.flush()
-            os.fsync(file.fileno())  # a rename may reach the disk before what was written
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 class Progress:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from filelock import FileLock
 
 from fmjax.errors import CheckpointError
-from fmjax.progress import write_atomically
+from fmjax.serial import write_atomically
 
 Section = Literal["files", "licences_shown"]
 NAME = "weights.lock.json"

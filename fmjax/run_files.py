@@ -15,8 +15,7 @@ from fmjax.checkpoint import has_steps
 from fmjax.config import DataConfig, FinetuneConfig
 from fmjax.data.split import SPLIT, Split, examples, read_split, write_split
 from fmjax.errors import CheckpointError, UsageError
-from fmjax.progress import write_atomically
-from fmjax.serial import from_dict, to_json
+from fmjax.serial import from_dict, to_json, write_atomically
 
 CONFIG, CLASSES, SPEC = "config.json", "classes.json", "spec.json"
 # what a rerun may change: the rest would make the resumed run another one

@@ -1,4 +1,4 @@
-"""Frozen dataclasses as JSON, and back."""
+"""Frozen dataclasses as JSON, and back; texts written whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,14 +8,23 @@ import reprlib
 import sys
 import types
 import typing
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from fmjax.errors import UsageError, nearest
+from weights_conversion.writer import whole
 
 
 def to_json(record: Any) -> str:
     """A dataclass as text that `from_dict` takes back, once it is loaded."""
     return json.dumps(dataclasses.asdict(record), indent=2)
+
+
+def write_atomically(path: Path, text: str | Iterable[str]) -> None:
+    """The file has the old content or the new, never a part. text may come in pieces, which are not gathered."""
+    with whole(path) as file:
+        file.writelines(piece.encode() for piece in ([text] if isinstance(text, str) else text))
 
 
 def from_dict(kind: type, values: Any) -> Any:

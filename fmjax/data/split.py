@@ -16,7 +16,7 @@ import numpy as np
 from fmjax.config import DataConfig
 from fmjax.data.sources import Source, Splits
 from fmjax.errors import CheckpointError, DataError
-from fmjax.progress import write_atomically
+from fmjax.serial import write_atomically
 
 SPLIT = "split.jsonl"
 FORMAT = 1
