@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fmjax import digests, hub, record
+from fmjax import convert, digests, download, hub, record
 from fmjax.errors import CheckpointError
 from tests.support.locate import weights
 from tests.support.plain_host import CONTENT, OTHER, PATH, SHA256, refused, url
@@ -134,6 +134,20 @@ def test_what_is_remembered_is_forgotten_with_the_file_and_where_it_cannot_be_wr
     assert list(json.loads((own_cache / record.SEEN).read_text())) == [str(second)]
     monkeypatch.setattr(record, "SEEN", "locks/no/such/folder")
     assert hub.locate(weights(url(server, "/b.pt")), offline=True)[0] == second
+
+
+def test_download_and_verify_hash_in_any_case(monkeypatch):
+    asked = []
+
+    def obtain(row, **options):
+        asked.append((row.name, options["anew"]))
+        raise CheckpointError("as far as this test goes")
+
+    monkeypatch.setattr(hub, "obtain", obtain)
+    for program in (lambda name: download.main([name]), convert.verify):
+        with pytest.raises(CheckpointError, match="as far as"):
+            program("ViT-B-16.openai")
+    assert asked == [("ViT-B-16.openai", True)] * 2
 
 
 def test_a_changed_bit_that_left_no_trace_is_found_by_download_and_verify(server, hashed, own_cache, monkeypatch):
