@@ -14,6 +14,7 @@ import tyro
 from fmjax.errors import UsageError, nearest
 from fmjax.specs import ClassifierInput, Resample
 
+PILLOW_PIXELS = 89_478_485  # above which Pillow warns of a decompression bomb, and soon refuses
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -67,11 +68,14 @@ class ImagesConfig:
     data_dir: str = ""  # where tfds: looks; "" is its default
     threads: int = 4  # that decode and augment
     max_bad: int = 100  # unreadable images that are named, counted and left out before the run stops
+    max_pixels: int = 50_000_000  # of one picture, which may take 8 bytes each; larger ones are unreadable
 
     def __post_init__(self) -> None:
         check_source(self.source)
         _require(self.threads >= 1, "--data.threads", self.threads, "1 or more")
         _require(self.max_bad >= 0, "--data.max-bad", self.max_bad, "0 or more")
+        within = 1 <= self.max_pixels <= PILLOW_PIXELS
+        _require(within, "--data.max-pixels", self.max_pixels, f"1 to {PILLOW_PIXELS}, Pillow's own limit")
 
 
 @dataclass(frozen=True, kw_only=True)

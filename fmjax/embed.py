@@ -10,8 +10,9 @@ import numpy as np
 
 from fmjax.config import EmbedConfig, FeaturesConfig, KnnConfig, ProbeConfig
 from fmjax.console import console, counted
+from fmjax.data import audit
 from fmjax.data.pipeline import BadImages, eval_batches, to_devices
-from fmjax.data.sources import Source, open_source
+from fmjax.data.sources import Source, Splits, open_source
 from fmjax.errors import DataError, UsageError
 from fmjax.factory import compute_dtype
 from fmjax.params import functional
@@ -60,10 +61,18 @@ def extract(config: FeaturesConfig, sources: list[Source]) -> list[Embeddings]:
     return [embed(source) for source in sources]
 
 
+def _open(config: FeaturesConfig) -> Splits:
+    """The sources, having said what of them is left out and what they share."""
+    splits = open_source(config.data)
+    for line in audit.lines(splits, splits.train, splits.val):
+        console.print(line)
+    return splits
+
+
 def embed_main(config: EmbedConfig) -> Path:
     """Writes features, labels, names and classes as .npz and returns its path."""
     path = check_target(config.out, ".npz", flag="--out", force=config.force)
-    splits = open_source(config.data)
+    splits = _open(config)
     parts = extract(config, [s for s in (splits.train, splits.val) if s is not None])
     names = [name for part in parts for name in part.names]
     arrays = {
@@ -83,7 +92,7 @@ def knn_main(config: KnnConfig) -> float:
     """Accuracy of the nearest neighbours' vote, by cosine similarity."""
     from sklearn.neighbors import NearestNeighbors
 
-    splits = open_source(config.data)
+    splits = _open(config)
     parts = extract(config, [s for s in (splits.train, splits.val) if s is not None])
     train, asked = parts[0], parts[-1]
     if config.k >= len(train.labels):
@@ -106,7 +115,7 @@ def probe_main(config: ProbeConfig) -> float:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    splits = open_source(config.data)
+    splits = _open(config)
     parts = extract(config, [s for s in (splits.train, splits.val) if s is not None])
     train, asked = parts[0], parts[-1]
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=config.c, max_iter=config.max_iter))

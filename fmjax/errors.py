@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from weights_conversion.errors import CheckpointError
 
-__all__ = ["CheckpointError", "DataError", "FilesError", "UsageError", "nearest"]
+__all__ = ["CheckpointError", "DataError", "FilesError", "UsageError", "escaped", "nearest"]
 
 CheckpointError.__module__ = __name__  # where users import it from, and what a traceback should say
 
@@ -36,3 +36,9 @@ def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.4) -> str:
     folded = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), folded, n=3, cutoff=cutoff)
     return f"; did you mean {', '.join(folded[c] for c in close)}?" if close else ""
+
+
+def escaped(text: str, limit: int = 120) -> str:
+    """A name as it may reach a terminal: what does not print is escaped, and a long one keeps its end."""
+    printable = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return printable if len(printable) <= limit else f"...{printable[-limit:]}"

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from fmjax.config import DataConfig, EvalConfig
 from fmjax.console import console
+from fmjax.data import audit
 from fmjax.data.pipeline import BadImages, eval_batches, to_devices
 from fmjax.data.sources import Source, open_source
 from fmjax.data.split import UNRECORDED, Split, examples, held_out, is_recorded, joined, relabelled, trained_on
@@ -133,14 +134,17 @@ def main(run: str, config: EvalConfig) -> Scores:
 def scored(run: Path, data: DataConfig, trained: DataConfig, classes: tuple[str, ...]) -> tuple[Source, list[str]]:
     """What `fmjax eval` scores, and the lines that say so: the images that the run held out, or those of another
     source."""
-    splits = open_source(data)
     split, own = split_of(run, classes), same_source(data, trained)
+    # the run's own data must be what they were; other data may have fewer classes, but no others
+    splits = open_source(data, None if own else classes)
+    said = audit.lines(splits, splits.train, splits.val)
     if split is None and own:
         val = known(splits.both(data.val_fraction, data.split_seed)[1], data, classes)
-        return val, [f"note    {UNRECORDED}", f"scored  {data.source}, a held-out part: {len(val):,} images"]
+        return val, [*said, f"note    {UNRECORDED}", f"scored  {data.source}, a held-out part: {len(val):,} images"]
     everything = relabelled(joined(splits), classes)
     if split is not None and (own or is_recorded(everything, data, split)):
-        return own_images(everything, data, split)
+        source, told = own_images(everything, data, split)
+        return source, said + told
     source = known(splits.train if splits.val is None else splits.val, data, classes)
     part = "all of it" if splits.val is None else "its held-out part"
     count = f"{len(source):,} images of {len(np.unique(source.labels))} classes"
@@ -149,7 +153,7 @@ def scored(run: Path, data: DataConfig, trained: DataConfig, classes: tuple[str,
     if seen:
         known_ones = f"{len(seen):,} of them have the name and size of images that the run was trained on"
         told.append(f"note    {known_ones} ({examples(seen)})")
-    return source, told
+    return source, said + told
 
 
 def own_images(everything: Source, data: DataConfig, split: Split) -> tuple[Source, list[str]]:

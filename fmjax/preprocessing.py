@@ -1,42 +1,40 @@
 """Images -> what a set of weights was trained to see: decode, resize, crop, normalise.
 
-On the host everything stays uint8; `normalise` runs where the model runs. Resizing is Pillow's, which all the originals
-evaluate with (torchvision transforms.Resize on PIL images).
+On the host everything stays uint8, and needs no jax (fmjax/data/images.py, pixels.py, resizing.py); `normalise` runs
+where the model runs.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
-from PIL import Image, ImageOps
+from PIL import Image
 
-from fmjax.errors import DataError, UsageError
+from fmjax.data.images import MAX_PIXELS, Picture, decode, read
+from fmjax.data.pixels import to_rgb
+from fmjax.data.resizing import RESAMPLING, resize
+from fmjax.errors import UsageError
 from fmjax.models.vit import ViT, check_image_size
-from fmjax.specs import Weights, get_spec, get_weights, list_models
+from fmjax.specs import PreprocessConfig, Weights, get_spec, get_weights, list_models
 
-RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-MAX_PIXELS = 200_000_000
-Picture = str | Path | bytes | Image.Image | np.ndarray
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreprocessConfig:
-    """How images are brought to the network. Sizes are (height, width) in pixels; mean and std are for values in [0,
-    1]."""
-
-    image_size: tuple[int, int]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-    resize_mode: Literal["shortest", "squash"] = "shortest"
-    crop_pct: float = 1.0
+__all__ = [
+    "MAX_PIXELS",
+    "RESAMPLING",
+    "Picture",
+    "PreprocessConfig",
+    "decode",
+    "normalise",
+    "preprocess",
+    "preprocess_config",
+    "resize",
+    "to_rgb",
+]
 
 
 def preprocess_config(
@@ -85,13 +83,18 @@ def _config(weights: Weights) -> PreprocessConfig:
     )
 
 
-def preprocess(images: Picture | Iterable[Picture], config: PreprocessConfig) -> Float[Array, "B H W C"]:
-    """Normalised float32 images, ready for a model, out of paths, file contents, PIL images or uint8 arrays [H W 3]."""
+def preprocess(
+    images: Picture | Iterable[Picture], config: PreprocessConfig, *, max_pixels: int = MAX_PIXELS
+) -> Float[Array, "B H W C"]:
+    """Normalised float32 images, ready for a model, out of paths, file contents, PIL images or uint8 arrays [H W 3].
+
+    Raises DataError, naming the picture and the reason, for what cannot be read or has over max_pixels.
+    """
     single = isinstance(images, (str, Path, bytes, Image.Image)) or (
         isinstance(images, np.ndarray) and images.ndim == 3
     )
     pictures: Any = [images] if single else images
-    return normalise(jnp.asarray(np.stack([resize(decode(p), config) for p in pictures])), config)
+    return normalise(jnp.asarray(np.stack([resize(read(p, max_pixels=max_pixels), config) for p in pictures])), config)
 
 
 def normalise(images: UInt8[Array, "*B H W C"], config: PreprocessConfig) -> Float[Array, "*B H W C"]:
@@ -99,73 +102,3 @@ def normalise(images: UInt8[Array, "*B H W C"], config: PreprocessConfig) -> Flo
     scale = 1 / (255 * np.asarray(config.std, np.float64))
     shift = -np.asarray(config.mean, np.float64) / np.asarray(config.std, np.float64)
     return images.astype(jnp.float32) * jnp.asarray(scale, jnp.float32) + jnp.asarray(shift, jnp.float32)
-
-
-def decode(picture: Picture) -> Image.Image:
-    """An upright RGB image: EXIF rotation applied, 16-bit and float values scaled, transparency over white.
-
-    Raises DataError, naming the file, for what is not a readable image.
-    """
-    if isinstance(picture, np.ndarray):
-        return _from_array(picture)
-    if isinstance(picture, Image.Image):
-        return to_rgb(picture)
-    name = "image bytes" if isinstance(picture, bytes) else str(picture)
-    try:
-        with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise DataError(
-                    f"{name}: {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}; make it smaller"
-                )
-            return to_rgb(image)
-    except DataError:
-        raise
-    except Exception as error:  # Pillow's plugins raise whatever a damaged file makes them raise
-        raise DataError(f"{name} is not a readable image: {error}") from error
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """RGB by explicit rules, where Pillow's own conversion would clip 16-bit values and turn transparency black."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_scaled(np.asarray(image, np.float64), image.mode)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def _scaled(values: np.ndarray, mode: str) -> np.ndarray:
-    high = 65535.0 if mode.startswith("I") else 1.0 if values.max() <= 1 else 255.0
-    return np.round(np.clip(values / high, 0, 1) * 255).astype(np.uint8)
-
-
-def _from_array(array: np.ndarray) -> Image.Image:
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3)):
-        raise DataError(f"an array of {array.dtype} {array.shape} is no image; pass uint8 [height, width, 3]")
-    return Image.fromarray(array.squeeze() if array.ndim == 3 and array.shape[2] == 1 else array).convert("RGB")
-
-
-def resize(image: Image.Image, config: PreprocessConfig) -> UInt8[np.ndarray, "H W C"]:
-    """The evaluation transform: resize (the shorter side, or both), then crop the centre."""
-    height, width = config.image_size
-    method = RESAMPLING[config.interpolation]
-    if config.resize_mode == "squash":
-        target = (int(width / config.crop_pct), int(height / config.crop_pct))
-        return _centre(image.resize(target, method), height, width)
-    target = _covering(image.size, (int(width / config.crop_pct), int(height / config.crop_pct)))
-    return _centre(image.resize(target, method) if target != image.size else image, height, width)
-
-
-def _covering(size: tuple[int, int], wanted: tuple[int, int]) -> tuple[int, int]:
-    """(width, height) with the image's own shape that covers the wanted size; rounding down as torchvision does."""
-    width, height = size
-    if width * wanted[1] <= height * wanted[0]:
-        return wanted[0], int(wanted[0] * height / width)
-    return int(wanted[1] * width / height), wanted[1]
-
-
-def _centre(image: Image.Image, height: int, width: int) -> np.ndarray:
-    left, top = round((image.width - width) / 2.0), round((image.height - height) / 2.0)
-    return np.asarray(image.crop((left, top, left + width, top + height)))

@@ -28,6 +28,7 @@ Resample = Literal[
 ]
 ClassifierInput = Literal["pool", "cls", "patches", "cls_patches"]
 Pool = Literal["cls", "patches", "map"]
+Interpolation = Literal["bicubic", "bilinear", "bilinear_no_antialias"]  # the last is TensorFlow's, in big_vision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +151,7 @@ class Weights:
     std: tuple[float, float, float]
     image_size: tuple[int, int]  # what evaluation feeds the network, which may differ from the position table's
     licence: str
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    interpolation: Interpolation = "bicubic"
     resize_mode: Literal["shortest", "squash"] = "shortest"
     crop_pct: float = 1.0  # image size / resized size: 0.875 resizes to 256 and crops 224
     num_classes: int = 0  # width of the classifier that is published with them
@@ -163,6 +164,19 @@ class Weights:
     @property
     def name(self) -> str:
         return f"{self.model}.{self.tag}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessConfig:
+    """How images are brought to the network. Sizes are (height, width) in pixels; mean and std are for values in [0,
+    1]."""
+
+    image_size: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Interpolation = "bicubic"
+    resize_mode: Literal["shortest", "squash"] = "shortest"
+    crop_pct: float = 1.0
 
 
 def split_name(name: str) -> tuple[str, str]:

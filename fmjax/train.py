@@ -19,6 +19,7 @@ from fmjax import run_files as files
 from fmjax.checkpoint import Checkpoints, State, has_steps
 from fmjax.config import FinetuneConfig
 from fmjax.console import console
+from fmjax.data import audit
 from fmjax.data.pipeline import BadImages, to_devices, train_batches
 from fmjax.data.sources import open_source
 from fmjax.data.split import UNRECORDED, Images, divide
@@ -77,6 +78,8 @@ def finetune(config: FinetuneConfig, share: Path | None = None) -> Scores:
     # all that can be refused is, before a model is made and before anything is written
     files.check_same(out, config, splits.train.classes)
     images = divide(splits, config.data, files.recorded_split(out, config, share))
+    for line in audit.lines(splits, images.train, images.val):
+        console.print(line)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     check_batch(config, mesh)
     preprocess = runs.preprocessing(config)

@@ -1,12 +1,12 @@
 """Sources -> batches of uint8 images, by Grain: decoded by threads, the same for a seed whatever their number.
 
-A batch has image [B H W 3] uint8, label [B], weight [B] and index [B]. An unreadable image has weight 0: it is left
-out of the loss and of every metric, and nothing else moves. Padding has weight 0 and index -1.
+A batch has image [B H W 3] uint8, label [B], weight [B], index [B] and reason [B]. An unreadable image has weight 0 and
+a reason: it is left out of the loss and of every metric, and nothing else moves. Padding has weight 0 and index -1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grain.python as grain
@@ -16,12 +16,16 @@ from jax.sharding import NamedSharding
 from PIL import Image
 
 from fmjax.config import DataConfig, ImagesConfig
+from fmjax.data.images import Picture, Unreadable, read
+from fmjax.data.resizing import resize, scaled
 from fmjax.data.sources import Source
-from fmjax.errors import DataError
-from fmjax.preprocessing import RESAMPLING, PreprocessConfig, decode, resize
+from fmjax.errors import DataError, escaped
+from fmjax.specs import PreprocessConfig
 
 Batch = dict[str, Any]  # of numpy arrays
+Transform = Callable[[Image.Image], np.ndarray]
 ASPECT = (3 / 4, 4 / 3)
+REASON = "U200"  # as wide for all images: batches are stacked into one array
 
 
 def train_batches(
@@ -32,7 +36,7 @@ def train_batches(
         raise DataError("there are no training images")
 
     def load(example: dict[str, Any], rng: np.random.Generator) -> Batch:
-        return _example(source, example, preprocess, lambda image: augment(image, preprocess, config, rng))
+        return _example(source, example, config, preprocess, lambda image: augment(image, preprocess, config, rng))
 
     dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(load)
     return iter(dataset.batch(batch_size).to_iter_dataset(_threads(config)))
@@ -44,7 +48,7 @@ def eval_batches(
     """Every image once, in order; the last batch is padded."""
 
     def load(example: dict[str, Any]) -> Batch:
-        return _example(source, example, preprocess, lambda image: resize(image, preprocess))
+        return _example(source, example, config, preprocess, lambda image: resize(image, preprocess))
 
     dataset = grain.MapDataset.source(source).map(load).batch(batch_size)
     for batch in dataset.to_iter_dataset(_threads(config)):
@@ -55,27 +59,41 @@ def _threads(config: ImagesConfig) -> grain.ReadOptions:
     return grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=4 * config.threads)
 
 
-def _example(source: Source, example: dict[str, Any], preprocess: PreprocessConfig, transform: Any) -> Batch:
-    try:
-        image, weight = transform(decode(source.read(example["index"]))), 1.0
-    except DataError:
-        image, weight = np.zeros((*preprocess.image_size, 3), np.uint8), 0.0
+def _example(
+    source: Source, example: dict[str, Any], config: ImagesConfig, preprocess: PreprocessConfig, transform: Transform
+) -> Batch:
+    pixels, reason = _pixels(source.read(example["index"]), config.max_pixels, transform)
+    bad = pixels is None
     return {
-        "image": image,
+        "image": np.zeros((*preprocess.image_size, 3), np.uint8) if bad else pixels,
         "label": np.int32(example["label"]),
-        "weight": np.float32(weight),
+        "weight": np.float32(not bad),
         "index": np.int32(example["index"]),
+        "reason": np.array(reason, REASON),
     }
+
+
+def _pixels(picture: Picture, max_pixels: int, transform: Transform) -> tuple[np.ndarray | None, str]:
+    """The transformed picture and ""; or None, and why there is none."""
+    try:
+        return transform(read(picture, max_pixels=max_pixels)), ""
+    except Unreadable as error:
+        return None, error.reason
+    except (ValueError, OverflowError, MemoryError) as error:  # of a transform, for a shape that it cannot take
+        return None, escaped(f"it cannot be resized: {error or type(error).__name__}", 200)
 
 
 def augment(
     image: Image.Image, preprocess: PreprocessConfig, config: DataConfig, rng: np.random.Generator
 ) -> np.ndarray:
-    """Random resized crop (arXiv:1409.4842, as torchvision draws it) and mirror image."""
+    """Random resized crop (arXiv:1409.4842, as torchvision draws it) and mirror image.
+
+    The crop is resized as the weights' evaluation resizes: big_vision trains without antialiasing, too.
+    """
     height, width = preprocess.image_size
     if config.crop_scale < 1:
         box = crop_box(image.size, config.crop_scale, rng)
-        pixels = np.asarray(image.resize((width, height), RESAMPLING[preprocess.interpolation], box=box))
+        pixels = scaled(image, box, (width, height), preprocess.interpolation)
     else:
         pixels = resize(image, preprocess)
     return pixels[:, ::-1] if rng.random() < config.flip else pixels
@@ -98,7 +116,7 @@ def _padded(batch: Batch, size: int) -> Batch:
     missing = size - len(batch["label"])
     if not missing:
         return batch
-    filler = {"index": -1}
+    filler = {"index": -1, "reason": ""}
     pad = {k: np.full((missing, *v.shape[1:]), filler.get(k, 0), v.dtype) for k, v in batch.items()}
     return {key: np.concatenate([value, pad[key]]) for key, value in batch.items()}
 
@@ -110,20 +128,24 @@ def to_devices(batch: Batch, sharding: NamedSharding) -> dict[str, jax.Array]:
 
 
 class BadImages:
-    """Counts unreadable images, each once, and stops the run when there are too many. `add` returns the new ones'
-    names."""
+    """Counts unreadable images, each once, and stops the run when there are too many.
+
+    `add` returns the new ones' names, each with its reason, as they may be printed.
+    """
 
     def __init__(self, source: Source, limit: int) -> None:
         self.source, self.limit = source, limit
         self.indices: set[int] = set()
 
     def add(self, batch: Batch) -> list[str]:
-        found = {int(i) for i in batch["index"][batch["weight"] == 0] if i >= 0} - self.indices
-        self.indices |= found
-        names = [self.source.names(i) for i in sorted(found)]
+        bad = (batch["weight"] == 0) & (batch["index"] >= 0)
+        found = dict(zip(batch["index"][bad].tolist(), batch["reason"][bad].tolist(), strict=True))
+        new = {index: reason for index, reason in sorted(found.items()) if index not in self.indices}
+        self.indices |= set(new)
+        told = [f"{escaped(self.source.names(index))}: {reason}" for index, reason in new.items()]
         if len(self.indices) > self.limit:
             raise DataError(
                 f"{len(self.indices)} unreadable images, more than --data.max-bad {self.limit}; the last: "
-                f"{', '.join(names)}"
+                f"{'; '.join(told[-3:])}"
             )
-        return names
+        return told

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,9 @@ from typing import Any
 import numpy as np
 
 from fmjax.config import ImagesConfig
-from fmjax.errors import DataError
-from fmjax.preprocessing import Picture
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
-IGNORED = frozenset({"__MACOSX"})
+from fmjax.data.folders import Found, LeftOut, class_folders, few, folded, images, parts, same_folder
+from fmjax.data.images import Picture
+from fmjax.errors import DataError, escaped
 
 
 @dataclass(frozen=True)
@@ -51,18 +48,25 @@ class Splits:
 
     train: Source
     val: Source | None
+    left_out: tuple[LeftOut, ...] = ()  # what of the source is not used, and why
+    notes: tuple[str, ...] = ()  # what a person should know of how it was read
 
     def both(self, fraction: float, seed: int) -> tuple[Source, Source]:
         """(train, val), val taken from train, the same part of every class, where there is none."""
         return (self.train, self.val) if self.val is not None else stratified(self.train, fraction, seed)
 
 
-def open_source(config: ImagesConfig) -> Splits:
-    """The images behind `--data.source`. Raises DataError, with the fix, for what cannot be trained on."""
+def open_source(config: ImagesConfig, classes: Sequence[str] | None = None) -> Splits:
+    """The images behind `--data.source`. Raises DataError, with the fix, for what cannot be trained on.
+
+    classes: those that a model tells apart, in its order; a folder may then hold fewer of them, but no others.
+    """
     kind, _, rest = config.source.partition(":")
     if kind == "digits":
         return Splits(digits(), None)
-    return image_folder(Path(rest).expanduser()) if kind == "folder" else tensorflow_dataset(rest, config.data_dir)
+    if kind == "folder":
+        return image_folder(Path(rest).expanduser(), classes)
+    return tensorflow_dataset(rest, config.data_dir)
 
 
 def stratified(source: Source, fraction: float, seed: int) -> tuple[Source, Source]:
@@ -91,50 +95,64 @@ def digits() -> Source:
     )
 
 
-def image_folder(root: Path) -> Splits:
-    """DIR/<class>/<image>, or DIR/train/<class>/<image> and DIR/val/<class>/<image>."""
-    if not root.is_dir():
-        raise DataError(
-            f"no folder {root}; pass folder:DIR with a folder for each class in DIR, or in DIR/train and DIR/val"
-        )
-    train, val = root / "train", root / "val"
-    if not train.is_dir():
-        return Splits(_class_folders(root), None)
-    source = _class_folders(train)
-    if not val.is_dir():
-        return Splits(source, None)
-    unknown = sorted({folder.name for folder in _folders(val)} - set(source.classes))
-    if unknown:
-        raise DataError(
-            f"{val} has classes that {train} has not: {', '.join(unknown)}; rename or remove them, or add "
-            f"training images"
-        )
-    return Splits(source, _class_folders(val, source.classes))
+def image_folder(root: Path, classes: Sequence[str] | None = None) -> Splits:
+    """DIR/<class>/<image>, or DIR/train/<class>/<image> and DIR/val/<class>/<image>.
+
+    `valid` and `validation` are val, in any letter case. A test part is left out: no run may look at it by accident.
+    """
+    found = Found(root)
+    folders = parts(root, found)
+    if set(folders) == {""}:
+        train = _classes(root, found, classes)
+        return Splits(train, None, found.left_out(), _notes(found, None))
+    train, val = _classes(folders["train"], found, classes), None
+    if "val" in folders:
+        if same_folder(folders["train"], folders["val"]):
+            raise DataError(f"{escaped(str(folders['val']))} is {folders['train'].name}/ itself, by a link; remove it")
+        val = _classes(folders["val"], found, train.classes)
+    return Splits(train, val, found.left_out(), _notes(found, folders.get("test")))
 
 
-def _folders(root: Path) -> list[Path]:
-    return sorted(f for f in root.iterdir() if f.is_dir() and f.name not in IGNORED and not f.name.startswith("."))
+def _notes(found: Found, test: Path | None) -> tuple[str, ...]:
+    notes = []
+    if test is not None:
+        notes.append(f"{escaped(test.name)}/ is left out; to score a run on it, name it: folder:{escaped(str(test))}")
+    if found.nested:
+        example = escaped(str(Path(found.nested[0]).relative_to(found.root)))
+        notes.append(f"{len(found.nested):,} images in folders below a class folder count for the class ({example})")
+    return tuple(notes)
 
 
-def _class_folders(root: Path, classes: Sequence[str] | None = None) -> Source:
-    folders = _folders(root)
-    if not folders:
-        raise DataError(f"{root} has no class folders; put the images of each class into a folder of its own")
-    names = tuple(classes) if classes else tuple(folder.name for folder in folders)
-    found = [(path, names.index(folder.name)) for folder in folders for path in _images(folder)]
-    counts = Counter(label for _, label in found)
-    empty = [folder.name for folder in folders if not counts[names.index(folder.name)]]
+def _classes(root: Path, found: Found, known: Sequence[str] | None) -> Source:
+    """The images of a folder's class folders; known: the classes that there may be, of a model or of train/."""
+    folders = class_folders(root, found)
+    names = tuple(known or (folder.name for folder in folders))
+    _check_known(root, [folder.name for folder in folders], names)
+    by_class = {folder.name: images(folder, found) for folder in folders}
+    empty = [name for name, paths in by_class.items() if not paths]
     if empty:
-        raise DataError(f"{root} has classes without images: {', '.join(empty)}; add images or remove the folders")
+        raise DataError(
+            f"{escaped(str(root))} has classes without images: {few(empty)}; add images or remove the folders"
+        )
     if len(names) < 2:
-        raise DataError(f"{root} has one class, {', '.join(names)}; classification needs two or more")
-    paths = [path for path, _ in found]
-    labels = np.asarray([label for _, label in found], np.int32)
+        raise DataError(f"{escaped(str(root))} has one class, {few(names)}; classification needs two or more")
+    paths = [path for row in by_class.values() for path in row]
+    label = {name: number for number, name in enumerate(names)}
+    labels = np.repeat([label[name] for name in by_class], [len(row) for row in by_class.values()]).astype(np.int32)
     return Source(lambda i: paths[i], labels, names, lambda i: str(paths[i]), paths)
 
 
-def _images(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+def _check_known(root: Path, names: Sequence[str], known: Sequence[str]) -> None:
+    unknown = [name for name in names if name not in known]
+    if not unknown:
+        return
+    near = {folded(name): name for name in known}
+    meant = [f"{escaped(name)} for {escaped(near[folded(name)])}" for name in unknown if folded(name) in near]
+    hint = f" ({', '.join(meant[:3])}?)" if meant else ""
+    raise DataError(
+        f"{escaped(str(root))} has classes that the training images have not: {few(unknown)}{hint}; rename or remove "
+        f"them, or add training images"
+    )
 
 
 def tensorflow_dataset(name: str, data_dir: str = "") -> Splits:
@@ -159,7 +177,10 @@ def tensorflow_dataset(name: str, data_dir: str = "") -> Splits:
     splits = builder.info.splits
     held_out = next((split for split in ("validation", "test") if split in splits), None)
     train = _tfds_split(builder, "train", classes)
-    return Splits(train, _tfds_split(builder, held_out, classes) if held_out else None)
+    if held_out is None:
+        return Splits(train, None)
+    notes = (f"tfds:{name} has no validation split; val is its {held_out} split",) if held_out == "test" else ()
+    return Splits(train, _tfds_split(builder, held_out, classes), notes=notes)
 
 
 def _tfds_split(builder: Any, split: str, classes: tuple[str, ...]) -> Source:

@@ -49,7 +49,7 @@ def test_folder_with_and_without_val(folder):
 
 def test_folder_mistakes_say_what_to_do(folder):
     (folder / "val" / "horse").mkdir()
-    with pytest.raises(DataError, match=r"has classes that .* has not: horse"):
+    with pytest.raises(DataError, match=r"has classes that .* have not: horse"):
         image_folder(folder)
     (folder / "train" / "horse").mkdir()
     with pytest.raises(DataError, match="classes without images: horse"):

@@ -16,6 +16,7 @@ SOURCES = sorted([*(ROOT / "fmjax").rglob("*.py"), *(ROOT / "weights_conversion"
 LAYERS = (
     ("fmjax.errors", "fmjax.console", "weights_conversion"),
     ("fmjax.specs", "fmjax.zoo", "fmjax.serial", "fmjax.catalogue", "fmjax.targets"),
+    ("fmjax.data.reading", "fmjax.data.pixels", "fmjax.data.images", "fmjax.data.resizing", "fmjax.data.folders"),
     ("fmjax.resample", "fmjax.models"),
     ("fmjax.params", "fmjax.sharding", "fmjax.config", "fmjax.preprocessing", "fmjax.progress", "fmjax.metrics"),
     (
@@ -95,6 +96,7 @@ def test_conversion_does_not_know_fmjax(path):
         "from fmjax.cli import main; main(['--help'])",
         "from fmjax.cli import main; main(['models', '*dinov2*'])",
         "import fmjax.config; fmjax.config.load_preset('quickstart')",
+        "import fmjax.data.images, fmjax.data.resizing, fmjax.data.sources, fmjax.data.audit",
     ],
 )
 def test_names_rows_presets_and_help_do_not_import_jax(statement):

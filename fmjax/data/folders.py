@@ -1,0 +1,244 @@
+"""Image folders: which folder is a part, which a class, what is an image, and what is left out.
+
+Nothing is taken or dropped in silence: a layout that has two readings is refused in one sentence, and all that is not
+used is counted with its reason and an example. Nothing is opened here, and links never lead in circles.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fmjax.data.images import SUFFIXES
+from fmjax.errors import DataError, escaped
+
+ROLES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+SYSTEM = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found", "Thumbs.db"})
+# why something is left out
+HIDDEN, DEAD, SPECIAL = "hidden or of the system", "links to nothing", "pipes, sockets or devices"
+NO_SUFFIX, SUFFIX, OUTSIDE = "without a suffix", "with another suffix", "images outside the class folders"
+LINKED, CLOSED, BESIDE = "links to folders", "folders that cannot be opened", "folders beside train/"
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """How many entries of a folder are not used for one reason, and the first of them."""
+
+    reason: str
+    count: int
+    example: str
+
+
+@dataclass
+class Found:
+    """What a folder holds, as it is being collected."""
+
+    root: Path
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    nested: list[str] = field(default_factory=list)  # images below a folder in a class folder
+
+    def skip(self, reason: str, path: str | Path) -> None:
+        self.counts[reason] += 1
+        self.examples.setdefault(reason, os.path.relpath(path, self.root))
+
+    def left_out(self) -> tuple[LeftOut, ...]:
+        return tuple(LeftOut(reason, count, self.examples[reason]) for reason, count in self.counts.items())
+
+
+def few(names: Iterable[str], limit: int = 5) -> str:
+    """The first names, as they may be printed, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(escaped(name, 60) for name in names[:limit]) + more
+
+
+def parts(root: Path, found: Found) -> dict[str, Path]:
+    """The folders of a set by their part: train, val and test where it is split, else {"": root}.
+
+    Raises DataError where that cannot be told.
+    """
+    if not root.is_dir():
+        raise DataError(
+            f"no folder {escaped(str(root))}; pass folder:DIR with a folder for each class in DIR, or in DIR/train "
+            f"and DIR/val"
+        )
+    folders = subfolders(root, Found(root))
+    named = [folder for folder in folders if folder.name.lower() in ROLES]
+    by_role = {ROLES[folder.name.lower()]: folder for folder in named}
+    if not named or not _are_parts(folders, named, by_role):
+        return {"": root}
+    for folder in named:
+        if by_role[ROLES[folder.name.lower()]] != folder:
+            other = by_role[ROLES[folder.name.lower()]].name
+            raise DataError(f"{escaped(str(root))} has both {folder.name}/ and {other}/; join them, or rename one")
+    if "train" not in by_role:
+        raise DataError(
+            f"{escaped(str(root))} has {few(f'{folder.name}/' for folder in named)} and no train/; name one of them, "
+            f"as in folder:DIR/{named[0].name}, or add train/"
+        )
+    for entry in entries(root):
+        if root / entry.name not in named:
+            found.skip(_beside(entry), entry.path)
+    return by_role
+
+
+def _are_parts(folders: list[Path], named: list[Path], by_role: dict[str, Path]) -> bool:
+    """Whether folders called train, val or test are parts. They may be classes: a train is a vehicle, too."""
+    if "train" in by_role and len(by_role) > 1:
+        return True
+    if len(named) == len(folders) > 1:
+        return True
+    return any(_holds_folders(folder) for folder in named)
+
+
+def _holds_folders(folder: Path) -> bool:
+    return bool(subfolders(folder, Found(folder)))
+
+
+def _beside(entry: os.DirEntry[str]) -> str:
+    reason = left_out(entry)
+    return {"": OUTSIDE, "folder": BESIDE, LINKED: BESIDE}.get(reason, reason)
+
+
+def entries(folder: str | Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, by name."""
+    with os.scandir(folder) as rows:
+        return sorted(rows, key=lambda entry: entry.name)
+
+
+def left_out(entry: os.DirEntry[str]) -> str:
+    """Why an entry is no image: "" for an image, "folder" for a folder."""
+    if entry.name.startswith(".") or entry.name in SYSTEM:
+        return HIDDEN
+    if entry.is_symlink():
+        try:
+            mode = entry.stat().st_mode
+        except OSError:
+            return DEAD
+        if stat.S_ISDIR(mode):
+            return LINKED
+    elif entry.is_dir():
+        return "folder"
+    if not entry.is_file():
+        return SPECIAL
+    suffix = os.path.splitext(entry.name)[1].lower()
+    if suffix in SUFFIXES:
+        return ""
+    return SUFFIX if suffix else NO_SUFFIX
+
+
+def subfolders(root: Path, found: Found) -> list[Path]:
+    """The folders in a folder, links to folders too; all else that is there is left out."""
+    folders = []
+    try:
+        rows = entries(root)
+    except OSError as error:
+        raise DataError(f"{escaped(str(root))} cannot be opened: {error.strerror}") from error
+    for entry in rows:
+        reason = left_out(entry)
+        if reason in ("folder", LINKED):
+            folders.append(root / entry.name)
+        else:
+            found.skip(reason or OUTSIDE, entry.path)
+    return folders
+
+
+def class_folders(root: Path, found: Found) -> list[Path]:
+    """The class folders of one part. Raises DataError where two of them are one class."""
+    folders = subfolders(root, found)
+    if not folders:
+        raise DataError(
+            f"{escaped(str(root))} has no class folders; put the images of each class into a folder of its own"
+        )
+    _check_places(root, folders)
+    _check_names(root, folders)
+    return folders
+
+
+def _check_places(root: Path, folders: Sequence[Path]) -> None:
+    """Links make one folder two classes, or a class of all the others."""
+    seen = {_place(folder): folder.name for folder in (root, *root.absolute().parents)}
+    for folder in folders:
+        place = _place(folder)
+        if place in seen:
+            raise DataError(
+                f"in {escaped(str(root))}, {escaped(folder.name)} and {escaped(seen[place]) or '/'} are one folder, by "
+                f"a link; remove the link"
+            )
+        seen[place] = folder.name
+
+
+def _place(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def same_folder(one: Path, other: Path) -> bool:
+    return _place(one) == _place(other)
+
+
+def folded(name: str) -> str:
+    """What of a name other systems tell apart: no letter case, no kind of accent, no spaces or dots at its end."""
+    return unicodedata.normalize("NFC", name).casefold().rstrip(". ")
+
+
+def _check_names(root: Path, folders: Sequence[Path]) -> None:
+    seen: dict[str, str] = {}
+    for folder in folders:
+        twin = seen.setdefault(folded(folder.name), folder.name)
+        if twin != folder.name:
+            raise DataError(
+                f"{escaped(str(root))} has the classes {twin!r} and {folder.name!r}, which differ in letter case, "
+                f"accents or spaces only; join them, or rename one"
+            )
+
+
+def images(folder: Path, found: Found) -> list[Path]:
+    """The images of a class, those in folders below it too. Raises DataError where it is a whole set of its own."""
+    paths, waiting = [], [str(folder)]
+    while waiting:
+        here = waiting.pop()
+        try:
+            rows = entries(here)
+        except OSError as error:
+            if here == str(folder):
+                raise DataError(f"{escaped(here)} cannot be opened: {error.strerror}") from error
+            found.skip(CLOSED, here)
+            continue
+        below = here != str(folder)
+        for entry in rows:
+            reason = left_out(entry)
+            if not reason:
+                paths.append(entry.path)
+                if below:
+                    found.nested.append(entry.path)
+            elif reason == "folder":
+                waiting.append(entry.path)
+            else:
+                found.skip(reason, entry.path)
+        if not below:
+            _check_level(folder, waiting)
+    return sorted(map(Path, paths))
+
+
+def _check_level(folder: Path, inside: Sequence[str]) -> None:
+    roles = {ROLES[name.lower()] for name in map(os.path.basename, inside) if name.lower() in ROLES}
+    if "train" in roles and len(roles) > 1:
+        raise DataError(
+            f"the class folder {escaped(str(folder))} has train/ and {few(roles - {'train'})}/ in it; pass it as "
+            f"folder:DIR itself, or put the parts above the classes"
+        )

@@ -1,0 +1,107 @@
+"""Pictures -> uint8 arrays of the size that a network is fed. Pillow's resampling, which most originals evaluate with
+(torchvision transforms.Resize on PIL images), or TensorFlow's bilinear one, which big_vision evaluates with."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from fmjax.data.pixels import bands
+from fmjax.specs import Interpolation, PreprocessConfig
+
+RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+WHOLE = 32  # a picture is scaled whole, then cropped, up to this many times the area of the crop
+Box = tuple[int, int, int, int]  # left, top, right, bottom
+
+
+def resize(image: Image.Image, config: PreprocessConfig) -> UInt8[np.ndarray, "H W C"]:
+    """The evaluation transform of an RGB or grey picture: resize (the shorter side, or both), then crop the centre.
+
+    A thin picture, whose whole would be over 32 times the crop, is cropped while it is scaled. The filter is the same;
+    Pillow may take rows before columns then, whose rounding differs from what the originals' order gives.
+    """
+    height, width = config.image_size
+    target = (int(width / config.crop_pct), int(height / config.crop_pct))
+    if config.resize_mode == "shortest":
+        target = _covering(image.size, target)
+    window = _centre(target, width, height)
+    if config.interpolation == "bilinear_no_antialias":
+        return sampled(image, target, window=window)
+    method = RESAMPLING[config.interpolation]
+    if target[0] * target[1] > WHOLE * width * height:
+        return _pixels(image.resize((width, height), method, box=_back(window, target, image.size)))
+    return _pixels((image.resize(target, method) if target != image.size else image).crop(window))
+
+
+def scaled(
+    image: Image.Image, box: Box, size: tuple[int, int], interpolation: Interpolation
+) -> UInt8[np.ndarray, "H W C"]:
+    """A part of a picture at a (width, height)."""
+    if interpolation == "bilinear_no_antialias":
+        return sampled(image.crop(box), size, window=(0, 0, *size))
+    return _pixels(image.resize(size, RESAMPLING[interpolation], box=box))
+
+
+def _covering(size: tuple[int, int], wanted: tuple[int, int]) -> tuple[int, int]:
+    """(width, height) with the image's own shape that covers the wanted size; rounding down as torchvision does."""
+    width, height = size
+    if width * wanted[1] <= height * wanted[0]:
+        return wanted[0], int(wanted[0] * height / width)
+    return int(wanted[1] * width / height), wanted[1]
+
+
+def _centre(size: tuple[int, int], width: int, height: int) -> Box:
+    left, top = round((size[0] - width) / 2.0), round((size[1] - height) / 2.0)
+    return left, top, left + width, top + height
+
+
+def _back(window: Box, target: tuple[int, int], size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """A window of the scaled picture in the coordinates of the picture itself."""
+    x, y = size[0] / target[0], size[1] / target[1]
+    left, top, right, bottom = window
+    return left * x, top * y, min(right * x, size[0]), min(bottom * y, size[1])
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    """Three channels; those of a grey picture are alike, whether it is made RGB before or after a resize."""
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def sampled(image: Image.Image, target: tuple[int, int], *, window: Box) -> UInt8[np.ndarray, "H W C"]:
+    """A window of the picture at the target (width, height), bilinear without antialiasing.
+
+    As tf.image.resize(method="bilinear", antialias=False) and a cast to uint8, in float32: pixel centres at halves, the
+    four neighbours of each point, columns before rows, and the cast cuts decimals off (big_vision pp/ops_image.py).
+    """
+    left, top, right, bottom = window
+    x0, x1, x = _neighbours(image.width, target[0], left, right)
+    y0, y1, y = _neighbours(image.height, target[1], top, bottom)
+    columns, rows = np.unique([x0, x1]), np.unique([y0, y1])
+    source = _gathered(image, rows, columns).astype(np.float32)
+    x0, x1 = np.searchsorted(columns, x0), np.searchsorted(columns, x1)
+    y0, y1 = np.searchsorted(rows, y0), np.searchsorted(rows, y1)
+    across = source[:, x0] + (source[:, x1] - source[:, x0]) * x[:, None]  # [rows W C]
+    down = across[y0] + (across[y1] - across[y0]) * y[:, None, None]  # [H W C]
+    pixels = np.clip(down, 0, 255).astype(np.uint8)
+    return pixels if pixels.shape[2] == 3 else np.repeat(pixels, 3, 2)
+
+
+def _neighbours(length: int, out: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(lower index, upper index, weight of the upper) of the points start..stop of `out` points over a side."""
+    scale = np.float32(length) / np.float32(out)
+    points = (np.arange(start, stop, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
+    floor = np.floor(points)
+    lower = np.maximum(floor, 0).astype(np.int64)
+    upper = np.minimum(np.ceil(points), length - 1).astype(np.int64)
+    return lower, upper, points - floor
+
+
+def _gathered(image: Image.Image, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """uint8 [rows columns C], without an array of the whole picture."""
+    parts = []
+    for top, band in bands(image):
+        inside = rows[(rows >= top) & (rows < top + band.height)] - top
+        pixels = np.asarray(band)
+        parts.append(pixels.reshape(*pixels.shape[:2], -1)[np.ix_(inside, columns)])
+    return np.concatenate(parts)
