@@ -52,7 +52,8 @@ def test_a_named_source_is_scored_whole_and_the_run_s_own_by_its_part(tmp_path, 
     own, other = DataConfig(source="tfds:mine"), DataConfig(source="digits")
     half = digits().subset(np.arange(900))
     parts = Splits(half.subset(np.arange(40, 900)), half.subset(np.arange(40)))
-    monkeypatch.setattr("fmjax.evaluate.open_source", lambda data: Splits(digits(), None) if data == other else parts)
+    whole = Splits(digits(), None)
+    monkeypatch.setattr("fmjax.evaluate.open_source", lambda data, *_: whole if data == other else parts)
     write_split(tmp_path, divide(parts, own, None).split)
     # the names are those of the run's images, which says nothing where they are not those of files
     source, told = scored(tmp_path, other, own, CLASSES)
