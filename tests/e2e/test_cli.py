@@ -134,7 +134,7 @@ def test_damaged_and_missing_files(tmp_path, capsys):
     assert "no checkpoint at" in failure(capsys, 4, "verify", "ViT-B-16.openai", "--checkpoint", "nothing")
     text = failure(capsys, 4, "verify", "ViT-B-16.openai", "--offline")
     assert "is not in the local cache" in text
-    assert 'fmjax.load("ViT-B-16.openai", checkpoint=' in text
+    assert 'checkpoint="/path/to/open_clip_model.safetensors" (--checkpoint)' in text
     assert "`fmjax download ViT-B-16.openai`" in text
     assert "published on NVIDIA NGC" in failure(capsys, 4, "verify", "nv_dinov2_vitl14")
     assert "is not the folder of a run" in failure(capsys, 4, "eval", str(tmp_path))
@@ -157,7 +157,7 @@ def test_folders_that_do_not_fit(tmp_path, capsys):
         for i in range(2):
             Image.new("RGB", (8, 8)).save(tmp_path / name / f"{i}.png")
     source = ("--data.source", f"folder:{tmp_path}")
-    assert "has not: horse" in failure(capsys, 3, "knn", DEMO, *source)
+    assert "have not: horse" in failure(capsys, 3, "knn", DEMO, *source)
     shutil.rmtree(tmp_path / "val/horse")
     (tmp_path / "train/owl").mkdir()
     assert "without images: owl" in failure(capsys, 3, "knn", DEMO, *source)
