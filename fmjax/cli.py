@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
@@ -31,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
+    # a picture over the cap has its own sentence, which Pillow's warning would only precede
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit", category=RuntimeWarning)
     if not args or args[0] in ("-h", "--help"):
         _say(_overview())
         return 0

@@ -8,7 +8,7 @@ from typing import Any
 from fmjax.errors import DataError
 
 READS = 10_000  # calls for a header: a photograph's takes about 30
-BYTES_PER_READ = 64  # at least, on average: chunks, strips and tiles of a few bytes are a way to burn time
+BYTES_PER_READ = 64  # of pixels, on average: chunks, strips and tiles of a few bytes are a way to burn time
 BYTES_PER_PIXEL = 4  # that are read at most
 BLOCK = 1 << 16
 READ = io.BufferedReader.read
@@ -21,7 +21,7 @@ class Reader(io.BufferedReader):
         super().__init__(raw)
         self.size = size
         self.max_bytes = self.bytes_left = BYTES_PER_PIXEL * max_pixels
-        self.reads_left = READS + size // BYTES_PER_READ
+        self.reads_left = READS
 
     def decoding(self, *, byte_by_byte: bool) -> None:
         """The header has been read. Pillow's decoders in Python may ask for one byte at a time."""

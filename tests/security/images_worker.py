@@ -36,7 +36,7 @@ class Indoors(Audit):
 
     def __init__(self, folder: str) -> None:
         super().__init__()
-        self.folder = os.path.realpath(folder)
+        self.folder = os.path.abspath(folder)
 
     def __call__(self, event: str, arguments: tuple) -> None:
         super().__call__(event, arguments)
@@ -44,7 +44,7 @@ class Indoors(Audit):
             self.seen.append(f"{event} outside: {arguments[0]!r}")
 
     def _outside(self, path: object) -> bool:
-        return isinstance(path, str) and not os.path.realpath(path).startswith(self.folder)
+        return isinstance(path, str) and not os.path.abspath(path).startswith(self.folder)
 
 
 def picture(path: str) -> list[str]:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+from functools import partial
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from fmjax.config import DataConfig
+from fmjax.data import audit
+from fmjax.data.images import AVIF
 from fmjax.data.pipeline import BadImages, crop_box, eval_batches, train_batches
 from fmjax.data.sources import digits, image_folder, open_source, stratified, tensorflow_dataset
-from fmjax.errors import DataError
+from fmjax.errors import DataError, UsageError, escaped
 from fmjax.preprocessing import PreprocessConfig
+from tests.security.pictures import noise, png, saved
 
 SMALL = PreprocessConfig(image_size=(16, 16), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
@@ -117,10 +125,146 @@ def test_unreadable_images_are_named_counted_and_have_no_weight(folder):
     bad = BadImages(source, 1)
     rows = list(eval_batches(source, DataConfig(), SMALL, batch_size=12))
     assert rows[0]["weight"].tolist() == [0.0] + [1.0] * 11
-    assert [name.endswith("cat/0.png") for name in bad.add(rows[0])] == [True]
+    (told,) = bad.add(rows[0])
+    assert re.search(r"cat/0\.png: it is no JPEG, PNG, WebP, .* or its header is damaged$", told)
     assert bad.add(rows[0]) == []
     with pytest.raises(DataError, match=r"more than --data\.max-bad 0"):
         BadImages(source, 0).add(rows[0])
+
+
+BAD = {
+    "empty.png": (b"", "the file is empty"),
+    "half.jpg": (noise(64, 64, "JPEG")[:2_000], "image file is truncated"),
+    "large.png": (png(9_000, 9_000), "it has 9000 x 9000 pixels, more than the 50,000,000 that a PNG may have"),
+    "script.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n{} loop\n", "it is no JPEG, PNG"),
+    "esc\x1b[2J.png": (b"x", "it is no JPEG, PNG"),
+}
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_each_unreadable_image_is_named_with_its_reason_in_training_and_evaluation(folder, mode):
+    for name, (content, _) in BAD.items():
+        (folder / "train" / "cat" / name).write_bytes(content)
+    (folder / "train" / "dog" / "gone.png").write_bytes(b"x")
+    source, config = image_folder(folder).train, DataConfig()
+    (folder / "train" / "dog" / "gone.png").unlink()
+    os.mkfifo(folder / "train" / "dog" / "gone.png")  # what was a file when it was listed
+    make = {"train": partial(train_batches, seed=0), "eval": eval_batches}[mode]
+    batch = next(iter(make(source, config, SMALL, batch_size=len(source))))
+    told = BadImages(source, 10).add(batch)
+    assert len(told) == len(BAD) + 1 == int((batch["weight"] == 0).sum())
+    for name, reason in [*((name, row[1]) for name, row in BAD.items()), ("gone.png", "a pipe, socket or device")]:
+        assert [line for line in told if f"{escaped(name)}: " in line and reason in line], (name, told)
+    assert all(line.isprintable() for line in told)
+
+
+def test_the_cap_on_pixels_is_a_flag(folder):
+    source = image_folder(folder).train
+    (batch,) = eval_batches(source, DataConfig(max_pixels=479), SMALL, batch_size=12)
+    assert batch["weight"].sum() == 0
+    assert set(batch["reason"].tolist()) == {
+        "it has 24 x 20 pixels, more than the 479 that a PNG may have; make it smaller, or raise --data.max-pixels"
+    }
+    with pytest.raises(UsageError, match=r"--data\.max-pixels is 0; it must be 1 to 89478485"):
+        DataConfig(max_pixels=0)
+
+
+@pytest.mark.parametrize("error", [ValueError("height and width must be > 0"), OverflowError(), MemoryError()])
+def test_an_error_of_the_transform_is_a_bad_image(folder, error, monkeypatch):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr("fmjax.data.pipeline.resize", fails)
+    source = image_folder(folder).train
+    (batch,) = eval_batches(source, DataConfig(), SMALL, batch_size=12)
+    assert "it cannot be resized: " in BadImages(source, 12).add(batch)[0]
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "VAL", "Valid", "ValiDation"])
+def test_the_validation_part_has_many_spellings(folder, name):
+    (folder / "val").rename(folder / name)
+    (folder / "train").rename(folder / "Train")
+    splits = image_folder(folder)
+    assert splits.val is not None
+    assert (len(splits.train), len(splits.val)) == (12, 6)
+
+
+def test_a_test_part_is_left_out_and_can_be_named(folder):
+    (folder / "val").rename(folder / "Test")
+    splits = image_folder(folder)
+    assert splits.val is None
+    assert splits.notes == (f"Test/ is left out; to score a run on it, name it: folder:{folder / 'Test'}",)
+    assert len(image_folder(folder / "Test").train) == 6
+
+
+def test_all_that_is_left_out_is_one_line_with_reasons(folder):
+    (folder / "train" / "cat" / "x.heic").touch()
+    (folder / "train" / "dog" / "none").touch()
+    Image.new("RGB", (4, 4)).save(folder / "alone.png")
+    splits = image_folder(folder)
+    rows = {row.reason: (row.count, row.example) for row in splits.left_out}
+    assert rows == {
+        "images outside the class folders": (1, "alone.png"),
+        "hidden or of the system": (2, "train/.DS_Store"),
+        "with another suffix": (1, "train/cat/x.heic"),
+        "without a suffix": (1, "train/dog/none"),
+    }
+    (line,) = audit.lines(splits, splits.train, splits.val)
+    assert line.startswith("left out: 1 images outside the class folders (alone.png), ")
+
+
+def test_avif_is_an_image_where_pillow_reads_it_and_is_counted_where_not(folder):
+    content = saved(Image.new("RGB", (16, 16), (255, 0, 0)), "AVIF") if AVIF else b"x"
+    (folder / "train" / "cat" / "x.avif").write_bytes(content)
+    splits = image_folder(folder)
+    assert len(splits.train) == 12 + AVIF
+    assert [row.example for row in splits.left_out if row.reason == "with another suffix"] == ["train/cat/x.avif"] * (
+        not AVIF
+    )
+    assert next(iter(eval_batches(splits.train, DataConfig(), SMALL, batch_size=13)))["weight"].sum() == 12 + AVIF
+
+
+def test_duplicates_of_train_in_val_are_named_for_a_split_of_ones_own_too(folder):
+    shutil.rmtree(folder / "val")
+    for number in range(4):
+        shutil.copy(folder / "train" / "cat" / "0.png", folder / "train" / "cat" / f"copy{number}.png")
+    splits = image_folder(folder)
+    train, val = splits.both(0.5, 0)
+    twins = {path.read_bytes() for path in train.files} & {path.read_bytes() for path in val.files}
+    assert len(twins) == 1
+    count = sum(path.read_bytes() in twins for path in val.files)
+    line = audit.lines(splits, train, val)[-1]
+    assert line.startswith(f"{count} of {len(val)} val images are in train too, byte for byte (")
+
+
+def test_only_files_whose_size_is_on_both_sides_are_read(folder, monkeypatch):
+    opened = []
+    monkeypatch.setattr(audit, "_digest", lambda path, count: opened.append(path) or path.read_bytes()[:count])
+    one, other = folder / "train" / "cat" / "0.png", folder / "val" / "dog" / "1.png"
+    for number, path in enumerate([*folder.glob("train/*/*.png"), *folder.glob("val/*/*.png")]):
+        path.write_bytes(b"x" * (number + 1))
+    one.write_bytes(b"y" * 100)
+    other.write_bytes(b"z" * 100)
+    assert audit.shared(list(folder.glob("train/*/*.png")), list(folder.glob("val/*/*.png"))) == ([], True)
+    assert sorted(opened) == [one, other]
+
+
+def test_work_on_duplicates_is_bounded_and_says_so(folder, monkeypatch):
+    train, val = folder / "train" / "cat", folder / "val" / "cat"
+    for number in range(3):
+        shutil.copy(train / f"{number}.png", val / f"{number}.png")
+    splits = image_folder(folder)
+    assert "3 of 6 val images" in audit.shared_line(splits.train, splits.val)
+    monkeypatch.setattr(audit, "MOST_BYTES", 3 * (train / "0.png").stat().st_size)
+    assert re.match(r"at least [12] of 6 val images", audit.shared_line(splits.train, splits.val))
+
+
+def test_a_run_of_fewer_classes_fits_a_model_of_more(folder):
+    splits = image_folder(folder / "val", ("bird", "cat", "dog"))
+    assert splits.train.classes == ("bird", "cat", "dog")
+    assert set(splits.train.labels.tolist()) == {1, 2}
+    with pytest.raises(DataError, match="has classes that the training images have not: dog"):
+        image_folder(folder / "val", ("bird", "cat"))
 
 
 def test_crops_lie_inside_and_keep_their_share_of_the_area():
