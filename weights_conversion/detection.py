@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from weights_conversion.dialect import Dialect
 from weights_conversion.dialects import TABLES
-from weights_conversion.errors import CheckpointError
+from weights_conversion.errors import CheckpointError, listed, quoted
 from weights_conversion.tensors import LazyTensor
 
 _added: list[Dialect] = []
@@ -32,7 +32,7 @@ def register(dialect: Dialect) -> None:
 def get_dialect(name: str) -> Dialect:
     """The dialect of that name. Raises CheckpointError, with all names, for an unknown one."""
     if name not in dialects():
-        raise CheckpointError(f"unknown dialect {name!r}; the dialects are {', '.join(sorted(dialects()))}")
+        raise CheckpointError(f"unknown dialect {quoted(name)}; the dialects are {', '.join(sorted(dialects()))}")
     return dialects()[name]
 
 
@@ -61,10 +61,9 @@ def detect(file: Mapping[str, LazyTensor], likely: Iterable[str] = ()) -> Dialec
     if len(found) == 1:
         return found[0]
     if not found:
-        shown = ", ".join(list(file)[:3])
+        known = ", ".join(sorted(dialects()))
         raise CheckpointError(
-            f"the file's names ({shown}, ...) follow none of the known dialects ({', '.join(sorted(dialects()))}); "
-            f"name one with --dialect"
+            f"the file's names ({listed(file, 3)}) follow none of the known dialects ({known}); name one with --dialect"
         )
     either = ", ".join(dialect.name for dialect in found)
     raise CheckpointError(f"the file could be any of {either}: their names are the same; name one with --dialect")

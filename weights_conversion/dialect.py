@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from weights_conversion.errors import CheckpointError
+from weights_conversion.errors import CheckpointError, listed
 from weights_conversion.tensors import LazyTensor
 from weights_conversion.transforms import IDENTITY, HeadTransform, Transform
 
@@ -154,9 +154,7 @@ class Dialect:
         others = {key: tensor for key, tensor in original.items() if key not in written}
         unknown = [key for key in others if not self.carries(key) and not self.dropped(key)]
         if unknown:
-            raise CheckpointError(
-                f"the base is no {self.name} file of this model: it also has {', '.join(unknown[:5])}"
-            )
+            raise CheckpointError(f"the base is no {self.name} file of this model: it also has {listed(unknown)}")
         return others
 
 

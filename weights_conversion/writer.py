@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from weights_conversion.errors import CheckpointError
+from weights_conversion.errors import CheckpointError, quoted
 from weights_conversion.readers.safetensors import DTYPES
 from weights_conversion.tensors import LazyTensor, read_ahead
 
@@ -37,7 +37,7 @@ def write_safetensors(
             written[name] += file.write(piece.reshape(-1).view(np.uint8).data)
         for name, tensor in tensors.items():
             if written[name] != tensor.nbytes:
-                raise CheckpointError(f"{name}: {written[name]:,} bytes came out, {tensor.nbytes:,} expected")
+                raise CheckpointError(f"{quoted(name)}: {written[name]:,} bytes came out, {tensor.nbytes:,} expected")
     return path.stat().st_size
 
 
@@ -69,7 +69,7 @@ def _header(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str]) -> b
     offset = 0
     for name, tensor in tensors.items():
         if tensor.dtype not in NAMES:
-            raise CheckpointError(f"{name}: safetensors has no type for {tensor.dtype}")
+            raise CheckpointError(f"{quoted(name)}: safetensors has no type for {tensor.dtype}")
         end = offset + tensor.nbytes
         entries[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
         offset = end

@@ -158,7 +158,7 @@ def safe() -> Files:
         "safe-deep-json": (safetensors(deep), whole),
         "safe-surrogates": (safetensors(b'{"\\ud800": ' + json.dumps(b.entry()).encode() + b"}"), whole),
         "safe-nul-name": (safetensors({"a\0b": b.entry()}), "is no name"),
-        "safe-name-twice": (safetensors(twice), "has two tensors called 'w'"),
+        "safe-name-twice": (safetensors(twice), "two entries called 'w'"),
         "safe-cut": (safetensors({"w": b.entry()})[:-1], whole),
         "safe-tail": (safetensors({"w": b.entry()}) + b"x", whole),
     }

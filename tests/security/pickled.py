@@ -129,11 +129,11 @@ def bombs() -> Files:
         "memo-index": (b"Nr\xff\xff\xff\xff", "numbers its parts"),
         "deep-lists": (b"]" * DEEP + b"a" * (DEEP - 1), TOO_DEEP),
         "deep-tuples": (b")" + b"\x85" * DEEP, TOO_DEEP),
-        "deep-dicts": ((b"}" + text("k")) * DEEP + b"}" + b"s" * DEEP, TOO_DEEP),
-        "deep-marks": (b"(" * MILLION, "500,000 steps"),
-        "million-opcodes": (b"K\x01" * MILLION, "500,000 steps"),
-        "million-dicts": (b"](" + b"}" * MILLION + b"e", "500,000 steps"),
-        "many-parts": (b"](" + b"N" * 300_000 + b"e", TOO_DEEP),
+        "deep-dicts": ((b"}" + text("k")) * 50_000 + b"}" + b"s" * 50_000, TOO_DEEP),
+        "deep-marks": (b"(" * MILLION, "300,000 steps"),
+        "million-opcodes": (b"K\x01" * MILLION, "300,000 steps"),
+        "million-dicts": (b"](" + b"}" * MILLION + b"e", "300,000 steps"),
+        "many-parts": (b"](" + b"N" * 250_000 + b"e", TOO_DEEP),
         "long-text": (text(b"a" * (2 << 20)), "more text than"),
         "huge-text": (huge, "more text than"),
         "huge-bytes": (b"\x8e" + huge[1:], "more text than"),
@@ -144,7 +144,7 @@ def bombs() -> Files:
     wide = text("\U0001f600" + "a" * 1000)
     out["bomb-wide-text"] = b.torch_zip(program(b"](" + wide * 15_000 + b"e")), "holds a list"
     out["bomb-large-pickle"] = b.torch_zip(bytes(17 << 20)), "at most 16,777,216 are read"
-    out["bomb-legacy-opcodes"] = legacy(b"K\x01" * MILLION), "500,000 steps"
+    out["bomb-legacy-opcodes"] = legacy(b"K\x01" * MILLION), "300,000 steps"
     out["bomb-legacy-text"] = legacy(b"(" + text(b"a" * (1 << 20 >> 1)) * 70 + b"t"), "more text than"
     return out
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import weights_conversion as wc
-from weights_conversion.readers import open_checkpoint
+from tests.security import build as b
+from weights_conversion.readers import archive, open_checkpoint
 
 RNG = np.random.default_rng(0)
 ARRAYS = {
@@ -83,6 +84,46 @@ def test_a_flipped_bit_is_found_when_the_array_is_read(tmp_path, form):
     assert np.array_equal(tensors["v"].read(()), np.ones(3))
     with pytest.raises(wc.CheckpointError, match=r"checksum|inflate"):
         tensors["w"].read(())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("{", "{'descr': '<f8', "),
+        (", }", ", 'shape': (3, 2), }"),
+        ("{", "{'x': \"'shape': (3, 2)\", "),
+        ("(2, 3)", "(6)"),
+        ("False", "1"),
+    ],
+)
+def test_a_header_in_another_form_than_numpys_is_refused(tmp_path, change):
+    whole = b.npz(b.npy())
+    (tmp_path / "x.npz").write_bytes(whole)
+    assert open_checkpoint(tmp_path / "x.npz").tensors["w"].shape == (2, 3)
+    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }".replace(*change) + "\n"
+    array = b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header.encode() + b.VALUES.tobytes()
+    (tmp_path / "x.npz").write_bytes(b.npz(array))
+    with pytest.raises(wc.CheckpointError, match=r"'w\.npy', which holds no plain numbers in the form that numpy"):
+        open_checkpoint(tmp_path / "x.npz")
+
+
+def test_entries_that_are_read_by_turns_are_inflated_once(tmp_path, monkeypatch):
+    arrays = {name: np.zeros(1 << 18, np.float32) for name in "abc"}
+    np.savez_compressed(tmp_path / "x.npz", **arrays)
+    tensors = open_checkpoint(tmp_path / "x.npz").tensors
+    inflated, once = [], archive._inflated
+    monkeypatch.setattr(archive, "_inflated", lambda *a: inflated.append(a[2]) or once(*a))
+    for name in "abc" * 5:
+        assert not tensors[name].read((slice(3, 9),)).any()
+    assert len(inflated) == 3
+    monkeypatch.setattr(archive, "KEPT_BYTES", 2 << 20)  # room for one of them, with its header
+    tensors = open_checkpoint(tmp_path / "x.npz").tensors
+    inflated.clear()
+    for name in "ab" * 5:
+        tensors[name].read((slice(3, 9),))
+    assert len(inflated) == 10
+    with pytest.raises(wc.CheckpointError, match="inflated 64 times over; save it without compression"):
+        assert all(tensors[name].read(()).size for name in "ab" * 100)
 
 
 def test_zeros_that_compress_a_thousandfold_are_no_bomb(tmp_path):

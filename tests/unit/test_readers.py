@@ -75,6 +75,37 @@ def test_folder_with_shards(tmp_path):
         open_checkpoint(tmp_path)
 
 
+def test_a_tensor_that_an_index_leaves_out_is_in_the_checkpoint(tmp_path):
+    save(tmp_path / "model-1.safetensors", TENSORS)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"b": "model-1.safetensors"}}))
+    assert set(open_checkpoint(tmp_path).tensors) == set(TENSORS)
+
+
+def test_a_tensor_of_two_shards_is_refused(tmp_path):
+    save(tmp_path / "model-1.safetensors", {"a": TENSORS["a.weight"], "b": TENSORS["b"]})
+    save(tmp_path / "model-2.safetensors", {"b": TENSORS["b"] + 1, "c": TENSORS["b"]})
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "model-1.safetensors", "c": "model-2.safetensors"}}))
+    with pytest.raises(wc.CheckpointError, match=r"shards that both hold 'b'; which is meant is unclear"):
+        open_checkpoint(tmp_path)
+    index.write_text('{"weight_map": {"a": "model-1.safetensors", "a": "model-2.safetensors"}}')
+    with pytest.raises(wc.CheckpointError, match="is not an index of shards: two entries called 'a'"):
+        open_checkpoint(tmp_path)
+
+
+def test_small_and_large_tensors_are_the_same_bytes(tmp_path):
+    arrays = {f"{n}": np.arange(n, dtype=np.uint8) for n in (1, 16 << 10, (16 << 10) + 1)}
+    tensors = open_checkpoint(save(tmp_path / "x.safetensors", arrays)).tensors
+    for name, array in arrays.items():
+        assert np.array_equal(tensors[name].read(()), array)
+        assert not tensors[name].read(()).flags.writeable
+    (tmp_path / "x.safetensors").write_bytes(b"")
+    for tensor in tensors.values():
+        with pytest.raises(wc.CheckpointError, match="can no longer be read as it was"):
+            tensor.read(())
+
+
 @pytest.mark.parametrize("damage", ["truncate", "header", "short"])
 def test_damaged_files_are_refused_in_one_sentence(tmp_path, damage):
     path = save(tmp_path / "x.safetensors", TENSORS)

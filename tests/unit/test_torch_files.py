@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import weights_conversion as wc
+from tests.security import build as b
 from weights_conversion.readers import open_checkpoint
 from weights_conversion.writer import write_safetensors
 
@@ -286,6 +287,69 @@ def test_quantised_files_are_refused(tmp_path):
     path = saved(tmp_path / "x.pt", {"w": torch.quantize_per_tensor(X, 0.1, 0, torch.qint8)})
     with pytest.raises(wc.CheckpointError, match="is quantised; take the file of the float model"):
         open_checkpoint(path)
+
+
+@pytest.mark.parametrize("form", ["zip", "deflated", "script", "legacy"])
+@pytest.mark.parametrize("count", [1000, 3])
+def test_a_storage_is_described_in_one_way(tmp_path, form, count):
+    other = {"shape": (count,), "strides": (1,), "where": b.storage(count=count)}
+    if form == "legacy":
+        body = b.pairs({"a": b.legacy_tensor(count=max(6, count)), "w": b.legacy_tensor(kind="IntStorage")})
+        data = b.legacy(body)
+    else:
+        more = [("x/constants.pkl", b"")] if form == "script" else []
+        body = b.program(b.pairs({"a": b.tensor(**other), "w": b.tensor()}))
+        data = b.torch_zip(body, *more, method=8 if form == "deflated" else 0)
+    (tmp_path / "x.pt").write_bytes(data)
+    with pytest.raises(wc.CheckpointError, match="describes the storage '0' in two ways"):
+        open_checkpoint(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("name", ["OrderedDict", "Counter"])
+@pytest.mark.parametrize(("times", "refused"), [(10, False), (1000, True)])
+def test_what_calls_copy_is_counted(tmp_path, name, times, refused):
+    table = b.pairs({f"{i}": b.NONE for i in range(1000)}) + b"q\x00"
+    calls = b.call(b.name("collections", name), b"h\x00") * times
+    value = b"](" + table + calls + b"e"
+    (tmp_path / "x.pt").write_bytes(b.torch_zip(b.program(b.pairs({"w": b.tensor(), "more": value}))))
+    if refused:
+        with pytest.raises(wc.CheckpointError, match="whose calls copy more than 300,000 parts"):
+            open_checkpoint(tmp_path / "x.pt")
+    else:
+        assert set(open_checkpoint(tmp_path / "x.pt").tensors) == {"w"}
+
+
+@pytest.mark.parametrize(
+    ("names", "shared"),
+    [
+        (["module.a", "module.b"], "module"),
+        (["module.module.a", "module._orig_mod.b"], "module"),
+        (["_orig_mod.module.a", "_orig_mod.module.b"], "_orig_mod.module"),
+        (["_orig_mod.a", "module.b"], ""),
+        (["module.a", "modules.b"], ""),
+        (["module.", "module.module.a"], None),
+        (["_orig_mod.module.x"], "_orig_mod.module"),
+    ],
+)
+def test_prefixes_come_off_as_far_as_all_names_have_them(tmp_path, names, shared):
+    path = saved(tmp_path / "x.pt", dict.fromkeys(names, X))
+    if shared is None:
+        with pytest.raises(wc.CheckpointError, match="is no name of at most 512 characters"):
+            open_checkpoint(path)
+        return
+    found = open_checkpoint(path)
+    assert found.wrapper == shared
+    assert set(found.tensors) == {name.removeprefix(f"{shared}." if shared else "") for name in names}
+
+
+@pytest.mark.parametrize("length", [512, 513])
+def test_a_long_name_is_no_other_name(tmp_path, length):
+    path = saved(tmp_path / "x.pt", {"model": {"a": {"b" * (length - 2): X}}})
+    if length > 512:
+        with pytest.raises(wc.CheckpointError, match="is no name of at most 512 characters"):
+            open_checkpoint(path)
+    else:
+        assert set(open_checkpoint(path).tensors) == {"a." + "b" * 510}
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy"])

@@ -61,7 +61,7 @@ def test_export_with_the_original_brings_everything_back(tmp_path, in_small):
     assert all(np.array_equal(back[key], tensors[key]) for key in tensors)
     assert set(tensors) - set(load_file(fmjax.export(model, tmp_path / "x.safetensors", "open_clip"))) == set(extra)
     strange = save(tmp_path / "strange.safetensors", tensors | {"optimizer": np.zeros(1)})
-    with pytest.raises(CheckpointError, match="it also has optimizer"):
+    with pytest.raises(CheckpointError, match="it also has 'optimizer'"):
         fmjax.export(model, tmp_path / "y.safetensors", "open_clip", base=strange)
     assert not (tmp_path / "y.safetensors").exists()
 

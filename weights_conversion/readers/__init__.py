@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import stat
 from pathlib import Path
 
-from weights_conversion.errors import CheckpointError
+from weights_conversion.errors import CheckpointError, listed, quoted, shown
 from weights_conversion.readers import sniff
 from weights_conversion.readers.archive import open_archive
-from weights_conversion.readers.common import Checkpoint, listed
+from weights_conversion.readers.common import MAX_TENSORS, Checkpoint, parsed
 from weights_conversion.readers.npz import read_npz
 from weights_conversion.readers.safetensors import read_safetensors
 from weights_conversion.readers.torch_files import read_torch_legacy, read_torch_zip
@@ -25,7 +24,8 @@ STAGES = (
     *(tuple(name + INDEX for name in SAFETENSORS), SAFETENSORS, ("*.safetensors",)),
     *(tuple(name + INDEX for name in BINS), BINS, ("*.pt", "*.pth", "*.pth.tar", "*.ckpt", "*.npz")),
 )
-MAX_INDEX_BYTES = 16 << 20  # 50,000 names with their shards take 6 MB
+MAX_INDEX_BYTES = 4 << 20  # 10,000 names with their shards take 1.3 MB
+MAX_SHARDS = 256  # the largest published checkpoints have about 190
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
@@ -39,13 +39,15 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         return _open_folder(path) if stat.S_ISDIR(mode) else _open_file(path)
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"no checkpoint at {error.filename or path}; pass a file of weights or a folder that holds one"
+            f"no checkpoint at {shown(error.filename or path)}; pass a file of weights or a folder that holds one"
         ) from error
     except (OSError, ValueError) as error:
         if isinstance(error, CheckpointError):
             raise
         reason = getattr(error, "strerror", None) or error
-        raise CheckpointError(f"{path} cannot be opened: {reason}; check the path and its permissions") from error
+        raise CheckpointError(
+            f"{shown(path)} cannot be opened: {reason}; check the path and its permissions"
+        ) from error
 
 
 def _open_file(path: Path) -> Checkpoint:
@@ -55,7 +57,7 @@ def _open_file(path: Path) -> Checkpoint:
             return Checkpoint(path, *read_safetensors(path))
         return _open_zip(path) if kind == sniff.ZIP else read_torch_legacy(path)
     except CheckpointError as error:
-        raise CheckpointError(f"{path} {error}") from error
+        raise CheckpointError(f"{shown(path)} {error}") from error
 
 
 def _open_zip(path: Path) -> Checkpoint:
@@ -73,19 +75,32 @@ def _open_folder(folder: Path) -> Checkpoint:
         found = sorted(file for pattern in patterns for file in folder.glob(pattern) if file.is_file())
         if len(found) > 1:
             names = listed(file.name for file in found)
-            raise CheckpointError(f"{folder} has {len(found)} checkpoints ({names}); pass the one to read")
+            raise CheckpointError(f"{shown(folder)} has {len(found)} checkpoints ({names}); pass the one to read")
         if found:
             return _open_sharded(found[0]) if found[0].name.endswith(INDEX) else _open_file(found[0])
-    raise CheckpointError(f"{folder} {sniff.unknown_folder(folder)}")
+    raise CheckpointError(f"{shown(folder)} {sniff.unknown_folder(folder)}")
 
 
 def _open_sharded(index: Path) -> Checkpoint:
+    """All tensors of all shards: one that the index leaves out is in the checkpoint as well, to be accounted for."""
     owners = _owners(index)
-    shards = {name: _whole_names(_open_file(index.parent / name)) for name in sorted(set(owners.values()))}
-    missing = [key for key, name in owners.items() if key not in shards[name]]
+    tensors: dict[str, LazyTensor] = {}
+    found: dict[str, str] = {}  # tensor -> the shard that holds it
+    for name in sorted(set(owners.values())):
+        shard = _whole_names(_open_file(index.parent / name))
+        twice = sorted(tensors.keys() & shard.keys())
+        if twice:
+            raise CheckpointError(
+                f"{shown(index)} has shards that both hold {listed(twice)}; which is meant is unclear"
+            )
+        if len(tensors) + len(shard) > MAX_TENSORS:
+            raise CheckpointError(f"{shown(index)} has shards of more than {MAX_TENSORS:,} tensors together")
+        tensors |= shard
+        found |= dict.fromkeys(shard, name)
+    missing = [key for key, name in owners.items() if found.get(key) != name]
     if missing:
-        raise CheckpointError(f"{index} promises tensors that their shards do not hold: {listed(missing)}")
-    return Checkpoint(index.parent, {key: shards[name][key] for key, name in owners.items()}, {})
+        raise CheckpointError(f"{shown(index)} promises tensors that their shards do not hold: {listed(missing)}")
+    return Checkpoint(index.parent, tensors, {})
 
 
 def _owners(index: Path) -> dict[str, str]:
@@ -93,13 +108,17 @@ def _owners(index: Path) -> dict[str, str]:
     try:
         if index.stat().st_size > MAX_INDEX_BYTES:
             raise ValueError(f"more than {MAX_INDEX_BYTES:,} bytes")
-        owners = json.loads(index.read_text())["weight_map"]
+        owners = parsed(index.read_bytes())["weight_map"]
         if not all(isinstance(name, str) for name in owners.values()):
             raise ValueError("a shard that is no name")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{index} is not an index of shards: {error}") from error
-    if any(Path(name).name != name or "\0" in name for name in owners.values()):
-        raise CheckpointError(f"{index} names a shard outside its own folder")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{shown(index)} is not an index of shards: {error}") from error
+    shards = sorted(set(owners.values()))
+    if len(shards) > MAX_SHARDS:
+        raise CheckpointError(f"{shown(index)} names {len(shards):,} shards; {MAX_SHARDS} are read at most")
+    outside = [name for name in shards if Path(name).name != name or name == ".." or not name.isprintable()]
+    if outside:
+        raise CheckpointError(f"{shown(index)} names the shard {quoted(outside[0])}, outside its own folder")
     return owners
 
 

@@ -6,21 +6,26 @@ import os
 import posixpath
 import struct
 import zlib
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from io import BufferedIOBase
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
-from weights_conversion.errors import CheckpointError
-from weights_conversion.readers.common import map_bytes, quoted
+from weights_conversion.errors import CheckpointError, quoted, shown
+from weights_conversion.readers.common import map_bytes
 
-MAX_ENTRIES = 60_000  # 50,000 tensors and what lies beside them; listing them takes a third of a second
-MAX_DIRECTORY_BYTES = 16 << 20  # MAX_ENTRIES names of 200 characters
+MAX_ENTRIES = 12_000  # 10,000 tensors and what lies beside them; listing them takes a tenth of a second
+MAX_DIRECTORY_BYTES = 4 << 20  # MAX_ENTRIES names of 300 characters
 MAX_RATIO = 4  # of deflated entries together; trained weights reach 1.1, text about 10
 SPARE_BYTES = 64 << 20  # inflated on top of that: all-zero biases and pickles shrink further, and are small
+KEPT_BYTES = 96 << 20  # of inflated entries; whatever a small file may inflate to stays, so none is inflated twice
+MAX_TIMES = 64  # that the entries are inflated, all together: eight devices that each take the three parts of a tensor
 PIECE = 1 << 20  # bytes read at a time for a checksum: stays in the processor's cache
 
 END, END64, LOCATOR64, ENTRY, LOCAL = b"PK\5\6", b"PK\6\6", b"PK\6\7", b"PK\1\2", b"PK\3\4"
@@ -55,13 +60,16 @@ class Archive:
     members: Mapping[str, Member]
     has_crcs: bool
     _intact: set[str] = field(default_factory=set)
-    _inflated: tuple[str, np.ndarray] | None = None
+    _inflated: OrderedDict[str, np.ndarray] = field(default_factory=OrderedDict)
+    _kept: int = 0  # bytes in it
+    _spent: int = 0  # bytes that were inflated so far
+    _lock: Lock = field(default_factory=Lock)
 
     def bytes_of(self, name: str, start: int = 0, nbytes: int | None = None) -> np.ndarray:
         """Some bytes of an entry, mapped where it is stored as it is.
 
         The first call for an entry reads all of it once, to compare its checksum. A deflated entry is inflated whole;
-        the last one is kept, as a tensor is read in many slices.
+        the last ones are kept, as a tensor is read in many slices.
         """
         member = self.members[name]
         nbytes = member.size - start if nbytes is None else nbytes
@@ -82,20 +90,46 @@ class Archive:
         return _inflated(data, nbytes, f"has the entry {quoted(name)}, which")[0] if member.deflated else data
 
     def _inflate(self, member: Member) -> np.ndarray:
-        kept = self._inflated  # looked at once: other threads may put another entry there
-        if kept is None or kept[0] != member.name:
+        """All of a deflated entry. Tensors may lie in a few large ones by turns, not to be inflated each time."""
+        found = self._inflated.get(member.name)
+        if found is None:
+            self._spend(member.size)
             packed = map_bytes(self.path, member.start, member.packed) if member.packed else np.empty(0, np.uint8)
-            data, ended = _inflated(packed.data, member.size, f"{self.path}: {quoted(member.name)}")
+            data, ended = _inflated(packed.data, member.size, f"{shown(self.path)}: {quoted(member.name)}")
             if len(data) != member.size or not ended:
-                raise CheckpointError(f"{self.path}: {quoted(member.name)} does not inflate to the size that it states")
+                raise CheckpointError(
+                    f"{shown(self.path)}: {quoted(member.name)} does not inflate to the size that it states"
+                )
             self._check(member, zlib.crc32(data))
-            self._inflated = kept = member.name, np.frombuffer(data, np.uint8)
-        return kept[1]
+            found = np.frombuffer(data, np.uint8)
+            self._keep(member.name, found)
+        return found
+
+    @cached_property
+    def _deflated_bytes(self) -> int:
+        return sum(m.size for m in self.members.values() if m.deflated)
+
+    def _spend(self, nbytes: int) -> None:
+        self._spent += nbytes
+        if self._spent > MAX_TIMES * self._deflated_bytes:
+            raise CheckpointError(
+                f"{shown(self.path)} was inflated {MAX_TIMES} times over; save it without compression"
+            )
+
+    def _keep(self, name: str, data: np.ndarray) -> None:
+        """Puts an entry in the place of the oldest ones, as far as they are too many bytes."""
+        with self._lock:
+            if name in self._inflated:  # another thread was as fast
+                return
+            self._inflated[name] = data
+            self._kept += data.nbytes
+            while self._kept > KEPT_BYTES and len(self._inflated) > 1:
+                self._kept -= self._inflated.popitem(last=False)[1].nbytes
 
     def _check(self, member: Member, crc: int) -> None:
         if self.has_crcs and crc != member.crc:
             raise CheckpointError(
-                f"{self.path} is damaged: the bytes of {quoted(member.name)} have the checksum {crc:08x}, "
+                f"{shown(self.path)} is damaged: the bytes of {quoted(member.name)} have the checksum {crc:08x}, "
                 f"{member.crc:08x} was written; fetch or copy the file again"
             )
         self._intact.add(member.name)
@@ -269,7 +303,7 @@ def _crc(path: Path, member: Member) -> int:
             while left and (n := file.readinto(buffer[: min(left, PIECE)])):
                 crc, left = zlib.crc32(buffer[:n], crc), left - n
     except OSError as error:
-        raise CheckpointError(f"{path} can no longer be read: {error}; open it again") from error
+        raise CheckpointError(f"{shown(path)} can no longer be read: {error}; open it again") from error
     return crc
 
 

@@ -9,17 +9,19 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from weights_conversion.errors import CheckpointError
+from weights_conversion.errors import CheckpointError, quoted
 from weights_conversion.readers.archive import Archive
-from weights_conversion.readers.common import Checkpoint, check_count, check_name, check_shape, lazy, quoted
+from weights_conversion.readers.common import Checkpoint, check_count, check_name, check_shape, lazy
 from weights_conversion.tensors import LazyTensor
 
 MAX_HEADER_BYTES = 4096  # of one array: 32 axes and a plain type take 700
 MAGIC = b"\x93NUMPY"
 LENGTHS = {1: 2, 2: 4, 3: 4}  # format version -> bytes that state the header's length
-DESCR = re.compile(r"'descr': *'([<|=>])([a-zA-Z])(\d{1,5})'")
-ORDER = re.compile(r"'fortran_order': *(True|False)")
-SHAPE = re.compile(r"'shape': *\(([0-9L, ]*)\)")
+# what numpy writes for plain numbers, and nothing else: byte order, kind and bytes of the type, order, shape
+HEADER = re.compile(
+    r"\{'descr': '([<|=>])([a-zA-Z])([0-9]{1,5})', 'fortran_order': (True|False), "
+    r"'shape': \((|[0-9]+L?,|[0-9]+L?(?:, [0-9]+L?)+)\),? ?\} *\n?"
+)
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)  # numpy writes it as two bytes of no type, V2
 TENSOR_KINDS, TEXT_KINDS = "biufc", "SU"
 
@@ -40,21 +42,23 @@ def read_npz(path: Path, archive: Archive) -> Checkpoint:
 def _tensor(archive: Archive, name: str) -> LazyTensor | None:
     """The array, or None for one of texts."""
     header, start = _header(archive.head(name, MAX_HEADER_BYTES), name)
-    descr, order, shape_text = DESCR.search(header), ORDER.search(header), SHAPE.search(header)
-    if not descr or not order or not shape_text:
+    form = HEADER.fullmatch(header)
+    if not form:
         raise CheckpointError(
-            f"has the array {quoted(name)} of a type that holds no plain numbers: {quoted(header, 60)}"
+            f"has the array {quoted(name)}, which holds no plain numbers in the form that numpy writes: "
+            f"{quoted(header, 60)}; save it again with numpy.savez"
         )
-    if descr[2] in TEXT_KINDS:
+    order, kind, size, by_columns, axes = form.groups()
+    if kind in TEXT_KINDS:
         return None
-    dtype = _dtype(name, *descr.groups())
-    shape = tuple(int(n.strip().removesuffix("L")) for n in shape_text[1].split(",") if n.strip())
+    dtype = _dtype(name, order, kind, size)
+    shape = tuple(int(n.strip(" L")) for n in axes.split(",") if n.strip())
     check_shape(shape, dtype.itemsize)
-    nbytes, size = math.prod(shape) * dtype.itemsize, archive.members[name].size
-    if start + nbytes != size:
-        raise CheckpointError(f"has {quoted(name)} in {size:,} bytes, where its header calls for {start + nbytes:,}")
+    nbytes, found = math.prod(shape) * dtype.itemsize, archive.members[name].size
+    if start + nbytes != found:
+        raise CheckpointError(f"has {quoted(name)} in {found:,} bytes, where its header calls for {start + nbytes:,}")
     strides = None
-    if order[1] == "True":
+    if by_columns == "True":
         strides = tuple(math.prod(shape[:axis]) * dtype.itemsize for axis in range(len(shape)))
     return lazy(shape, dtype, lambda: archive.bytes_of(name, start, nbytes), strides)
 

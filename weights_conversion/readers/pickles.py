@@ -13,15 +13,17 @@ from dataclasses import dataclass, field
 from io import BufferedIOBase
 from typing import Any
 
-from weights_conversion.errors import CheckpointError
-from weights_conversion.readers.common import STATE_DICT_ONLY, quoted
+from weights_conversion.errors import CheckpointError, quoted
+from weights_conversion.readers.common import STATE_DICT_ONLY
 
 MAX_PICKLE_BYTES = 16 << 20  # 1,500 tensors take 160 kB; text can grow fourfold in memory
-MAX_OPCODES = 500_000  # 15,000 tensors; running them takes half a second
+MAX_OPCODES = 300_000  # 9,000 tensors; running them takes a fifth of a second
+MAX_COPIES = 300_000  # parts of arguments, which calls copy; a tensor has about 12
 MAX_NODES = 200_000  # of what comes out, shared parts counted each time: a few kB can stand for a billion lists
 MAX_DEPTH = 64  # of what comes out; modules nest about 10 deep
 MAX_TEXT_BYTES = 1 << 20  # of one text or number
 MAX_LINE_BYTES = 4096  # of one module or class name
+LONG_BITS = 64  # of a number that is a key; they count blocks and parameters
 
 Call = Callable[..., object]
 
@@ -99,6 +101,7 @@ class _Machine:
         self.stack: list[object] = []
         self.marks: list[list[object]] = []
         self.memo: dict[int, object] = {}
+        self.copies = 0
 
     def run(self, source: _Source) -> object:
         """What is on top of the stack when the program stops."""
@@ -112,6 +115,13 @@ class _Machine:
             act, argument = step
             act(self, argument(source) if argument else None)
         raise CheckpointError(f"has a pickle of more than {MAX_OPCODES:,} steps; {STATE_DICT_ONLY}")
+
+    def charge(self, *containers: object) -> None:
+        """Counts the parts of what is about to be copied or walked through: a few bytes can name a long list again and
+        again, and each call would make another one of it."""
+        self.copies += sum(len(c) for c in containers if isinstance(c, (dict, list, tuple)))
+        if self.copies > MAX_COPIES:
+            raise CheckpointError(f"has a pickle whose calls copy more than {MAX_COPIES:,} parts; {STATE_DICT_ONLY}")
 
     def push(self, value: object) -> None:
         self.stack.append(value)
@@ -163,11 +173,13 @@ class _Machine:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Global) or not isinstance(arguments, tuple):
             raise TypeError(f"a call of {type(function).__name__}")
+        self.charge(arguments, *arguments)
         self.push(function.call(*arguments))
 
     def build(self, _: object) -> None:
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Script):
+            self.charge(state)
             for key, value in state.items() if isinstance(state, dict) else ():
                 set_item(target.attributes, key, value)
         elif not isinstance(target, (dict, Inert)):  # a state dict's _metadata, a dtype's byte order: not needed
@@ -177,6 +189,7 @@ class _Machine:
         key = self.stack.pop()
         if not isinstance(key, tuple):
             raise TypeError("a persistent id that is no tuple")
+        self.charge(key)
         self.push(self.persistent(key))
 
 
@@ -184,9 +197,11 @@ Action = Callable[[_Machine, Any], None]
 
 
 def set_item(target: dict[str, object], key: object, value: object) -> None:
-    """target[key] = value, keys as text: numbers could be chosen to collide, and deep tuples to crash on hashing."""
+    """target[key] = value, keys as text: numbers could be chosen to collide, and deep tuples to crash on hashing; long
+    numbers take long to write out."""
     if not isinstance(key, str):
-        key = str(key) if type(key) is int else f"<{type(key).__name__} {len(target)}>"
+        plain = type(key) is int and key.bit_length() <= LONG_BITS
+        key = str(key) if plain else f"<{type(key).__name__} {len(target)}>"
     if key in target:
         raise CheckpointError(f"has a pickle that sets {quoted(key)} twice; the file is damaged or hostile")
     target[key] = value

@@ -3,10 +3,8 @@ memory."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,12 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from weights_conversion.errors import CheckpointError
-from weights_conversion.readers.common import check_count, check_name, check_shape, lazy, map_bytes, quoted
+from weights_conversion.errors import CheckpointError, listed, quoted
+from weights_conversion.readers.common import check_count, check_name, check_shape, lazy, map_bytes, parsed
 from weights_conversion.tensors import LazyTensor
 
-MAX_HEADER_BYTES = 8 << 20  # 50,000 tensors take 6 MB
+MAX_HEADER_BYTES = 8 << 20  # 10,000 tensors take 1.3 MB; some metadata hold pictures
+FIELDS = {"dtype", "shape", "data_offsets"}
 
 DTYPES: dict[str, np.dtype] = {
     "F64": np.dtype(np.float64),
@@ -38,6 +37,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, LazyTensor], dict[str, str]]
     """Name -> tensor, and the file's metadata. Raises CheckpointError for a damaged or truncated file."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
+        text = file.read(min(length, MAX_HEADER_BYTES))
         size = file.seek(0, os.SEEK_END)
     if MAX_HEADER_BYTES < length <= size:
         raise CheckpointError(f"has a header of {length:,} bytes; at most {MAX_HEADER_BYTES:,} are read")
@@ -49,9 +49,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, LazyTensor], dict[str, str]]
         raise CheckpointError(
             f"({size:,} bytes) is not a whole safetensors file: {reason}; fetch or copy it again"
         ) from error
-    with path.open("rb") as file:
-        file.seek(8)
-        header: dict[str, Any] = json.loads(file.read(length), object_pairs_hook=_unique)
+    header = _header(text)
     metadata = header.pop("__metadata__", None) or {}
     unknown = sorted({entry["dtype"] for entry in header.values()} - set(DTYPES))
     if unknown:
@@ -61,13 +59,18 @@ def read_safetensors(path: Path) -> tuple[dict[str, LazyTensor], dict[str, str]]
     return {name: _tensor(path, 8 + length, name, entry) for name, entry in header.items()}, metadata
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The JSON object; the library takes the last of two equal names without a word."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise CheckpointError(f"has two tensors called {quoted(twice)}; write it again")
-    return found
+def _header(text: bytes) -> dict[str, Any]:
+    """The header as the library read it. It takes the last of two equal names without a word, and overlooks fields that
+    it does not know, however much there is in them."""
+    try:
+        header = parsed(text)
+    except CheckpointError as error:
+        raise CheckpointError(f"has a header with {error}; write it again") from error
+    for name, entry in header.items():
+        if name != "__metadata__" and entry.keys() != FIELDS:
+            more = listed(sorted(entry.keys() - FIELDS))
+            raise CheckpointError(f"says of {quoted(name)} what safetensors does not have: {more}; write it again")
+    return header
 
 
 def _tensor(path: Path, start: int, name: str, entry: dict[str, Any]) -> LazyTensor:

@@ -6,9 +6,9 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from weights_conversion.errors import CheckpointError
+from weights_conversion.errors import CheckpointError, listed
 from weights_conversion.readers.archive import Archive
-from weights_conversion.readers.common import STATE_DICT_ONLY, listed
+from weights_conversion.readers.common import STATE_DICT_ONLY
 
 HEAD_BYTES = 512
 HEADER_LIMIT = 1 << 40  # eight letters read as a number are far beyond it, the length of a safetensors header far below

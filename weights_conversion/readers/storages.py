@@ -9,13 +9,14 @@ from typing import Any, cast
 import ml_dtypes
 import numpy as np
 
-from weights_conversion.errors import CheckpointError
-from weights_conversion.readers.common import STATE_DICT_ONLY, check_shape, lazy, quoted
+from weights_conversion.errors import CheckpointError, quoted
+from weights_conversion.readers.common import STATE_DICT_ONLY, check_shape, lazy
 from weights_conversion.readers.pickles import Call, Global, Inert, Script, set_item
 from weights_conversion.tensors import LazyTensor
 
 MAX_SHARING = 4  # all tensors together, in storages: tied and viewed weights count each time that they are named
 SPARE_BYTES = 64 << 20  # on top of that, for small files
+VIEWS = ("conj", "neg")  # what a tensor's flags can say
 MAX_EXPANDED_BYTES = 1 << 20  # a tensor larger than its storage repeats values; position indices do, weights do not
 
 STORAGES: dict[str, np.dtype] = {
@@ -130,6 +131,18 @@ def _lazy(tensor: Tensor, fetch: Fetch) -> LazyTensor:
     return lazy(tensor.shape, tensor.dtype, lambda: fetch(key, start, span), strides)
 
 
+class Storages(dict[str, Storage]):
+    """The storages that a file's persistent ids name, by key. As the meaning of a persistent id it makes sure that all
+    describe a storage in one way: a tensor is checked against the description that it came with, the file against the
+    one that is kept."""
+
+    def __call__(self, key: tuple[object, ...]) -> Storage:
+        found = storage(key)
+        if self.setdefault(found.key, found) != found:
+            raise CheckpointError(f"describes the storage {quoted(found.key)} in two ways; the file is damaged")
+        return found
+
+
 def storage(key: tuple[object, ...]) -> Storage:
     """The storage that a persistent id names: ("storage", type, key, device, count), older files with one more."""
     if len(key) < 5 or key[0] != "storage" or any(rest is not None for rest in key[5:]):
@@ -180,6 +193,9 @@ def _rebuild_v3(*arguments: object) -> Tensor:
 
 
 def _check_flags(flags: list[object]) -> None:
+    """Raises CheckpointError for views of other values; torch writes one table of at most these two."""
+    if len(flags) > 1 or any(isinstance(row, dict) and len(row) > len(VIEWS) for row in flags):
+        raise TypeError("a tensor with more flags than there are")
     if any(isinstance(row, dict) and any(value is not False for value in row.values()) for row in flags):
         raise CheckpointError("has tensors that are conjugated or negated views; save them with .resolve_conj()")
 
@@ -191,14 +207,17 @@ def _rebuild_parameter(tensor: object, *_: object) -> Tensor:
 
 
 def _rebuild_from_type(function: object, _type: object, arguments: object, _state: object) -> object:
-    """A tensor that carries Python attributes: the tensor."""
-    if not isinstance(function, Global) or not isinstance(arguments, tuple):
+    """A tensor that carries Python attributes: the tensor. What makes it is one of three functions, and never this one
+    again, which could be nested without end."""
+    if not isinstance(function, Global) or function.call not in REBUILDS or not isinstance(arguments, tuple):
         raise TypeError("a tensor that is made by no function")
     return function.call(*arguments)
 
 
 def _ordered_dict(pairs: object = ()) -> dict[str, object]:
     made: dict[str, object] = {}
+    if not isinstance(pairs, (dict, list, tuple)):
+        raise TypeError("a dict that is made of no pairs")
     for key, value in pairs.items() if isinstance(pairs, dict) else cast(Iterable[Any], pairs):
         set_item(made, key, value)
     return made
@@ -214,6 +233,7 @@ def _inert(name: str) -> Call:
     return lambda *_: Inert(name)
 
 
+REBUILDS: tuple[Call, ...] = (_tensor, _rebuild_v2, _rebuild_v3)
 CALLS: dict[tuple[str, str], Call] = {
     ("collections", "OrderedDict"): _ordered_dict,
     ("collections", "Counter"): _ordered_dict,

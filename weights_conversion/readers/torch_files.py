@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from weights_conversion.errors import CheckpointError
+from weights_conversion.errors import CheckpointError, quoted
 from weights_conversion.readers.archive import Archive
-from weights_conversion.readers.common import Checkpoint, map_bytes, quoted
+from weights_conversion.readers.common import Checkpoint, map_bytes
 from weights_conversion.readers.pickles import MAX_PICKLE_BYTES, unpickle
-from weights_conversion.readers.storages import Storage, lazy_tensors, lookup, script_lookup, storage
+from weights_conversion.readers.storages import Storages, lazy_tensors, lookup, script_lookup
 from weights_conversion.readers.unwrap import unwrap
 
 MAGIC = 0x1950A86A20F9469CFC6C  # what legacy files start with, as a pickled number
@@ -30,8 +30,10 @@ def read_torch_zip(path: Path, archive: Archive, root: str) -> Checkpoint:
     if pickled.size > MAX_PICKLE_BYTES:
         raise CheckpointError(f"has a pickle of {pickled.size:,} bytes; at most {MAX_PICKLE_BYTES:,} are read")
     names = script_lookup if f"{root}/constants.pkl" in archive.members else lookup
-    found = unwrap(unpickle(io.BytesIO(archive.bytes_of(pickled.name).tobytes()), names, storage))
-    for key, needed in {t.storage.key: t.storage for t in found.tensors.values()}.items():
+    storages = Storages()
+    found = unwrap(unpickle(io.BytesIO(archive.bytes_of(pickled.name).tobytes()), names, storages))
+    for key in dict.fromkeys(tensor.storage.key for tensor in found.tensors.values()):
+        needed = storages[key]
         member = archive.members.get(f"{root}/data/{key}")
         if member is None or member.size < needed.nbytes:
             raise CheckpointError(f"lacks the {needed.nbytes:,} bytes of the storage {quoted(key)}; fetch it again")
@@ -44,24 +46,17 @@ def read_torch_zip(path: Path, archive: Archive, root: str) -> Checkpoint:
 
 def read_torch_legacy(path: Path) -> Checkpoint:
     """What torch.save wrote before 1.6, or on request: five pickles, then the storages one after the other."""
-    storages: dict[str, Storage] = {}
-
-    def remember(key: tuple[object, ...]) -> Storage:
-        found = storage(key)
-        if storages.setdefault(found.key, found) != found:
-            raise CheckpointError(f"describes the storage {quoted(found.key)} in two ways; the file is damaged")
-        return found
-
+    storages = Storages()
     with path.open("rb") as file:
-        magic, protocol, system = (unpickle(file, lookup, storage) for _ in range(3))
+        magic, protocol, system = (unpickle(file, lookup, Storages()) for _ in range(3))
         if (magic, protocol) != (MAGIC, PROTOCOL) or not isinstance(system, dict):
             raise CheckpointError(
                 "is a pickle, but not one of torch's; save its arrays with numpy.savez or as safetensors"
             )
         if system.get("little_endian") is not True:
             raise CheckpointError("was saved on a big-endian machine; load and save it again with torch on another one")
-        found = unwrap(unpickle(file, lookup, remember))
-        places = _places(file, unpickle(file, lookup, storage), storages)
+        found = unwrap(unpickle(file, lookup, storages))
+        places = _places(file, unpickle(file, lookup, Storages()), storages)
 
     def fetch(key: str, start: int, nbytes: int) -> np.ndarray:
         return map_bytes(path, places[key] + start, nbytes)
@@ -69,13 +64,14 @@ def read_torch_legacy(path: Path) -> Checkpoint:
     return Checkpoint(path, lazy_tensors(found.tensors, fetch), {}, found.wrapper, found.others)
 
 
-def _places(file: BufferedIOBase, keys: object, storages: dict[str, Storage]) -> dict[str, int]:
+def _places(file: BufferedIOBase, keys: object, storages: Storages) -> dict[str, int]:
     """Where each storage's values start: in the order of the keys, each behind its count, from where the file is."""
     start, size = file.tell(), file.seek(0, os.SEEK_END)
-    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or sorted(keys) != sorted(storages):
+    names = keys if isinstance(keys, list) and len(keys) == len(storages) else []
+    if not all(isinstance(name, str) for name in names) or set(names) != storages.keys():
         raise CheckpointError("does not list the storages that its tensors are in; fetch it again")
     places = {}
-    for key in keys:
+    for key in names:
         found, places[key] = storages[key], start + COUNT.size
         end = places[key] + found.nbytes
         if end > size:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from weights_conversion.errors import CheckpointError
-from weights_conversion.readers.common import STATE_DICT_ONLY, check_count, check_name, listed, quoted
+from weights_conversion.errors import CheckpointError, listed, quoted
+from weights_conversion.readers.common import MAX_NAME, STATE_DICT_ONLY, check_count, check_name
 from weights_conversion.readers.pickles import Script, parts
 from weights_conversion.readers.storages import Tensor
 
@@ -15,12 +17,13 @@ from weights_conversion.readers.storages import Tensor
 # RADIO's own loaders prefer them, and are what published numbers were measured with; DINO's full checkpoints hold a
 # student and the teacher, which is its average. `model` and `module` come last: they also name what wraps a state dict.
 WRAPPERS = ("state_dict_ema", "model_ema", "teacher", "state_dict", "model", "module")
-PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile; taken off where all names have them
+PREFIXES = re.compile(r"\A(module\.|_orig_mod\.)+")  # of DataParallel and torch.compile; off where all names have them
+MAX_OTHERS = 1000  # entries that are no tensors, of which the names are kept
 
 
 @dataclass(frozen=True)
 class Unwrapped:
-    """The chosen tensors by name, what was taken off their names, and what else the file has."""
+    """The chosen tensors by name, what was taken off their names, and what else the file has, as far as it is short."""
 
     tensors: Mapping[str, Tensor]
     wrapper: str
@@ -36,7 +39,7 @@ def unwrap(root: object) -> Unwrapped:
     holders: dict[int, bool] = {}
     _mark(root, holders)
     if isinstance(root, Script):
-        return _named([row for row in _flat(root.attributes, holders) if isinstance(row[1], Tensor)], (), ())
+        return _named(_parted(_flat(root.attributes, holders))[0], (), ())
     if not isinstance(root, dict):
         raise CheckpointError(f"holds a {type(root).__name__.lower()}, not a state dict; {STATE_DICT_ONLY}")
     if "state_dict_encrypted" in root:
@@ -45,10 +48,10 @@ def unwrap(root: object) -> Unwrapped:
     others: list[str] = []
     chosen: dict[str, Any] = root
     while name := next((w for w in WRAPPERS if isinstance(chosen.get(w), dict) and holders[id(chosen[w])]), None):
-        others += [".".join((*taken, key)) for key in chosen if key != name]
+        others += [".".join((*taken, key[:MAX_NAME])) for key in itertools.islice(chosen, MAX_OTHERS) if key != name]
         taken.append(name)
         chosen = chosen[name]
-    return _unprefixed(list(_flat(chosen, holders)), taken, others)
+    return _unprefixed(_flat(chosen, holders), taken, others)
 
 
 def _mark(value: object, holders: dict[int, bool]) -> bool:
@@ -62,28 +65,52 @@ def _mark(value: object, holders: dict[int, bool]) -> bool:
 
 
 def _flat(container: Mapping[str, object], holders: dict[int, bool], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Dotted name and value of all that is no mapping of tensors."""
+    """Dotted name and value of all that is no mapping of tensors. Names are cut where they are too long for one: the
+    same few keys, nested and shared, could make gigabytes of them."""
     for key, value in container.items():
+        name = f"{prefix}{key[: MAX_NAME + 1]}"[: MAX_NAME + 1]
         inner = value.attributes if isinstance(value, Script) else value
         if isinstance(inner, dict) and holders[id(value)]:
-            yield from _flat(inner, holders, f"{prefix}{key}.")
+            yield from _flat(inner, holders, f"{name}.")
         else:
-            yield f"{prefix}{key}", value
+            yield name, value
 
 
-def _unprefixed(rows: list[tuple[str, object]], taken: list[str], others: list[str]) -> Unwrapped:
-    tensors = [(name, value) for name, value in rows if isinstance(value, Tensor)]
-    others = others + [".".join((*taken, name)) for name, value in rows if not isinstance(value, Tensor)]
-    while prefix := next((p for p in PREFIXES if tensors and all(n.startswith(p) for n, _ in tensors)), None):
-        taken = [*taken, prefix.removesuffix(".")]
-        tensors = [(name.removeprefix(prefix), value) for name, value in tensors]
+def _unprefixed(rows: Iterable[tuple[str, object]], taken: list[str], others: list[str]) -> Unwrapped:
+    tensors, left = _parted(rows)
+    others = others + [".".join((*taken, name)) for name in left]
+    prefix = _shared_prefix([name for name, _ in tensors])
+    taken = [*taken, *prefix.split(".")[:-1]]
+    tensors = [(name[len(prefix) :], value) for name, value in tensors]
     return _named(tensors, tuple(taken), tuple(others))
 
 
-def _named(tensors: list[tuple[str, Any]], taken: tuple[str, ...], others: tuple[str, ...]) -> Unwrapped:
+def _shared_prefix(names: list[str]) -> str:
+    """Every prefix that all names have, at once: taken off one by one, each would cost a walk through all. What
+    the first and the last of them in order start with, all do."""
+    ends = zip(min(names, default=""), max(names, default=""), strict=False)
+    common = "".join(one for one, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], ends))
+    return common.removesuffix(PREFIXES.sub("", common))
+
+
+def _parted(rows: Iterable[tuple[str, object]]) -> tuple[list[tuple[str, Tensor]], list[str]]:
+    """The tensors, and the names of the first others. Names are checked as they are in the file: a prefix that is
+    taken off must not make a name of what was cut."""
+    tensors: list[tuple[str, Tensor]] = []
+    others: list[str] = []
+    for name, value in rows:
+        if isinstance(value, Tensor):
+            check_name(name)
+            tensors.append((name, value))
+            check_count(len(tensors))
+        elif len(others) < MAX_OTHERS:
+            others.append(name)
+    return tensors, others
+
+
+def _named(tensors: list[tuple[str, Tensor]], taken: tuple[str, ...], others: tuple[str, ...]) -> Unwrapped:
     if not tensors:
         raise CheckpointError(f"holds no tensors under names ({listed(others) or 'it is empty'}); {STATE_DICT_ONLY}")
-    check_count(len(tensors))
     named: dict[str, Tensor] = {}
     for name, tensor in tensors:
         check_name(name)
