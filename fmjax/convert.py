@@ -18,6 +18,7 @@ from fmjax.run import CONFIG, restore
 from fmjax.specs import ViTSpec, resolve
 from fmjax.targets import check_target
 from fmjax.weights import LOCAL, export, read
+from weights_conversion.detection import tables
 from weights_conversion.readers import open_checkpoint
 from weights_conversion.writer import write_safetensors
 
@@ -41,8 +42,9 @@ def convert(name: str, source: str, target: str, *, dialect: str = "", force: bo
     metadata |= {"facts": json.dumps(loaded.conversion.facts), "classifier": loaded.sees}
     size = write_safetensors(path, tensors, metadata)
     console.print(loaded.summary)
-    for key, reason in loaded.conversion.dropped.items():
-        console.print(f"left out: {key} ({reason})")
+    left_out = [f"left out: {wc.quoted(key)} ({reason})" for key, reason in loaded.conversion.dropped.items()]
+    for line in wc.cut(left_out):
+        console.print(line)
     console.print(f"{path}: {size:,} bytes")
 
 
@@ -79,7 +81,12 @@ def export_file(
         raise CheckpointError(f"{chosen.name} cannot be exported to: {chosen.read_only}")
     extras: Mapping[str, wc.LazyTensor] = {}
     if metadata.get("dialect") == chosen.name:
-        chosen = replace(chosen, lead=metadata.get("lead", ""))
+        lead = metadata.get("lead", "")
+        if lead and not any(lead in table.leads for table in tables() if table.name == chosen.name):
+            raise CheckpointError(
+                f"{source} has names under {wc.quoted(lead)}, as no {chosen.name} file; convert again"
+            )
+        chosen = replace(chosen, lead=lead)
         extras = _original_extras(loaded.conversion.extras)
     out = wc.to_torch(loaded.conversion.params, chosen, extras=extras, heads=loaded.spec.num_heads)
     left_out = [] if extras or base else list(loaded.conversion.extras)
@@ -115,9 +122,7 @@ def verify(name: str, *, checkpoint: str = "", dialect: str = "", offline: bool 
     changed = [key for key in sorted(expected & set(back)) if not _same(original[key], back[key])]
     other = sorted(expected ^ set(back)) + [key for key in changed if key not in declared]
     if other:
-        raise CheckpointError(
-            f"{loaded.path}: {len(other)} tensors do not come back bit by bit: {', '.join(other[:5])}"
-        )
+        raise CheckpointError(f"{loaded.path}: {len(other)} tensors do not come back bit by bit: {wc.listed(other)}")
     for reason in dict.fromkeys(declared[key] for key in changed):
         console.print(f"other values come back where {reason}")
     console.print(f"{loaded.summary}; {len(back) - len(changed)}/{len(expected)} tensors come back bit by bit")

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import weights_conversion as wc
 from fmjax import specs
 from fmjax.errors import CheckpointError
-from fmjax.specs import ViTSpec, Weights
+from fmjax.specs import Rope, ViTSpec, Weights
+from weights_conversion.errors import quoted
+from weights_conversion.readers.common import parsed
 
-TOLD = ("rope.period_dtype", "pool_tokens")  # the fields that a file's own values can decide
+MAX_FACTS = 2000  # characters; those of the largest model take 60
+PERIODS = get_args(get_type_hints(Rope)["period_dtype"])
+
+
+def _class_tokens(spec: ViTSpec, value: object) -> bool:
+    """Whether it lists some class tokens of the model; an index behind them would be taken for the last token."""
+    if not isinstance(value, list) or not value or any(type(n) is not int for n in value):
+        return False
+    distinct = set(value)
+    return spec.pool == "cls" and len(distinct) == len(value) and distinct <= set(range(spec.num_cls))
+
+
+# the fields that a file's own values can decide -> whether a value is one that the model has a place for
+TOLD: dict[str, Callable[[ViTSpec, object], bool]] = {
+    "rope.period_dtype": lambda spec, value: spec.rope is not None and value in PERIODS,
+    "pool_tokens": _class_tokens,
+}
 
 
 def spec_in(spec: ViTSpec, weights: Weights | None, dialect: str) -> ViTSpec:
@@ -26,22 +43,24 @@ def as_told(spec: ViTSpec, facts: Mapping[str, Any]) -> ViTSpec:
     """The spec with what the file's own values say: "rope.period_dtype" is a field of its rope. Raises CheckpointError
     for a fact that no file can decide, or that the model has no part for."""
     for name, value in facts.items():
+        if name not in TOLD or not TOLD[name](spec, value):
+            told = f"{quoted(name)} = {quoted(str(value))}"
+            raise CheckpointError(f"the file says {told}, which {spec.name} has no place for; take another file")
         part, _, inner = name.partition(".")
         value = tuple(value) if isinstance(value, list) else value
-        if name not in TOLD or (inner and getattr(spec, part) is None):
-            raise CheckpointError(f"the file says {name} = {value!r}, which {spec.name} has no place for")
         spec = replace(spec, **{part: replace(getattr(spec, part), **{inner: value}) if inner else value})
     return spec
 
 
 def kept_facts(metadata: Mapping[str, str]) -> dict[str, Any]:
     """What a converted file was told by its original. Raises CheckpointError for metadata that fmjax did not write."""
+    text = metadata.get("facts", "{}")
     try:
-        facts = json.loads(metadata.get("facts", "{}"))
+        facts = parsed(text.encode()) if len(text) <= MAX_FACTS else None
     except ValueError:
         facts = None
     if not isinstance(facts, dict):
-        raise CheckpointError(f"the metadata 'facts' of the file is damaged: {metadata['facts'][:60]!r}")
+        raise CheckpointError(f"the metadata 'facts' of the file is damaged: {quoted(text, 60)}; convert it again")
     return facts
 
 

@@ -3,8 +3,8 @@ nor fmjax."""
 
 from weights_conversion.detection import candidates, detect, dialects, get_dialect, named, register, writing
 from weights_conversion.dialect import Constant, Dialect, Rule, zeros
-from weights_conversion.errors import CheckpointError
-from weights_conversion.report import MisfitError, Misfits
+from weights_conversion.errors import CheckpointError, listed, quoted
+from weights_conversion.report import MisfitError, Misfits, cut
 from weights_conversion.rules import Conversion, lossy_keys, native, to_jax, to_torch
 from weights_conversion.tensors import Index, LazyTensor, in_memory, in_memory_tree
 
@@ -19,14 +19,17 @@ __all__ = [
     "Misfits",
     "Rule",
     "candidates",
+    "cut",
     "detect",
     "dialects",
     "get_dialect",
     "in_memory",
     "in_memory_tree",
+    "listed",
     "lossy_keys",
     "named",
     "native",
+    "quoted",
     "register",
     "to_jax",
     "to_torch",

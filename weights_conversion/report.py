@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import islice
 
-from weights_conversion.errors import CheckpointError
+from weights_conversion.errors import CheckpointError, quoted
+
+MAX_LINES = 30  # of each kind of misfit; blocks of a model that differ alike share one
+MAX_NUMBERS = 12  # of blocks that are no run
+MAX_NAME = 120  # characters of a name of the file
+MAX_CANDIDATES = 200  # names of the file that a missing one is compared with
+NUMBER = re.compile(r"\.(0|[1-9][0-9]{0,8})\.")  # the block in a name
 
 
 class MisfitError(CheckpointError):
     """A checkpoint and a model that do not fit. `misfits` has the details; nothing was loaded."""
 
     def __init__(self, misfits: Misfits, closest: str = "") -> None:
-        self.misfits = misfits
-        super().__init__(misfits.text(closest))
+        super().__init__(misfits, closest)
+        self.misfits, self.closest = misfits, closest
+
+    def __str__(self) -> str:
+        """The report, written when it is asked for: many are only counted."""
+        return self.misfits.text(self.closest)
 
 
 @dataclass
@@ -45,45 +56,54 @@ class Misfits:
             raise MisfitError(self)
 
     def text(self, closest: str) -> str:
-        lines = [
-            f"the checkpoint does not fit the model as {self.dialect}: {self.count} misfits, nothing was "
-            f"loaded{closest}"
-        ]
-        if self.missing:
-            lines.append(f"  missing from the file ({len(self.missing)}):")
-            lines += [f"    {line}{_hint(line, self.unmapped)}" for line in collapse(self.missing)]
-        if self.unmapped:
-            lines.append(f"  in the file, but not in the model ({len(self.unmapped)}):")
-            lines += [f"    {line}" for line in collapse(self.unmapped)]
-        if self.misshapen:
-            lines.append(f"  of another shape ({len(self.misshapen)}):")
-            lines += [
-                f"    {line}" for line in collapse([f"{k} {a}, expected {b}" for k, (a, b) in self.misshapen.items()])
-            ]
+        """A line for each thing that differs, as many as a person reads. Names that only the file has are quoted; the
+        others are those of our tables."""
+        head = f"the checkpoint does not fit the model as {self.dialect}: {self.count:,} misfits, nothing was loaded"
+        strange = collapse(self.unmapped)
+        shapes = [f"{key} {found}, expected {wanted}" for key, (found, wanted) in self.misshapen.items()]
+        lines = [head + closest]
+        lines += _part("missing from the file", self.missing, lambda line: line + _hint(line, strange))
+        lines += _part("in the file, but not in the model", self.unmapped, lambda line: quoted(line, MAX_NAME))
+        lines += _part("of another shape", shapes, str)
         if self.unfilled:
             lines.append(f"  parameters that the dialect cannot fill: {', '.join(self.unfilled)}")
         return "\n".join(lines)
 
 
-def collapse(keys: list[str]) -> list[str]:
+def _part(title: str, keys: Sequence[str], shown: Callable[[str], str]) -> list[str]:
+    """The title with the number of keys, and a line for those that differ in the block number only."""
+    if not keys:
+        return []
+    return [f"  {title} ({len(keys):,}):", *(f"    {line}" for line in cut(collapse(keys), shown))]
+
+
+def cut(lines: Sequence[str], shown: Callable[[str], str] = str) -> list[str]:
+    """The first MAX_LINES of them as they are shown, and how many more there are."""
+    first = [shown(line) for line in islice(lines, MAX_LINES)]
+    return [*first, f"... and {len(lines) - MAX_LINES:,} more"] if len(lines) > MAX_LINES else first
+
+
+def collapse(keys: Iterable[str]) -> list[str]:
     """Names that differ only in the block number, on one line: blocks.{0-11}.norm1.weight."""
-    groups: dict[str, list[int]] = {}
+    groups: dict[tuple[str, str], list[int]] = {}
     for key in keys:
-        number = re.search(r"\.(\d+)\.", key)
-        template = key[: number.start(1)] + "{}" + key[number.end(1) :] if number else key
-        groups.setdefault(template, []).append(int(number.group(1)) if number else -1)
-    return [_numbered(template, numbers) for template, numbers in groups.items()]
+        number = NUMBER.search(key)
+        around = (key[: number.start(1)], key[number.end(1) :]) if number else (key, "")
+        groups.setdefault(around, []).extend([int(number[1])] if number else ())
+    return [f"{before}{_numbers(found)}{after}" for (before, after), found in groups.items()]
 
 
-def _numbered(template: str, numbers: list[int]) -> str:
-    if numbers == [-1]:
-        return template
-    low, high = min(numbers), max(numbers)
-    run = sorted(numbers) == list(range(low, high + 1))
-    listed = f"{low}-{high}" if run and low < high else ",".join(map(str, sorted(numbers)))
-    return template.replace("{}", listed if low == high else "{" + listed + "}", 1)
+def _numbers(found: list[int]) -> str:
+    """Block numbers as a person writes them. A file may name any, so none between them is counted."""
+    if len(found) < 2:
+        return "".join(map(str, found))
+    low, high = min(found), max(found)
+    if len(set(found)) == len(found) == high - low + 1:
+        return f"{{{low}-{high}}}"
+    first = ",".join(map(str, sorted(found)[:MAX_NUMBERS]))
+    return f"{{{first},...}}" if len(found) > MAX_NUMBERS else f"{{{first}}}"
 
 
-def _hint(line: str, unmapped: list[str]) -> str:
-    close = get_close_matches(line, collapse(unmapped), n=1, cutoff=0.8)
-    return f" (the file has {close[0]})" if close else ""
+def _hint(line: str, strange: list[str]) -> str:
+    close = get_close_matches(line, strange[:MAX_CANDIDATES], n=1, cutoff=0.8)
+    return f" (the file has {quoted(close[0], MAX_NAME)})" if close else ""

@@ -13,9 +13,12 @@ import numpy as np
 
 from weights_conversion.dialect import Dialect, Rule, Shapes
 from weights_conversion.errors import CheckpointError
+from weights_conversion.kinds import check_kinds, not_finite
 from weights_conversion.report import Misfits
-from weights_conversion.tensors import CHUNK_BYTES, Index, LazyTensor, in_memory, outline, transfer
+from weights_conversion.tensors import CHUNK_BYTES, Index, LazyTensor, in_memory, outline, transfer, transfer_finite
 from weights_conversion.transforms import Transform
+
+MAX_FACT_BYTES = 4096  # of an extra that decides something: a few indices, or the periods of a head
 
 
 @dataclass(frozen=True)
@@ -75,14 +78,16 @@ def to_jax(
     """The parameters of the given paths and shapes out of a file's tensors, in `dtype` (None: as stored).
 
     Every tensor of the file must be used, an extra, a constant or declared as dropped, and every parameter filled;
-    otherwise MisfitError names all that does not fit at once. Values are read later, slice by slice. `heads` is asked
-    for by dialects that keep attention heads as an axis.
+    otherwise MisfitError names all that does not fit at once. What becomes a parameter must be of a float kind, and
+    finite; extras may be of any. Values are read later, slice by slice, and CheckpointError is raised then where one is
+    not finite in `dtype`. `heads` is asked for by dialects that keep attention heads as an axis.
     """
     file = dialect.spelled(file)
     plan = list(steps(dialect, shapes, heads))
     constants = _constants(dialect, shapes, {key for step in plan for key in step.keys})
     expected = {key: shape for step in plan for key, shape in zip(step.keys, step.torch_shapes(shapes), strict=True)}
     expected |= {key: array.shape for key, array in constants.items()}
+    check_kinds(file, expected)
     extras = {k: t for k, t in file.items() if k not in expected and dialect.carries(k)}
     dropped = {k: why for k in file if k not in expected and k not in extras and (why := dialect.dropped(k))}
     misfits = Misfits(dialect.name)
@@ -95,10 +100,28 @@ def to_jax(
             raise CheckpointError(
                 f"{key} must be {found} in the {dialect.name} dialect, and is not; name another --dialect"
             )
-    facts = {dialect.lead + key: tell for key, tell in dialect.facts.items()}
-    told = {name: fact for key, tell in facts.items() if key in file for name, fact in tell(file[key].read(())).items()}
+    told = _told(file, dialect)
     params = {path: _parameter(path, plan, file, shapes, dtype) for path in shapes}
     return Conversion(params, extras, dropped, len(file) - len(extras) - len(dropped), told)
+
+
+def _told(file: Mapping[str, LazyTensor], dialect: Dialect) -> dict[str, Any]:
+    """What the extras say of the spec. Raises CheckpointError for values that say nothing."""
+    told: dict[str, Any] = {}
+    for key, tell in dialect.facts.items():
+        tensor = file.get(dialect.lead + key)
+        if tensor is None:
+            continue
+        try:
+            if tensor.nbytes > MAX_FACT_BYTES or tensor.dtype.kind == "c":
+                raise ValueError(f"it is {tensor.nbytes:,} bytes of {tensor.dtype.name}")
+            with np.errstate(over="ignore", invalid="ignore"):
+                told |= tell(tensor.read(()))
+        except CheckpointError:
+            raise
+        except (ValueError, TypeError, OverflowError) as error:
+            raise CheckpointError(f"{dialect.lead + key} holds nothing that it can: {error}") from error
+    return told
 
 
 def to_torch(
@@ -148,18 +171,23 @@ def _parameter(
     own = [step for step in plan if path in step.paths]
     wanted = _common(file[key].dtype for step in own for key in step.keys) if dtype is None else np.dtype(dtype)
 
-    def read_step(step: Step) -> np.ndarray:
-        return step.transform.do(tuple(file[key].read(()) for key in step.keys))[step.paths.index(path)]
+    def copy(step: Step, index: Index, out: np.ndarray | None = None) -> np.ndarray:
+        """A part of what a step makes, in `out`; looked through for what is no number on the way."""
+        values = step.transform.do(tuple(file[key].read(()) for key in step.keys))[step.paths.index(path)][index]
+        out = np.empty(values.shape, wanted) if out is None else out
+        if not transfer_finite(out, values):
+            raise not_finite(file, step.keys, wanted)
+        return out
 
     def read(index: Index) -> np.ndarray:
         if own[0].block is None:
-            return np.array(read_step(own[0])[index], wanted)
+            return copy(own[0], index)
         blocks = range(shapes[path][0])[index[0] if index else slice(None)]
         rest = index[1:]
         out = np.empty((len(blocks), *outline(shapes[path][1:])[rest].shape), wanted)
 
         def fill(row: int) -> None:
-            transfer(out[row], read_step(own[blocks[row]])[rest])
+            copy(own[blocks[row]], rest, out[row])
 
         if out.nbytes <= CHUNK_BYTES:
             for row in range(len(blocks)):

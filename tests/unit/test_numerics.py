@@ -11,7 +11,7 @@ import pytest
 import fmjax
 from fmjax.convert import convert
 from fmjax.errors import CheckpointError, UsageError
-from fmjax.numerics import differences, spec_in
+from fmjax.numerics import as_told, differences, spec_in
 from fmjax.specs import Rope
 from fmjax.weights import check_export, load, read
 from tests.support.checkpoints import random_file, save, small
@@ -82,7 +82,7 @@ def test_a_name_means_the_same_function_whatever_source_is_reached(tmp_path, mon
         assert read(row.name).spec.resample == "bilinear_corners"
 
 
-@pytest.mark.parametrize("facts", ["not json", "[]", '{"norm_eps": 0.5}', '{"rope.period_dtype": "bfloat16"}'])
+@pytest.mark.parametrize("facts", ["not json", "[" * 9000, "[]", '{"norm_eps": 0.5}', '{"pool_tokens": [1]}'])
 def test_metadata_decides_nothing_that_fmjax_did_not_write(tmp_path, in_small, facts):
     name = "ViT-B-16.openai"
     source = save(tmp_path / "clip.safetensors", random_file(small("ViT-B-16"), "open_clip"))
@@ -96,6 +96,22 @@ def test_metadata_decides_nothing_that_fmjax_did_not_write(tmp_path, in_small, f
         else:
             with pytest.raises(CheckpointError, match=r"facts|the file says"):
                 read(name, checkpoint=tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("value", [[4], [-1], [0, 0], [True], [0.0], [], "x", None, 0, [[0]]])
+def test_only_class_tokens_of_the_model_are_joined(value):
+    spec = fmjax.get_spec("C-RADIOv2-B")
+    assert as_told(spec, {"pool_tokens": [3, 0]}).pool_tokens == (3, 0)
+    with pytest.raises(CheckpointError, match=r"the file says 'pool_tokens' = .*, which C-RADIOv2-B has no place for"):
+        as_told(spec, {"pool_tokens": value})
+
+
+def test_periods_are_rounded_to_a_type_that_there_is():
+    spec = fmjax.get_spec("dinov3_vits16")
+    told = as_told(spec, {"rope.period_dtype": "bfloat16"})
+    assert told.rope == replace(spec.rope, period_dtype="bfloat16")
+    with pytest.raises(CheckpointError, match=r"'\\x1b\[2J'"):
+        as_told(spec, {"rope.period_dtype": "\x1b[2J"})
 
 
 def test_a_converted_file_is_tied_to_its_weights(tmp_path, monkeypatch):

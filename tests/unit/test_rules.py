@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 import weights_conversion as wc
 from fmjax.factory import param_shapes
 from tests.support.checkpoints import random_file, small
-from weights_conversion.report import collapse
+from weights_conversion.report import MAX_LINES, collapse
+from weights_conversion.writer import write_safetensors
 
 PAIRS = [
     ("ViT-B-16", "open_clip"),
@@ -127,7 +129,7 @@ def test_report_names_every_misfit_at_once():
     assert misfits.missing == ["visual.transformer.resblocks.1.ln_1.weight", "visual.ln_post.bias"]
     assert misfits.unmapped == ["visual.transformer.resblocks.1.ln_1.weights", "optimizer.step"]
     assert misfits.misshapen == {"visual.proj": ((24, 48), (48, 24))}
-    assert "(the file has visual.transformer.resblocks.1.ln_1.weights)" in text
+    assert "(the file has 'visual.transformer.resblocks.1.ln_1.weights')" in text
     assert "nothing was loaded" in text
 
 
@@ -171,3 +173,131 @@ def test_names_collapse_over_blocks():
     assert collapse(["a.0.b", "a.1.b", "a.2.b", "c"]) == ["a.{0-2}.b", "c"]
     assert collapse(["a.0.b", "a.5.b"]) == ["a.{0,5}.b"]
     assert collapse(["a.3.b"]) == ["a.3.b"]
+
+
+def test_far_block_numbers_make_no_list():
+    assert collapse(["a.0.b", "a.999999999.b"]) == ["a.{0,999999999}.b"]
+    assert collapse([f"a.{7 * i}.b" for i in range(500)]) == ["a.{0,7,14,21,28,35,42,49,56,63,70,77,...}.b"]
+    assert collapse(["a.9999999999.b", "a.1.b"]) == ["a.9999999999.b", "a.1.b"]
+    assert collapse(["a.007.b", "{}.3.b", "a.\u0663.b"]) == ["a.007.b", "{}.3.b", "a.\u0663.b"]
+
+
+def fitted(file: dict[str, np.ndarray], dtype: type = np.float32) -> wc.Conversion:
+    shapes = param_shapes(small("ViT-B-16"))
+    return wc.to_jax(wc.in_memory_tree(file), wc.get_dialect("open_clip"), shapes, np.dtype(dtype))
+
+
+def test_a_report_of_many_misfits_is_cut():
+    file = random_file(small("ViT-B-16"), "open_clip")
+    strange = {f"stranger{i}": np.zeros(1) for i in range(15_000)}
+    with pytest.raises(wc.MisfitError) as caught:
+        fitted(file | strange)
+    lines = str(caught.value).splitlines()
+    assert "in the file, but not in the model (15,000)" in lines[1]
+    assert lines[-1].strip() == f"... and {15_000 - MAX_LINES:,} more"
+    assert len(lines) == MAX_LINES + 3
+
+
+NAME = "visual.transformer.resblocks.1.attn.in_proj_weight"
+HOSTILE = "\x1b]0;owned\a\n\u202e[2J"
+
+
+def test_names_of_a_file_are_quoted_wherever_they_are_shown(tmp_path):
+    file, one = random_file(small("ViT-B-16"), "open_clip"), np.zeros(1, np.float32)
+    messages = []
+    for changed in (file | {HOSTILE: one}, {HOSTILE: one}, {f"{NAME}{HOSTILE}": one}):
+        with pytest.raises(wc.MisfitError) as misfit:
+            fitted(changed)
+        messages.append(str(misfit.value))
+    with pytest.raises(wc.CheckpointError) as unknown:
+        wc.detect(wc.in_memory_tree({HOSTILE: one}))
+    with pytest.raises(wc.CheckpointError) as base:
+        wc.get_dialect("open_clip").carried(wc.in_memory_tree({f"visual.{HOSTILE}": one}), {})
+    with pytest.raises(wc.CheckpointError) as untyped:
+        write_safetensors(tmp_path / "x", wc.in_memory_tree({HOSTILE: one.astype(np.complex64)}))
+    messages += [str(error.value) for error in (unknown, base, untyped)]
+    for message in messages:
+        assert r"\x1b]0;owned\x07\n\u202e[2J'" in message
+        assert message.isascii()
+        assert message.replace("\n", "").isprintable()
+
+
+KINDS = (np.int8, np.uint8, np.bool_, np.int64, np.complex64, ml_dtypes.float8_e4m3fn, np.longdouble)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [None, np.dtype(np.float32)])
+def test_parameters_of_another_kind_are_refused_by_name_before_a_value_is_read(kind, dtype):
+    def read(index: wc.Index) -> np.ndarray:
+        raise AssertionError("a value was read")
+
+    file = wc.in_memory_tree(random_file(small("ViT-B-16"), "open_clip"))
+    file[NAME] = wc.LazyTensor(file[NAME].shape, np.dtype(kind), read)
+    with pytest.raises(wc.CheckpointError, match=rf"stores '{NAME}' as {np.dtype(kind).name}") as caught:
+        wc.to_jax(file, wc.get_dialect("open_clip"), param_shapes(small("ViT-B-16")), dtype)
+    assert ("is quantised" in str(caught.value)) == (np.dtype(kind).itemsize == 1 and kind != np.bool_)
+    assert "float16, bfloat16, float32, float64" in str(caught.value)
+
+
+@pytest.mark.parametrize("companion", ["_scale", "_zero_point", ".SCB", ".absmax", "_scale_inv"])
+def test_a_quantised_file_says_so_and_names_its_scales(companion):
+    file = random_file(small("ViT-B-16"), "open_clip")
+    file |= {NAME: file[NAME].astype(np.int8), NAME + companion: np.ones(1, np.float32)}
+    with pytest.raises(wc.CheckpointError, match=rf"is quantised: .* and has '{NAME}{companion}' beside them"):
+        fitted(file)
+
+
+def refusal(tensor: wc.LazyTensor) -> wc.CheckpointError | None:
+    """Why it cannot be read; None where it can, and is finite."""
+    try:
+        values = tensor.read(())
+    except wc.CheckpointError as error:
+        return error
+    assert np.isfinite(values.astype(np.float32)).all()
+    return None
+
+
+@pytest.mark.parametrize("key", [NAME, "visual.ln_post.bias", "visual.proj"])
+@pytest.mark.parametrize(
+    ("value", "stored", "dtype"),
+    [
+        (np.nan, np.float32, np.float32),
+        (np.inf, np.float16, np.float32),
+        (-np.inf, ml_dtypes.bfloat16, ml_dtypes.bfloat16),
+        (np.nan, np.float16, np.float16),
+        (1e300, np.float64, np.float32),
+        (1e5, np.float32, np.float16),
+    ],
+)
+def test_values_that_are_not_finite_are_refused_by_name(key, value, stored, dtype):
+    file = random_file(small("ViT-B-16"), "open_clip")
+    file[key] = file[key].astype(stored)
+    file[key].flat[7] = value
+    refused = [str(error) for error in map(refusal, fitted(file, dtype).params.values()) if error]
+    assert len(refused) == 1
+    kind, size = np.dtype(dtype).name, file[key].size
+    assert refused[0].startswith(f"'{key}' is not finite in {kind}: 1 of its {size:,} values")
+
+
+def test_a_slice_is_held_to_its_own_values():
+    file = random_file(small("ViT-B-16"), "open_clip")
+    file["visual.transformer.resblocks.1.ln_1.weight"][3] = np.nan
+    scale = fitted(file).params["blocks.norm1.scale"]
+    assert scale.read((slice(0, 1),)).shape == (1, 48)
+    with pytest.raises(wc.CheckpointError, match=r"resblocks\.1\.ln_1\.weight' is not finite"):
+        scale.read((slice(1, 2),))
+
+
+def test_extras_may_be_of_any_kind():
+    extras = {"logit_scale": np.asarray(3), "token_embedding.weight": np.full((2, 2), np.nan, np.complex64)}
+    found = fitted(random_file(small("ViT-B-16"), "open_clip") | extras)
+    assert set(found.extras) == set(extras)
+    assert all(np.isfinite(tensor.read(())).all() for tensor in found.params.values())
+
+
+@pytest.mark.parametrize("indices", [np.asarray([np.nan]), np.zeros(1 << 20, np.int64), np.zeros(2, np.complex64)])
+def test_an_extra_that_decides_something_says_it_or_is_refused(indices):
+    spec = small("C-RADIOv3-B")
+    file = random_file(spec, "radio") | {"radio_model.summary_idxs": indices}
+    with pytest.raises(wc.CheckpointError, match=r"radio_model\.summary_idxs"):
+        wc.to_jax(wc.in_memory_tree(file), wc.get_dialect("radio"), param_shapes(spec))
