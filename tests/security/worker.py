@@ -11,9 +11,14 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from weights_conversion import CheckpointError
+import numpy as np
+
+from fmjax.numerics import as_told, kept_facts
+from fmjax.specs import get_spec
+from weights_conversion import CheckpointError, get_dialect, to_jax
 from weights_conversion.readers import open_checkpoint
 
 FORBIDDEN = (
@@ -55,19 +60,34 @@ def forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def attempt(path: str, audit: Audit) -> dict[str, object]:
+def stages(job: dict) -> Iterator[str]:
+    """What is done with a file, each stage named before it begins: opened, held against a model, or asked for what it
+    was told of one, and every value read."""
+    yield "open"
+    checkpoint = open_checkpoint(job["path"])
+    tensors = checkpoint.tensors
+    if "told" in job:
+        yield "facts"
+        as_told(get_spec(job["told"]), kept_facts(checkpoint.metadata))
+    if "dialect" in job:
+        yield "fit"
+        tensors = to_jax(tensors, get_dialect(job["dialect"]), job["shapes"], np.dtype(np.float32)).params
+    yield "read"
+    for tensor in tensors.values():
+        tensor.read(()).sum()
+    yield "loaded"
+
+
+def attempt(job: dict, audit: Audit) -> dict[str, object]:
     """What happened: the stage that refused, its sentence, seconds, MB that it took at most, forbidden events."""
-    stage, error, kind = "open", "", ""
+    stage, error, kind = "", "", ""
     forget_peak()
     before, wall, cpu = memory("VmRSS"), time.perf_counter(), time.process_time()
     audit.seen.clear()
     audit.watching = True
     try:
-        checkpoint = open_checkpoint(path)
-        stage = "read"
-        for tensor in checkpoint.tensors.values():
-            tensor.read(()).sum()
-        stage = "loaded"
+        for stage in stages(job):  # noqa: B007 - the last one that began is told
+            pass
     except CheckpointError as caught:
         error, kind = str(caught), "CheckpointError"
     except Exception as caught:
@@ -89,10 +109,10 @@ def main(jobs: str, report: str) -> None:
     audit = Audit()
     sys.addaudithook(audit)
     rows = json.loads(Path(jobs).read_text())
-    for key, path in rows.items():
+    for key, job in rows.items():
         if key.startswith("control-"):
-            attempt(path, audit)
-    Path(report).write_text(json.dumps({key: attempt(path, audit) for key, path in rows.items()}))
+            attempt(job, audit)
+    Path(report).write_text(json.dumps({key: attempt(job, audit) for key, job in rows.items()}))
 
 
 if __name__ == "__main__":
