@@ -19,7 +19,7 @@ from fmjax.serial import from_dict, to_json, write_atomically
 
 CONFIG, CLASSES, SPEC = "config.json", "classes.json", "spec.json"
 # what a rerun may change: the rest would make the resumed run another one
-SAFE_DATA = ("data_dir", "threads", "max_bad", "max_pixels")
+SAFE_DATA = ("data_dir", "threads", "max_bad")
 SAFE_MODEL = ("checkpoint", "offline")
 SAFE = (
     "out",

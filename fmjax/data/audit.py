@@ -36,7 +36,7 @@ def left_out_line(rows: Sequence[LeftOut]) -> str:
 def shared_line(train: Source, val: Source) -> str:
     """That files of val are in train too, byte for byte; "" where none is.
 
-    Only sizes that occur on both sides are read, their first 4 KB first. Of more than 200,000 files the first ones are
+    Only sizes that occur on both sides are read, their first 4 KB first. Of more than 200,000 files every n-th is
     compared, and at most 500 MB are read; where a bound was met, the number is said to be a lower one.
     """
     pairs, complete = shared(train.files, val.files)

@@ -150,7 +150,7 @@ def _check_known(root: Path, names: Sequence[str], known: Sequence[str]) -> None
     meant = [f"{escaped(name)} for {escaped(near[folded(name)])}" for name in unknown if folded(name) in near]
     hint = f" ({', '.join(meant[:3])}?)" if meant else ""
     raise DataError(
-        f"{escaped(str(root))} has classes that the training images have not: {few(unknown)}{hint}; rename or remove "
+        f"{escaped(str(root))} has classes that the training set has not: {few(unknown)}{hint}; rename or remove "
         f"them, or add training images"
     )
 

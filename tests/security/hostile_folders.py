@@ -285,7 +285,7 @@ LAYOUTS: dict[str, tuple[Make, tuple[str, ...]]] = {
     "vehicles": (vehicles, ("6 train, 0 val, 3 classes",)),
     "nested": (nested, ("6 train, 0 val, 2 classes", "6 images in folders below a class folder count for the class")),
     "set-in-a-set": (set_in_a_set, ("!the class folder .*dataset has train/ and val/ in it",)),
-    "val-case": (val_case, (r"!classes that the training images have not: Cat \(Cat for cat\?\)",)),
+    "val-case": (val_case, (r"!classes that the training set has not: Cat \(Cat for cat\?\)",)),
     "empty": (empty, ("!has no class folders",)),
     "is-a-file": (is_a_file, ("!no folder",)),
 }

@@ -57,7 +57,7 @@ def test_folder_with_and_without_val(folder):
 
 def test_folder_mistakes_say_what_to_do(folder):
     (folder / "val" / "horse").mkdir()
-    with pytest.raises(DataError, match=r"has classes that .* have not: horse"):
+    with pytest.raises(DataError, match=r"has classes that .* has not: horse"):
         image_folder(folder)
     (folder / "train" / "horse").mkdir()
     with pytest.raises(DataError, match="classes without images: horse"):
@@ -263,7 +263,7 @@ def test_a_run_of_fewer_classes_fits_a_model_of_more(folder):
     splits = image_folder(folder / "val", ("bird", "cat", "dog"))
     assert splits.train.classes == ("bird", "cat", "dog")
     assert set(splits.train.labels.tolist()) == {1, 2}
-    with pytest.raises(DataError, match="has classes that the training images have not: dog"):
+    with pytest.raises(DataError, match="has classes that the training set has not: dog"):
         image_folder(folder / "val", ("bird", "cat"))
 
 
