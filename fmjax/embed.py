@@ -36,9 +36,10 @@ class Embeddings:
 def extract(config: FeaturesConfig, sources: list[Source]) -> list[Embeddings]:
     """The pooled embedding of every readable image of each source."""
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    preprocess = preprocess_config(config.model.name, asked_size(config.model))
+    image_size = preprocess_config(config.model.name, asked_size(config.model)).image_size
     dtype = compute_dtype(config.model.dtype)
-    model = build_model(config.model, preprocess.image_size, num_classes=0, dtype=dtype, mesh=mesh)
+    model = build_model(config.model, image_size, num_classes=0, dtype=dtype, mesh=mesh)
+    preprocess = preprocess_config(model, image_size)
     apply, params = functional(model)
     pooled = jax.jit(lambda p, x: apply(p, normalise(x, preprocess)).pooled, out_shardings=replicated(mesh))
     size = -(-config.batch_size // batch_divisor(mesh)) * batch_divisor(mesh)

@@ -123,7 +123,7 @@ def main(run: str, config: EvalConfig) -> Scores:
         console.print(line)
     model = restore(run, None if config.step < 0 else config.step, mesh=mesh)
     apply, params = functional(model)
-    preprocess = preprocessing(trained)
+    preprocess = preprocessing(trained, model.spec)
     predict = predict_step(apply, preprocess, mesh)
     size = -(-config.batch_size // batch_divisor(mesh)) * batch_divisor(mesh)
     scores = evaluate(predict, params, source, data, preprocess, mesh, batch_size=size)

@@ -9,7 +9,7 @@ from typing import Any, get_args, get_type_hints
 import weights_conversion as wc
 from fmjax import specs
 from fmjax.errors import CheckpointError
-from fmjax.specs import Rope, ViTSpec, Weights
+from fmjax.specs import Rope, Source, ViTSpec, Weights
 from weights_conversion.errors import quoted
 from weights_conversion.readers.common import parsed
 
@@ -34,9 +34,25 @@ TOLD: dict[str, Callable[[ViTSpec, object], bool]] = {
 
 def spec_in(spec: ViTSpec, weights: Weights | None, dialect: str) -> ViTSpec:
     """The spec as the code computes it that publishes these weights in a dialect, or in another of the same code."""
+    source = _source(weights, dialect) if weights else None
+    # what differs in nothing from the authors' own has no publisher: an equal function is an equal spec
+    if source is None or not (source.overrides or source.preprocessing):
+        return spec
+    return replace(spec, publisher=source.dialect, **source.overrides)
+
+
+def weights_in(weights: Weights, publisher: str) -> Weights:
+    """The weights with the preprocessing of a publisher, named by a dialect as in ViTSpec.publisher."""
+    source = _source(weights, publisher) if publisher else None
+    return replace(weights, **(source.preprocessing if source else {}))
+
+
+def _source(weights: Weights, dialect: str) -> Source | None:
+    # of several with the same code, the one of this very dialect: open_clip and timm run timm's towers, and preprocess
+    # images each in its own way
     code = {name: table.code or name for name, table in wc.dialects().items()}
-    sources = [s for s in weights.sources if code.get(s.dialect, "") == code.get(dialect)] if weights else []
-    return replace(spec, **(sources[0].overrides if sources else {}))
+    same = [s for s in weights.sources if code.get(s.dialect, "") == code.get(dialect)]
+    return next((s for s in same if s.dialect == dialect), same[0] if same else None)
 
 
 def as_told(spec: ViTSpec, facts: Mapping[str, Any]) -> ViTSpec:
@@ -71,5 +87,6 @@ def differences(spec: ViTSpec, dialect: str) -> str:
     rows = [row for row in rows if row.model == spec.name]
     row = next((row for row in rows if row.name == spec.weights), rows[0] if rows else None)
     theirs = spec_in(spec, row, dialect)
-    changed = [f.name for f in fields(spec) if getattr(spec, f.name) != getattr(theirs, f.name)]
+    names = [f.name for f in fields(spec) if f.name != "publisher"]
+    changed = [name for name in names if getattr(spec, name) != getattr(theirs, name)]
     return ", ".join(f"{name} {getattr(theirs, name)!r} instead of {getattr(spec, name)!r}" for name in changed)

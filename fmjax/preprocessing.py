@@ -21,7 +21,8 @@ from fmjax.data.pixels import to_rgb
 from fmjax.data.resizing import RESAMPLING, resize
 from fmjax.errors import UsageError
 from fmjax.models.vit import ViT, check_image_size
-from fmjax.specs import PreprocessConfig, Weights, get_spec, get_weights, list_models
+from fmjax.numerics import weights_in
+from fmjax.specs import PreprocessConfig, ViTSpec, Weights, get_spec, get_weights, list_models
 
 __all__ = [
     "MAX_PIXELS",
@@ -38,20 +39,19 @@ __all__ = [
 
 
 def preprocess_config(
-    name_or_model: str | Weights | ViT, image_size: int | tuple[int, int] | None = None
+    name_or_model: str | Weights | ViTSpec | ViT, image_size: int | tuple[int, int] | None = None
 ) -> PreprocessConfig:
-    """The preprocessing of some published weights; for an architecture or a model, that of its family.
+    """The preprocessing of some published weights, as their authors evaluate them; for an architecture, that of its
+    family; for a model (or its spec) that was loaded from a file, as the publisher of that file does.
 
     image_size: another size (height, width). Raises UsageError where it is no multiple of the patch.
     """
-    weights = name_or_model if isinstance(name_or_model, Weights) else _weights(name_or_model)
+    spec = None if isinstance(name_or_model, Weights) else _spec(name_or_model)
+    weights = name_or_model if isinstance(name_or_model, Weights) else _weights(_spec(name_or_model))
     config = _config(weights)
-    if (
-        isinstance(name_or_model, ViT)
-        and image_size is None
-        and name_or_model.spec.grid != get_spec(weights.model).grid
-    ):
-        image_size = name_or_model.spec.image_size
+    # a model whose position table was resized wants the images that it was resized for
+    if spec and image_size is None and not isinstance(name_or_model, str):
+        image_size = spec.image_size if spec.grid != get_spec(weights.model).grid else None
     if image_size is None:
         return config
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
@@ -59,11 +59,18 @@ def preprocess_config(
     return replace(config, image_size=size)
 
 
-def _weights(name_or_model: str | ViT) -> Weights:
-    spec = name_or_model.spec if isinstance(name_or_model, ViT) else get_spec(name_or_model)
+def _spec(name_or_model: str | ViTSpec | ViT) -> ViTSpec:
+    if isinstance(name_or_model, ViTSpec):
+        return name_or_model
+    return get_spec(name_or_model) if isinstance(name_or_model, str) else name_or_model.spec
+
+
+def _weights(spec: ViTSpec) -> Weights:
+    """The row that a spec was asked for with, as its publisher preprocesses; else the one that all rows agree with."""
     if spec.weights:
-        return get_weights(spec.weights)
+        return weights_in(get_weights(spec.weights), spec.publisher)
     rows = [get_weights(n) for n in list_models(f"{spec.name}.*", pretrained=True)]
+    rows = [weights_in(row, spec.publisher) for row in rows]
     if not rows:
         raise UsageError(f"{spec.name} has no published weights, so no preprocessing; pass a PreprocessConfig")
     if len({_config(row) for row in rows}) > 1:

@@ -1,13 +1,15 @@
 """Resampling of position tables and patch kernels: the only place where an image size may change a parameter.
 
 Every policy is a pair of small matrices, computed in float64 numpy, so the result is the same on every jax version.
-torch's own rules: aten UpSample.h (cubic, A = -0.75, border clamped; with antialias A = -0.5, weights renormalised).
+torch's own rules: aten UpSample.h (cubic, A = -0.75, border clamped; with antialias A = -0.5, the kernel as wide as
+the step where that is more than 1, weights renormalised).
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,6 +17,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from fmjax.specs import Resample
+
+Kernel = Callable[[np.ndarray], np.ndarray]
 
 
 def resample_grid(table: Float[Array, "h w D"], size: tuple[int, int], policy: Resample) -> Float[Array, "H W D"]:
@@ -55,16 +59,17 @@ def resize_matrix(old: int, new: int, policy: Resample) -> np.ndarray:
     bicubic: by size, no antialias (Hugging Face DINOv2, eva_clip). bicubic_antialias: by size, antialiased (timm,
     open_clip, DINOv2 with registers). bicubic_offset: by the scale factor (new + 0.1) / old, no antialias (DINOv2's
     hub code, TAO).
-    bilinear: by size, no antialias (PE). bilinear_corners: align_corners=True (scipy's zoom of order 1, big_vision).
+    bilinear: by size, no antialias (PE). bilinear_antialias: by size, antialiased (TIPS, in torch and in JAX).
+    bilinear_corners: align_corners=True (scipy's zoom of order 1, big_vision).
     """
     if old == new and policy != "bicubic_offset":
         return np.eye(new)
-    if policy == "bicubic_antialias":
-        return _antialiased(old, new)
+    if policy in ANTIALIASED:
+        return _antialiased(old, new, *ANTIALIASED[policy])
     step = {"bicubic_offset": old / (new + 0.1), "bilinear_corners": (old - 1) / max(new - 1, 1)}.get(policy, old / new)
     centres = np.arange(new) * step if policy == "bilinear_corners" else (np.arange(new) + 0.5) * step - 0.5
     if policy.startswith("bilinear"):
-        return _taps(np.clip(centres, 0, old - 1), old, (0, 1), lambda x: np.maximum(0, 1 - np.abs(x)))
+        return _taps(np.clip(centres, 0, old - 1), old, (0, 1), _linear)
     return _taps(centres, old, (-1, 0, 1, 2), lambda x: _cubic(x, -0.75))
 
 
@@ -78,16 +83,21 @@ def _taps(centres: np.ndarray, old: int, offsets: tuple[int, ...], kernel) -> np
     return matrix
 
 
-def _antialiased(old: int, new: int) -> np.ndarray:
+def _antialiased(old: int, new: int, kernel: Kernel, radius: int) -> np.ndarray:
+    # the kernel reaches `radius` steps of the coarser of both grids, so that shrinking averages over all it leaves out
     scale = old / new
     width = max(scale, 1.0)
     matrix = np.zeros((new, old))
     for i in range(new):
         centre = scale * (i + 0.5)
-        low, high = max(int(centre - 2 * width + 0.5), 0), min(int(centre + 2 * width + 0.5), old)
-        weights = _cubic((np.arange(low, high) - centre + 0.5) / width, -0.5)
+        low, high = max(int(centre - radius * width + 0.5), 0), min(int(centre + radius * width + 0.5), old)
+        weights = kernel((np.arange(low, high) - centre + 0.5) / width)
         matrix[i, low:high] = weights / weights.sum()
     return matrix
+
+
+def _linear(x: np.ndarray) -> np.ndarray:
+    return np.maximum(0, 1 - np.abs(x))
 
 
 def _cubic(x: np.ndarray, a: float) -> np.ndarray:
@@ -95,6 +105,13 @@ def _cubic(x: np.ndarray, a: float) -> np.ndarray:
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = ((x - 5) * x + 8) * a * x - 4 * a
     return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+
+
+# the antialiased policies: the kernel, and how many steps it reaches
+ANTIALIASED: dict[str, tuple[Kernel, int]] = {
+    "bicubic_antialias": (functools.partial(_cubic, a=-0.5), 2),
+    "bilinear_antialias": (_linear, 1),
+}
 
 
 def nearest_sizes(size: int, patch: int) -> tuple[int, ...]:

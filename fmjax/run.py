@@ -28,8 +28,12 @@ def image_size(config: FinetuneConfig) -> ImageSize:
     return preprocessing(config).image_size
 
 
-def preprocessing(config: FinetuneConfig) -> PreprocessConfig:
-    return preprocess_config(config.model.name, asked_size(config.model))
+def preprocessing(config: FinetuneConfig, spec: specs.ViTSpec | None = None) -> PreprocessConfig:
+    """How the run's images are brought to the network; `spec`, of its model, knows its size and whose file the weights
+    are from."""
+    if spec is None:
+        return preprocess_config(config.model.name, asked_size(config.model))
+    return preprocess_config(spec, spec.image_size)
 
 
 def asked_size(config: ModelConfig) -> ImageSize | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from fmjax.errors import UsageError, nearest
@@ -22,6 +22,7 @@ Resample = Literal[
     "bicubic_antialias",
     "bicubic_offset",
     "bilinear",
+    "bilinear_antialias",
     "bilinear_corners",
     "bilinear_window",
     "bilinear_corners_window",
@@ -89,6 +90,7 @@ class ViTSpec:
     resample: Resample = "bicubic_antialias"  # how the position table follows another image size
     aliases: tuple[str, ...] = ()
     weights: str = ""  # the published weights, "arch.tag", that this spec was asked for with
+    publisher: str = ""  # the dialect of the source whose code it is computed by; "" is the authors' own
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -137,12 +139,14 @@ class Source:
     dialect: str
     sha256: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)  # ViTSpec fields in which this publisher's code differs
-    revision: str | None = field(default=None, kw_only=True)  # a hub's commit; None: the first use records it
+    _: KW_ONLY
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)  # fields of Weights, of the preprocessing, likewise
+    revision: str | None = None  # a hub's commit; None: the first use records it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """One published set of weights: facts of the file, and what its preprocessing must be."""
+    """One published set of weights: facts of the file, and the preprocessing that its authors evaluate with."""
 
     model: str
     tag: str

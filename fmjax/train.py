@@ -82,9 +82,9 @@ def finetune(config: FinetuneConfig, share: Path | None = None) -> Scores:
         console.print(line)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     check_batch(config, mesh)
-    preprocess = runs.preprocessing(config)
     model = runs.build(config, len(images.split.classes), mesh)
     files.check_spec(out, config, model.spec)
+    preprocess = runs.preprocessing(config, model.spec)
     if config.export != "none":
         check_export(model, config.export)
     trainer = make_trainer(config, model, mesh, preprocess)

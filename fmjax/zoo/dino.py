@@ -5,6 +5,8 @@ from functools import partial
 from fmjax.specs import Source, ViTSpec, Weights
 from fmjax.zoo.statistics import IMAGENET
 
+# the authors evaluate at 224 out of 256 (eval_linear.py), timm at 224 out of 248 (its default)
+_TIMM = {"crop_pct": 0.9}
 _dino = partial(ViTSpec, resample="bicubic_offset")
 
 SPECS = (
@@ -37,6 +39,7 @@ WEIGHTS = (
                 "timm/vit_small_patch16_224.dino",
                 "model.safetensors",
                 "timm",
+                preprocessing=_TIMM,
                 overrides={"resample": "bicubic_antialias"},
             ),
         ),
@@ -70,6 +73,7 @@ WEIGHTS = (
                 "timm/vit_small_patch8_224.dino",
                 "model.safetensors",
                 "timm",
+                preprocessing=_TIMM,
                 overrides={"resample": "bicubic_antialias"},
             ),
         ),
@@ -103,6 +107,7 @@ WEIGHTS = (
                 "timm/vit_base_patch16_224.dino",
                 "model.safetensors",
                 "timm",
+                preprocessing=_TIMM,
                 overrides={"resample": "bicubic_antialias"},
             ),
         ),
@@ -136,6 +141,7 @@ WEIGHTS = (
                 "timm/vit_base_patch8_224.dino",
                 "model.safetensors",
                 "timm",
+                preprocessing=_TIMM,
                 overrides={"resample": "bicubic_antialias"},
             ),
         ),

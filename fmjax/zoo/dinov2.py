@@ -5,6 +5,9 @@ from functools import partial
 from fmjax.specs import Source, ViTSpec, Weights
 from fmjax.zoo.statistics import IMAGENET
 
+# the authors evaluate at 224 out of 256 (dinov2/data/transforms.py, make_classification_eval_transform), timm at the
+# size of the position table (vision_transformer.py, default_cfgs)
+_TIMM = {"image_size": (518, 518), "crop_pct": 1.0}
 _dinov2 = partial(ViTSpec, patch_size=14, image_size=(518, 518), layer_scale=True)
 
 SPECS = (
@@ -109,6 +112,7 @@ WEIGHTS = (
                 "timm/vit_small_patch14_dinov2.lvd142m",
                 "model.safetensors",
                 "timm",
+                preprocessing=_TIMM,
                 overrides={"resample": "bicubic_antialias"},
             ),
         ),
@@ -130,7 +134,9 @@ WEIGHTS = (
                 "dinov2",
             ),
             Source("hf", "facebook/dinov2-with-registers-small", "model.safetensors", "hf_dinov2_with_registers"),
-            Source("hf", "timm/vit_small_patch14_reg4_dinov2.lvd142m", "model.safetensors", "timm"),
+            Source(
+                "hf", "timm/vit_small_patch14_reg4_dinov2.lvd142m", "model.safetensors", "timm", preprocessing=_TIMM
+            ),
         ),
         **IMAGENET,
         image_size=(224, 224),
@@ -156,6 +162,7 @@ WEIGHTS = (
                 "timm/vit_base_patch14_dinov2.lvd142m",
                 "model.safetensors",
                 "timm",
+                preprocessing=_TIMM,
                 overrides={"resample": "bicubic_antialias"},
             ),
         ),
@@ -177,7 +184,7 @@ WEIGHTS = (
                 "dinov2",
             ),
             Source("hf", "facebook/dinov2-with-registers-base", "model.safetensors", "hf_dinov2_with_registers"),
-            Source("hf", "timm/vit_base_patch14_reg4_dinov2.lvd142m", "model.safetensors", "timm"),
+            Source("hf", "timm/vit_base_patch14_reg4_dinov2.lvd142m", "model.safetensors", "timm", preprocessing=_TIMM),
         ),
         **IMAGENET,
         image_size=(224, 224),
@@ -202,6 +209,7 @@ WEIGHTS = (
                 "timm/vit_large_patch14_dinov2.lvd142m",
                 "model.safetensors",
                 "timm",
+                preprocessing=_TIMM,
                 overrides={"resample": "bicubic_antialias"},
             ),
         ),
@@ -224,7 +232,9 @@ WEIGHTS = (
                 "dinov2",
             ),
             Source("hf", "facebook/dinov2-with-registers-large", "model.safetensors", "hf_dinov2_with_registers"),
-            Source("hf", "timm/vit_large_patch14_reg4_dinov2.lvd142m", "model.safetensors", "timm"),
+            Source(
+                "hf", "timm/vit_large_patch14_reg4_dinov2.lvd142m", "model.safetensors", "timm", preprocessing=_TIMM
+            ),
         ),
         **IMAGENET,
         image_size=(224, 224),
@@ -250,6 +260,7 @@ WEIGHTS = (
                 "timm/vit_giant_patch14_dinov2.lvd142m",
                 "model.safetensors",
                 "timm",
+                preprocessing=_TIMM,
                 overrides={"resample": "bicubic_antialias"},
             ),
         ),
@@ -271,7 +282,9 @@ WEIGHTS = (
                 "dinov2",
             ),
             Source("hf", "facebook/dinov2-with-registers-giant", "model.safetensors", "hf_dinov2_with_registers"),
-            Source("hf", "timm/vit_giant_patch14_reg4_dinov2.lvd142m", "model.safetensors", "timm"),
+            Source(
+                "hf", "timm/vit_giant_patch14_reg4_dinov2.lvd142m", "model.safetensors", "timm", preprocessing=_TIMM
+            ),
         ),
         **IMAGENET,
         image_size=(224, 224),

@@ -5,6 +5,8 @@ from functools import partial
 from fmjax.specs import Rope, Source, ViTSpec, Weights
 from fmjax.zoo.statistics import IMAGENET, SATELLITE
 
+# the authors squash images bilinear (README.md, make_transform); timm crops them, bicubic (eva.py, default_cfgs)
+_TIMM = {"interpolation": "bicubic", "resize_mode": "shortest"}
 _ROPE = Rope(base=100.0, coordinates="centred", pairs="halves")
 _dinov3 = partial(
     ViTSpec,
@@ -69,7 +71,9 @@ WEIGHTS = (
                 "dinov3",
             ),
             Source("hf", "facebook/dinov3-vits16-pretrain-lvd1689m", "model.safetensors", "hf_dinov3"),
-            Source("hf", "timm/vit_small_patch16_dinov3_qkvb.lvd1689m", "model.safetensors", "timm"),
+            Source(
+                "hf", "timm/vit_small_patch16_dinov3_qkvb.lvd1689m", "model.safetensors", "timm", preprocessing=_TIMM
+            ),
         ),
         **IMAGENET,
         image_size=(256, 256),
@@ -90,7 +94,13 @@ WEIGHTS = (
                 "dinov3",
             ),
             Source("hf", "facebook/dinov3-vits16plus-pretrain-lvd1689m", "model.safetensors", "hf_dinov3"),
-            Source("hf", "timm/vit_small_plus_patch16_dinov3_qkvb.lvd1689m", "model.safetensors", "timm"),
+            Source(
+                "hf",
+                "timm/vit_small_plus_patch16_dinov3_qkvb.lvd1689m",
+                "model.safetensors",
+                "timm",
+                preprocessing=_TIMM,
+            ),
         ),
         **IMAGENET,
         image_size=(256, 256),
@@ -111,7 +121,9 @@ WEIGHTS = (
                 "dinov3",
             ),
             Source("hf", "facebook/dinov3-vitb16-pretrain-lvd1689m", "model.safetensors", "hf_dinov3"),
-            Source("hf", "timm/vit_base_patch16_dinov3_qkvb.lvd1689m", "model.safetensors", "timm"),
+            Source(
+                "hf", "timm/vit_base_patch16_dinov3_qkvb.lvd1689m", "model.safetensors", "timm", preprocessing=_TIMM
+            ),
         ),
         **IMAGENET,
         image_size=(256, 256),
@@ -132,7 +144,9 @@ WEIGHTS = (
                 "dinov3",
             ),
             Source("hf", "facebook/dinov3-vitl16-pretrain-lvd1689m", "model.safetensors", "hf_dinov3"),
-            Source("hf", "timm/vit_large_patch16_dinov3_qkvb.lvd1689m", "model.safetensors", "timm"),
+            Source(
+                "hf", "timm/vit_large_patch16_dinov3_qkvb.lvd1689m", "model.safetensors", "timm", preprocessing=_TIMM
+            ),
         ),
         **IMAGENET,
         image_size=(256, 256),
@@ -171,7 +185,13 @@ WEIGHTS = (
                 "dinov3",
             ),
             Source("hf", "facebook/dinov3-vith16plus-pretrain-lvd1689m", "model.safetensors", "hf_dinov3"),
-            Source("hf", "timm/vit_huge_plus_patch16_dinov3_qkvb.lvd1689m", "model.safetensors", "timm"),
+            Source(
+                "hf",
+                "timm/vit_huge_plus_patch16_dinov3_qkvb.lvd1689m",
+                "model.safetensors",
+                "timm",
+                preprocessing=_TIMM,
+            ),
         ),
         **IMAGENET,
         image_size=(256, 256),
@@ -192,7 +212,7 @@ WEIGHTS = (
                 "dinov3",
             ),
             Source("hf", "facebook/dinov3-vit7b16-pretrain-lvd1689m", "model.safetensors", "hf_dinov3"),
-            Source("hf", "timm/vit_7b_patch16_dinov3.lvd1689m", "model.safetensors", "timm"),
+            Source("hf", "timm/vit_7b_patch16_dinov3.lvd1689m", "model.safetensors", "timm", preprocessing=_TIMM),
         ),
         **IMAGENET,
         image_size=(256, 256),

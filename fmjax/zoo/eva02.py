@@ -5,6 +5,10 @@ from functools import partial
 from fmjax.specs import Rope, Source, ViTSpec, Weights
 from fmjax.zoo.statistics import OPENAI
 
+# the authors evaluate a fine-tuned model by resizing the shorter side and cropping the centre, crop_pct 1.0 (EVA-02
+# asuka/datasets.py, build_transform; asuka/README.md); timm squashes images for those that saw ImageNet-22k's labels
+# (eva.py, default_cfgs)
+_SQUASH = {"resize_mode": "squash"}
 _eva02 = partial(
     ViTSpec,
     image_size=(224, 224),
@@ -201,7 +205,13 @@ WEIGHTS = (
         model="eva02_base_patch14",
         tag="mim_in22k_ft_in22k_448",
         sources=(
-            Source("hf", "timm/eva02_base_patch14_448.mim_in22k_ft_in22k", "model.safetensors", "timm"),
+            Source(
+                "hf",
+                "timm/eva02_base_patch14_448.mim_in22k_ft_in22k",
+                "model.safetensors",
+                "timm",
+                preprocessing=_SQUASH,
+            ),
             Source(
                 "hf",
                 "Yuxin-CV/EVA-02",
@@ -213,7 +223,6 @@ WEIGHTS = (
         **OPENAI,
         image_size=(448, 448),
         licence="MIT",
-        resize_mode="squash",
         num_classes=21841,
         overrides={"image_size": (448, 448)},
         aliases=("eva02_base_patch14_448.mim_in22k_ft_in22k",),
@@ -222,7 +231,13 @@ WEIGHTS = (
         model="eva02_base_patch14",
         tag="mim_in22k_ft_in22k_in1k_448",
         sources=(
-            Source("hf", "timm/eva02_base_patch14_448.mim_in22k_ft_in22k_in1k", "model.safetensors", "timm"),
+            Source(
+                "hf",
+                "timm/eva02_base_patch14_448.mim_in22k_ft_in22k_in1k",
+                "model.safetensors",
+                "timm",
+                preprocessing=_SQUASH,
+            ),
             Source(
                 "hf",
                 "Yuxin-CV/EVA-02",
@@ -234,7 +249,6 @@ WEIGHTS = (
         **OPENAI,
         image_size=(448, 448),
         licence="MIT",
-        resize_mode="squash",
         num_classes=1000,
         accuracy={"imagenet1k": 88.678},
         overrides={"image_size": (448, 448)},
@@ -303,7 +317,13 @@ WEIGHTS = (
         model="eva02_large_patch14",
         tag="mim_in22k_ft_in22k_448",
         sources=(
-            Source("hf", "timm/eva02_large_patch14_448.mim_in22k_ft_in22k", "model.safetensors", "timm"),
+            Source(
+                "hf",
+                "timm/eva02_large_patch14_448.mim_in22k_ft_in22k",
+                "model.safetensors",
+                "timm",
+                preprocessing=_SQUASH,
+            ),
             Source(
                 "hf",
                 "Yuxin-CV/EVA-02",
@@ -315,7 +335,6 @@ WEIGHTS = (
         **OPENAI,
         image_size=(448, 448),
         licence="MIT",
-        resize_mode="squash",
         num_classes=21841,
         overrides={"image_size": (448, 448)},
         aliases=("eva02_large_patch14_448.mim_in22k_ft_in22k",),
@@ -324,7 +343,13 @@ WEIGHTS = (
         model="eva02_large_patch14",
         tag="mim_in22k_ft_in22k_in1k_448",
         sources=(
-            Source("hf", "timm/eva02_large_patch14_448.mim_in22k_ft_in22k_in1k", "model.safetensors", "timm"),
+            Source(
+                "hf",
+                "timm/eva02_large_patch14_448.mim_in22k_ft_in22k_in1k",
+                "model.safetensors",
+                "timm",
+                preprocessing=_SQUASH,
+            ),
             Source(
                 "hf",
                 "Yuxin-CV/EVA-02",
@@ -336,7 +361,6 @@ WEIGHTS = (
         **OPENAI,
         image_size=(448, 448),
         licence="MIT",
-        resize_mode="squash",
         num_classes=1000,
         accuracy={"imagenet1k": 89.956},
         overrides={"image_size": (448, 448)},
@@ -367,7 +391,13 @@ WEIGHTS = (
         model="eva02_large_patch14",
         tag="mim_m38m_ft_in22k_448",
         sources=(
-            Source("hf", "timm/eva02_large_patch14_448.mim_m38m_ft_in22k", "model.safetensors", "timm"),
+            Source(
+                "hf",
+                "timm/eva02_large_patch14_448.mim_m38m_ft_in22k",
+                "model.safetensors",
+                "timm",
+                preprocessing=_SQUASH,
+            ),
             Source(
                 "hf",
                 "Yuxin-CV/EVA-02",
@@ -379,7 +409,6 @@ WEIGHTS = (
         **OPENAI,
         image_size=(448, 448),
         licence="MIT",
-        resize_mode="squash",
         num_classes=21841,
         overrides={"image_size": (448, 448)},
         aliases=("eva02_large_patch14_448.mim_m38m_ft_in22k",),
@@ -388,7 +417,13 @@ WEIGHTS = (
         model="eva02_large_patch14",
         tag="mim_m38m_ft_in22k_in1k_448",
         sources=(
-            Source("hf", "timm/eva02_large_patch14_448.mim_m38m_ft_in22k_in1k", "model.safetensors", "timm"),
+            Source(
+                "hf",
+                "timm/eva02_large_patch14_448.mim_m38m_ft_in22k_in1k",
+                "model.safetensors",
+                "timm",
+                preprocessing=_SQUASH,
+            ),
             Source(
                 "hf",
                 "Yuxin-CV/EVA-02",
@@ -400,7 +435,6 @@ WEIGHTS = (
         **OPENAI,
         image_size=(448, 448),
         licence="MIT",
-        resize_mode="squash",
         num_classes=1000,
         accuracy={"imagenet1k": 90.056},
         overrides={"image_size": (448, 448)},

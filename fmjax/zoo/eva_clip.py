@@ -5,6 +5,8 @@ from functools import partial
 from fmjax.specs import Rope, Source, ViTSpec, Weights
 from fmjax.zoo.statistics import OPENAI
 
+# the authors and open_clip leave no margin (eva_clip/transform.py); timm does at 224, by its default
+_TIMM = {"crop_pct": 0.9}
 _ROPE = Rope(reference_grid=(16, 16))
 _eva = partial(ViTSpec, k_bias=False, proj_bias=True)
 
@@ -123,7 +125,7 @@ WEIGHTS = (
             Source(
                 "hf", "QuanSun/EVA-CLIP", "EVA01_CLIP_g_14_psz14_s11B.pt", "eva_clip", overrides={"resample": "bicubic"}
             ),
-            Source("hf", "timm/eva_giant_patch14_clip_224.laion400m", "model.safetensors", "timm"),
+            Source("hf", "timm/eva_giant_patch14_clip_224.laion400m", "model.safetensors", "timm", preprocessing=_TIMM),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -148,7 +150,7 @@ WEIGHTS = (
                 "eva_clip",
                 overrides={"resample": "bicubic"},
             ),
-            Source("hf", "timm/eva_giant_patch14_clip_224.merged2b", "model.safetensors", "timm"),
+            Source("hf", "timm/eva_giant_patch14_clip_224.merged2b", "model.safetensors", "timm", preprocessing=_TIMM),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -169,7 +171,7 @@ WEIGHTS = (
             Source(
                 "hf", "QuanSun/EVA-CLIP", "EVA02_CLIP_B_psz16_s8B.pt", "eva_clip", overrides={"resample": "bicubic"}
             ),
-            Source("hf", "timm/eva02_base_patch16_clip_224.merged2b", "model.safetensors", "timm"),
+            Source("hf", "timm/eva02_base_patch16_clip_224.merged2b", "model.safetensors", "timm", preprocessing=_TIMM),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -190,7 +192,9 @@ WEIGHTS = (
             Source(
                 "hf", "QuanSun/EVA-CLIP", "EVA02_CLIP_L_psz14_s4B.pt", "eva_clip", overrides={"resample": "bicubic"}
             ),
-            Source("hf", "timm/eva02_large_patch14_clip_224.merged2b", "model.safetensors", "timm"),
+            Source(
+                "hf", "timm/eva02_large_patch14_clip_224.merged2b", "model.safetensors", "timm", preprocessing=_TIMM
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -232,7 +236,9 @@ WEIGHTS = (
             Source(
                 "hf", "QuanSun/EVA-CLIP", "EVA02_CLIP_E_psz14_s4B.pt", "eva_clip", overrides={"resample": "bicubic"}
             ),
-            Source("hf", "timm/eva02_enormous_patch14_clip_224.laion2b", "model.safetensors", "timm"),
+            Source(
+                "hf", "timm/eva02_enormous_patch14_clip_224.laion2b", "model.safetensors", "timm", preprocessing=_TIMM
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -257,7 +263,13 @@ WEIGHTS = (
                 "eva_clip",
                 overrides={"resample": "bicubic"},
             ),
-            Source("hf", "timm/eva02_enormous_patch14_clip_224.laion2b_plus", "model.safetensors", "timm"),
+            Source(
+                "hf",
+                "timm/eva02_enormous_patch14_clip_224.laion2b_plus",
+                "model.safetensors",
+                "timm",
+                preprocessing=_TIMM,
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),

@@ -5,6 +5,8 @@ from functools import partial
 from fmjax.specs import Source, ViTSpec, Weights
 from fmjax.zoo.statistics import IMAGENET
 
+# the authors evaluate at 224 out of 256 (util/datasets.py, build_transform), timm at 224 out of 248 (its default)
+_TIMM = {"crop_pct": 0.9}
 _mae = partial(ViTSpec, resample="bicubic")
 
 SPECS = (
@@ -54,6 +56,7 @@ WEIGHTS = (
                 "timm/vit_base_patch16_224.mae",
                 "model.safetensors",
                 "timm",
+                preprocessing=_TIMM,
                 overrides={"resample": "bicubic_antialias"},
             ),
         ),
@@ -80,6 +83,7 @@ WEIGHTS = (
                 "timm/vit_large_patch16_224.mae",
                 "model.safetensors",
                 "timm",
+                preprocessing=_TIMM,
                 overrides={"resample": "bicubic_antialias"},
             ),
         ),
@@ -107,6 +111,7 @@ WEIGHTS = (
                 "timm/vit_huge_patch14_224.mae",
                 "model.safetensors",
                 "timm",
+                preprocessing=_TIMM,
                 overrides={"resample": "bicubic_antialias"},
             ),
         ),

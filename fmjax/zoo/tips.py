@@ -5,8 +5,13 @@ from functools import partial
 from fmjax.specs import Source, ViTSpec, Weights
 from fmjax.zoo.statistics import UNIT
 
+# the authors resize the table bilinear and antialiased (pytorch/image_encoder.py, interpolate_pos_encoding, with the
+# options of run_image_encoder_inference.py; scenic/models/vit.py, jax.image.resize), and images by squashing them; timm
+# resizes its tables bicubic, and images by their shorter side (vision_transformer.py, default_cfgs)
+_TIMM = {"resample": "bicubic_antialias"}
+_CROPPED = {"interpolation": "bicubic", "resize_mode": "shortest"}
 _tips = partial(
-    ViTSpec, image_size=(448, 448), patch_size=14, num_cls=2, layer_scale=True, resample="bicubic_antialias"
+    ViTSpec, image_size=(448, 448), patch_size=14, num_cls=2, layer_scale=True, resample="bilinear_antialias"
 )
 
 SPECS = (
@@ -65,7 +70,14 @@ WEIGHTS = (
                 "tips_npz",
             ),
             Source("hf", "google/tipsv2-b14", "model.safetensors", "hf_tipsv2"),
-            Source("hf", "timm/vit_base_patch14_reg1_tipsv2.webli", "model.safetensors", "timm"),
+            Source(
+                "hf",
+                "timm/vit_base_patch14_reg1_tipsv2.webli",
+                "model.safetensors",
+                "timm",
+                overrides=_TIMM,
+                preprocessing=_CROPPED,
+            ),
         ),
         **UNIT,
         image_size=(448, 448),
@@ -104,7 +116,14 @@ WEIGHTS = (
                 "tips_npz",
             ),
             Source("hf", "google/tipsv2-l14", "model.safetensors", "hf_tipsv2"),
-            Source("hf", "timm/vit_large_patch14_reg1_tipsv2.webli", "model.safetensors", "timm"),
+            Source(
+                "hf",
+                "timm/vit_large_patch14_reg1_tipsv2.webli",
+                "model.safetensors",
+                "timm",
+                overrides=_TIMM,
+                preprocessing=_CROPPED,
+            ),
         ),
         **UNIT,
         image_size=(448, 448),
@@ -144,7 +163,14 @@ WEIGHTS = (
                 "tips_npz",
             ),
             Source("hf", "google/tipsv2-so14", "model.safetensors", "hf_tipsv2"),
-            Source("hf", "timm/vit_so400m_patch14_reg1_tipsv2.webli", "model.safetensors", "timm"),
+            Source(
+                "hf",
+                "timm/vit_so400m_patch14_reg1_tipsv2.webli",
+                "model.safetensors",
+                "timm",
+                overrides=_TIMM,
+                preprocessing=_CROPPED,
+            ),
         ),
         **UNIT,
         image_size=(448, 448),
@@ -184,7 +210,14 @@ WEIGHTS = (
                 "tips_npz",
             ),
             Source("hf", "google/tipsv2-g14", "model.safetensors", "hf_tipsv2"),
-            Source("hf", "timm/vit_giant_patch14_reg1_tipsv2.webli", "model.safetensors", "timm"),
+            Source(
+                "hf",
+                "timm/vit_giant_patch14_reg1_tipsv2.webli",
+                "model.safetensors",
+                "timm",
+                overrides=_TIMM,
+                preprocessing=_CROPPED,
+            ),
         ),
         **UNIT,
         image_size=(448, 448),

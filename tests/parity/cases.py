@@ -36,7 +36,7 @@ TIMM: dict[str, tuple[str, dict[str, Any]]] = {
     "tips_s14": ("vit_base_patch14_reg1_tipsv2", {"embed_dim": 384, "num_heads": 6}),
 }
 
-# where timm, which reads these files here, follows another image size in another way than their publisher does
+# where the reference that reads these files here follows another image size in another way than their publisher does
 ANTIALIAS = {"resample": "bicubic_antialias"}
 DIFFERENT: dict[str, dict[str, Any]] = {
     "dinov2": ANTIALIAS,
@@ -48,6 +48,8 @@ DIFFERENT: dict[str, dict[str, Any]] = {
     "eva02_original_finetune": ANTIALIAS,
     "mae": ANTIALIAS,
     "dino": ANTIALIAS,
+    "tips_npz": ANTIALIAS,
+    "hf_tipsv2": ANTIALIAS,
 }
 BY_TIMM = {"big_vision_npz", "augreg_npz", "pe_original"}  # read by timm's own loader, then computed as timm does
 ONE_SIZE = {"hf_aimv2"}  # the reference takes no other size
@@ -73,7 +75,8 @@ class Case:
         """The spec as this dialect's publisher computes it, with what the reference does differently."""
         rows = published(self.model)
         dialect = "timm" if self.dialect in BY_TIMM else self.dialect
-        spec = spec_in(fmjax.get_spec(self.model), rows[0] if rows else None, dialect)
+        own = [row for row in rows if any(source.dialect == dialect for source in row.sources)]
+        spec = spec_in(fmjax.get_spec(self.model), next(iter(own or rows), None), dialect)
         quick = {"activation": "quick_gelu"} if self.dialect == "openai_jit" or self.is_openai_in_transformers else {}
         return replace(spec, depth=self.depth, **DIFFERENT.get(self.dialect, {}), **quick)
 

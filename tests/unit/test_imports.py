@@ -15,7 +15,7 @@ SOURCES = sorted([*(ROOT / "fmjax").rglob("*.py"), *(ROOT / "weights_conversion"
 # A module may import from its own layer and those before it.
 LAYERS = (
     ("fmjax.errors", "fmjax.console", "weights_conversion"),
-    ("fmjax.specs", "fmjax.zoo", "fmjax.serial", "fmjax.catalogue", "fmjax.targets"),
+    ("fmjax.specs", "fmjax.zoo", "fmjax.serial", "fmjax.numerics", "fmjax.catalogue", "fmjax.targets"),
     ("fmjax.data.reading", "fmjax.data.pixels", "fmjax.data.images", "fmjax.data.resizing", "fmjax.data.folders"),
     ("fmjax.resample", "fmjax.models"),
     ("fmjax.params", "fmjax.sharding", "fmjax.config", "fmjax.preprocessing", "fmjax.progress", "fmjax.metrics"),
@@ -30,7 +30,6 @@ LAYERS = (
     ),
     (
         "fmjax.factory",
-        "fmjax.numerics",
         "fmjax.hub",
         "fmjax.identify",
         "fmjax.weights",

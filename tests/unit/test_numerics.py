@@ -52,7 +52,9 @@ FACTS = [
     ("aimv2_large.224px", "aimv2", "gelu", 1e-5, "bicubic_antialias"),
     ("C-RADIOv3-B.nvidia", "radio", "gelu", 1e-6, "bilinear_corners_window"),
     ("C-RADIOv3-L.nvidia", "radio", "gelu", 1e-6, "bilinear_window"),
-    ("tips_b14.tips_v2", "tips_npz", "gelu", 1e-6, "bicubic_antialias"),
+    ("tips_b14.tips_v2", "tips_npz", "gelu", 1e-6, "bilinear_antialias"),
+    ("tips_b14.tips_v2", "hf_tipsv2", "gelu", 1e-6, "bilinear_antialias"),
+    ("tips_b14.tips_v2", "timm", "gelu", 1e-6, "bicubic_antialias"),
 ]
 
 
@@ -66,6 +68,11 @@ def test_timm_rescales_the_rotary_positions_of_pe_and_meta_does_not():
     row, spec = fmjax.get_weights("PE-Core-B-16.meta"), fmjax.get_spec("PE-Core-B-16.meta")
     assert spec_in(spec, row, "pe_original").rope == AXIAL
     assert spec_in(spec, row, "open_clip_timm").rope == replace(AXIAL, reference_grid=(14, 14))
+
+
+@pytest.mark.parametrize("name", [n for n in fmjax.list_models(pretrained=True) if n.startswith("tips")])
+def test_a_name_of_tips_follows_another_size_as_its_authors_code_does(name):
+    assert fmjax.get_spec(name).resample == "bilinear_antialias"
 
 
 @pytest.fixture

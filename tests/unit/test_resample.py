@@ -18,6 +18,7 @@ TORCH = {
     "bicubic": {"mode": "bicubic", "antialias": False, "align_corners": False},
     "bicubic_antialias": {"mode": "bicubic", "antialias": True, "align_corners": False},
     "bilinear": {"mode": "bilinear", "antialias": False, "align_corners": False},
+    "bilinear_antialias": {"mode": "bilinear", "antialias": True, "align_corners": False},
     "bilinear_corners": {"mode": "bilinear", "antialias": False, "align_corners": True},
 }
 
