@@ -13,7 +13,7 @@ from fmjax.specs import ViTSpec
 from weights_conversion.dialect import Rule
 from weights_conversion.readers import Checkpoint
 from weights_conversion.tensors import outline
-from weights_conversion.transforms import Transform
+from weights_conversion.transforms import ShapedTransform, Transform
 
 Shape = tuple[int, ...]
 MAX_NAMES = 3  # that a report offers: more would be no hint
@@ -29,6 +29,7 @@ TOLD_BY = (
     "pool.probe",
     "proj.kernel",
 )
+UNTOLD = ()  # in the place of a shape that the file's tensor alone does not tell
 # a head is a projection for one model and a classifier for another, and files do not say which
 MAY_BE_MORE = ("proj.kernel",)
 
@@ -100,8 +101,10 @@ def _views(file: Checkpoint, tables: Iterable[wc.Dialect]) -> Iterator[Mapping[s
 
 def _distance(seen: Mapping[str, set[Shape]], spec: ViTSpec) -> int:
     expected = told_by(spec)
-    missing = [path for path, shape in expected.items() if shape not in seen.get(path, ())]
-    more = [path for path in seen if path not in expected and path not in MAY_BE_MORE]
+    sure = {path: shapes for path, shapes in seen.items() if UNTOLD not in shapes}
+    unsure = seen.keys() - sure
+    missing = [path for path, shape in expected.items() if path not in unsure and shape not in sure.get(path, ())]
+    more = [path for path in sure if path not in expected and path not in MAY_BE_MORE]
     return len(missing) + len(more)
 
 
@@ -126,6 +129,9 @@ def _parameters(rule: Rule, table: wc.Dialect, tensors: Mapping[str, wc.LazyTens
     if not set(rule.paths) & set(TOLD_BY) or len(shapes) < len(keys):
         return
     if any(math.prod(shape) > MAX_ELEMENTS for shape in shapes):
+        return
+    if isinstance(rule.transform, ShapedTransform):
+        yield from ((path, UNTOLD) for path in rule.paths)
         return
     # no telling parameter depends on the number of heads, which only the way back needs
     transform = rule.transform if isinstance(rule.transform, Transform) else rule.transform.for_heads(1)

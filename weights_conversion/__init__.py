@@ -5,7 +5,7 @@ from weights_conversion.detection import candidates, detect, dialects, get_diale
 from weights_conversion.dialect import Constant, Dialect, Rule, zeros
 from weights_conversion.errors import CheckpointError, listed, quoted
 from weights_conversion.report import MisfitError, Misfits, cut
-from weights_conversion.rules import Conversion, lossy_keys, native, to_jax, to_torch
+from weights_conversion.rules import Conversion, lossy_keys, native, reads_alike, to_jax, to_torch
 from weights_conversion.tensors import Index, LazyTensor, in_memory, in_memory_tree
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "named",
     "native",
     "quoted",
+    "reads_alike",
     "register",
     "to_jax",
     "to_torch",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from weights_conversion.dialect import Dialect
 from weights_conversion.dialects import TABLES
@@ -49,16 +49,22 @@ def candidates(file: Mapping[str, LazyTensor]) -> list[Dialect]:
     return [found for table in tables() if (found := table.led(shapes)) is not None]
 
 
-def detect(file: Mapping[str, LazyTensor], likely: Iterable[str] = ()) -> Dialect:
+def detect(
+    file: Mapping[str, LazyTensor],
+    likely: Iterable[str] = (),
+    *,
+    alike: Callable[[Dialect, Dialect], bool] | None = None,
+) -> Dialect:
     """The one dialect that a file is of.
 
-    Several dialects can share a signature; then the one named in `likely` is taken. Raises CheckpointError where none
-    or more than one is left.
+    Several dialects can share a signature; then those named in `likely` are left, and the first of them is taken if the
+    model is the same by each of the others, which `alike` says of two. Raises CheckpointError where none or more than
+    one is left.
     """
     found = candidates(file)
     if len(found) > 1:
-        found = [dialect for dialect in found if dialect.name in set(likely)] or found
-    if len(found) == 1:
+        found = [dialect for name in dict.fromkeys(likely) for dialect in found if dialect.name == name] or found
+    if len(found) == 1 or (alike and found and all(alike(found[0], other) for other in found[1:])):
         return found[0]
     if not found:
         known = ", ".join(sorted(dialects()))

@@ -12,7 +12,7 @@ import numpy as np
 
 from weights_conversion.errors import CheckpointError, listed
 from weights_conversion.tensors import LazyTensor
-from weights_conversion.transforms import IDENTITY, HeadTransform, Transform
+from weights_conversion.transforms import IDENTITY, HeadTransform, ShapedTransform, Transform
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
@@ -30,7 +30,7 @@ class Rule:
 
     torch: Names
     jax: Names
-    transform: Transform | HeadTransform = IDENTITY
+    transform: Transform | HeadTransform | ShapedTransform = IDENTITY
     when: Names = ()  # active only if the model has one of these parameters
     unless: Names = ()  # active only if it has none of these
 
@@ -85,6 +85,7 @@ class Dialect:
     extras: Mapping[str, str] = field(default_factory=dict)  # pattern -> what it is; carried along byte for byte
     constants: Mapping[str, Constant] = field(default_factory=dict)  # asserted on reading, made again on writing
     drop: Mapping[str, str] = field(default_factory=dict)  # pattern -> why it is left out
+    refuses: Mapping[str, str] = field(default_factory=dict)  # pattern -> why no file that has it is read
     facts: Mapping[str, Fact] = field(default_factory=dict)  # extra -> the fields of a spec that its values decide
     requires: tuple[Names, ...] = ()  # a file has keys that match all of these patterns (of a tuple: one of them) ...
     forbids: tuple[str, ...] = ()  # ... none that matches one of these ...
@@ -141,6 +142,10 @@ class Dialect:
         if not key.startswith(self.lead):
             return f"outside {self.lead}"
         return match(key, self.extras) or (match(key, self.extras, self.lead) if self.lead else "")
+
+    def refused(self, key: str) -> str:
+        """Why no file with this key is read; "" for one that may be there. Under a lead or outside it is the same."""
+        return match(key, self.refuses) or match(key, self.refuses, self.lead)
 
     def dropped(self, key: str) -> str:
         """Why a key is left out; "" for one that is not."""

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from weights_conversion.dialect import Dialect, Rule, Shapes
-from weights_conversion.errors import CheckpointError
+from weights_conversion.errors import CheckpointError, quoted
 from weights_conversion.kinds import check_kinds, not_finite
 from weights_conversion.report import Misfits
 from weights_conversion.tensors import CHUNK_BYTES, Index, LazyTensor, in_memory, outline, transfer, transfer_finite
-from weights_conversion.transforms import Transform
+from weights_conversion.transforms import ShapedTransform, Transform
 
 MAX_FACT_BYTES = 4096  # of an extra that decides something: a few indices, or the periods of a head
 
@@ -43,15 +43,26 @@ def steps(dialect: Dialect, shapes: Shapes, heads: int = 0) -> Iterator[Step]:
             continue
         for block in range(shapes[rule.paths[0]][0]) if rule.stacked else [None]:
             names = tuple(dialect.start + key.replace("{i}", str(block)) for key in rule.keys)
-            yield Step(names, rule.paths, block, _for_heads(rule, heads))
+            yield Step(names, rule.paths, block, _for_model(rule, shapes, heads))
 
 
-def _for_heads(rule: Rule, heads: int) -> Transform:
+def _for_model(rule: Rule, shapes: Shapes, heads: int) -> Transform:
     if isinstance(rule.transform, Transform):
         return rule.transform
+    if isinstance(rule.transform, ShapedTransform):
+        return rule.transform.for_shapes(tuple(shapes[path] for path in rule.paths))
     if heads < 1:
         raise ValueError(f"{rule.torch}: {rule.transform.name} needs the number of heads; pass heads")
     return rule.transform.for_heads(heads)
+
+
+def reads_alike(one: Dialect, other: Dialect, shapes: Shapes, heads: int = 0) -> bool:
+    """Whether two dialects make the same parameters of the same tensors, where those have these shapes."""
+    ours, theirs = (
+        {(step.keys, step.paths, step.block, step.transform.name) for step in steps(dialect, shapes, heads)}
+        for dialect in (one, other)
+    )
+    return ours == theirs and (one.respell, one.constants) == (other.respell, other.constants)
 
 
 def lossy_keys(dialect: Dialect, shapes: Shapes, heads: int = 0) -> dict[str, str]:
@@ -83,6 +94,9 @@ def to_jax(
     not finite in `dtype`. `heads` is asked for by dialects that keep attention heads as an axis.
     """
     file = dialect.spelled(file)
+    for key in file:
+        if why := dialect.refused(key):
+            raise CheckpointError(f"the file has {quoted(key)}: {why}")
     plan = list(steps(dialect, shapes, heads))
     constants = _constants(dialect, shapes, {key for step in plan for key in step.keys})
     expected = {key: shape for step in plan for key, shape in zip(step.keys, step.torch_shapes(shapes), strict=True)}
@@ -108,8 +122,10 @@ def to_jax(
 def _told(file: Mapping[str, LazyTensor], dialect: Dialect) -> dict[str, Any]:
     """What the extras say of the spec. Raises CheckpointError for values that say nothing."""
     told: dict[str, Any] = {}
-    for key, tell in dialect.facts.items():
-        tensor = file.get(dialect.lead + key)
+    # a training checkpoint may keep them outside of what its wrapper put before the parameters
+    facts = {lead + key: tell for key, tell in dialect.facts.items() for lead in ("", dialect.lead)}
+    for key, tell in facts.items():
+        tensor = file.get(key)
         if tensor is None:
             continue
         try:
@@ -120,7 +136,7 @@ def _told(file: Mapping[str, LazyTensor], dialect: Dialect) -> dict[str, Any]:
         except CheckpointError:
             raise
         except (ValueError, TypeError, OverflowError) as error:
-            raise CheckpointError(f"{dialect.lead + key} holds nothing that it can: {error}") from error
+            raise CheckpointError(f"{key} holds nothing that it can: {error}") from error
     return told
 
 

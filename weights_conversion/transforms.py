@@ -31,6 +31,14 @@ class HeadTransform:
     for_heads: Callable[[int], Transform]
 
 
+@dataclass(frozen=True)
+class ShapedTransform:
+    """A transform that needs to know the shapes of its fmjax arrays."""
+
+    name: str
+    for_shapes: Callable[[tuple[tuple[int, ...], ...]], Transform]
+
+
 def _each(name: str, do: Callable[[np.ndarray], np.ndarray], undo: Callable[[np.ndarray], np.ndarray]) -> Transform:
     return Transform(name, lambda xs: tuple(do(x) for x in xs), lambda ys: tuple(undo(y) for y in ys))
 
@@ -119,6 +127,9 @@ def rows(*counts: int) -> Transform:
         return (np.concatenate([y[None] if n == 1 else y for y, n in zip(ys, counts, strict=True)]),)
 
     return Transform(f"ROWS_{counts}", do, undo)
+
+
+ROWS = ShapedTransform("ROWS", lambda shapes: rows(*(1 if len(shape) == 1 else shape[0] for shape in shapes)))
 
 
 def _joined(name: str, axis: int) -> HeadTransform:

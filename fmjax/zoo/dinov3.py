@@ -37,6 +37,16 @@ SPECS = (
         name="dinov3_vitl16", width=1024, depth=24, num_heads=16, mlp_dim=4096, patch_size=16, image_size=(224, 224)
     ),
     _dinov3(
+        name="dinov3_vitl16plus",
+        width=1024,
+        depth=24,
+        num_heads=16,
+        mlp_dim=4096,
+        patch_size=16,
+        image_size=(224, 224),
+        mlp="swiglu",
+    ),
+    _dinov3(
         name="dinov3_vith16plus",
         width=1280,
         depth=32,
@@ -173,6 +183,25 @@ WEIGHTS = (
         licence="DINOv3 License",
         interpolation="bilinear",
         resize_mode="squash",
+    ),
+    Weights(
+        model="dinov3_vitl16plus",
+        tag="lvd1689m",
+        sources=(
+            Source(
+                "url",
+                "https://dl.fbaipublicfiles.com/dinov3/dinov3_vitl16plus/dinov3_vitl16plus_pretrain_lvd1689m-46503df0.pth",
+                "dinov3_vitl16plus_pretrain_lvd1689m-46503df0.pth",
+                "dinov3",
+            ),
+        ),
+        **IMAGENET,
+        image_size=(256, 256),
+        licence="DINOv3 License",
+        interpolation="bilinear",
+        resize_mode="squash",
+        unverified="the README does not list it: its address is what hub/backbones.py builds, and its preprocessing is "
+        "that of its siblings",
     ),
     Weights(
         model="dinov3_vith16plus",

@@ -1,12 +1,19 @@
-"""C-RADIO (arXiv:2312.06709, arXiv:2412.07679): a class token for each teacher; the pooled output joins three."""
+"""C-RADIO (arXiv:2312.06709, arXiv:2412.07679, arXiv:2601.17237): a class token for each teacher; the pooled output
+joins some of them."""
 
 from functools import partial
 
 from fmjax.specs import Source, ViTSpec, Weights
 from fmjax.zoo.statistics import OPENAI
 
+# RADIO's code resizes the table without aligned corners, whatever the version (vit_patch_generator.py,
+# _get_pos_embeddings); until 2025-06-28 it aligned them. A repository on the hub has its own copy of the code: v3-B's
+# and v3-H's still align, v3-L's, v3-g's and v4's do not, as timm notes of them (naflexvit.py, _radio_vit_cfg); of v2's
+# nothing is known
+_ALIGNED = {"resample": "bilinear_corners_window"}
 _radio = partial(
     ViTSpec,
+    patch_size=16,
     image_size=(2048, 2048),
     patch_bias=False,
     positions="patches",
@@ -14,48 +21,25 @@ _radio = partial(
     num_registers=4,
     final_norm=False,
     pool_tokens=(0, 1, 2),
+    resample="bilinear_window",
 )
-_COUNTS = (
-    "four class tokens, four registers and a table of 128 x 128 are what the code builds, and no file was opened; "
-    "NVIDIA's code resizes the table with aligned corners, but changed to unaligned ones for some repositories"
-)
+# v4 has three teachers, and joins the tokens of two (TAO cv/backbone_v2/radio.py; transformers configuration_radio.py)
+_radio_v4 = partial(_radio, num_cls=3, num_registers=7, pool_tokens=(0, 1))
+_COUNTS = "four class tokens, four registers and a table of 128 x 128 are what the code builds, and no file was opened"
+_COUNTS_V4 = "three class tokens, seven registers and a table of 128 x 128 are what the code builds; no file was opened"
+_V2_CODE = "; which way the code in its repository resizes the table, with aligned corners or without, is not known"
+_V3_SCALES = "; timm reads its file as one without layer scales, TAO's code builds them"
 
 SPECS = (
-    _radio(
-        name="C-RADIOv2-B",
-        width=768,
-        depth=12,
-        num_heads=12,
-        mlp_dim=3072,
-        patch_size=16,
-        resample="bilinear_corners_window",
-    ),
-    _radio(
-        name="C-RADIOv2-L",
-        width=1024,
-        depth=24,
-        num_heads=16,
-        mlp_dim=4096,
-        patch_size=16,
-        resample="bilinear_corners_window",
-    ),
-    _radio(
-        name="C-RADIOv2-H",
-        width=1280,
-        depth=32,
-        num_heads=16,
-        mlp_dim=5120,
-        patch_size=16,
-        resample="bilinear_corners_window",
-    ),
+    _radio(name="C-RADIOv2-B", width=768, depth=12, num_heads=12, mlp_dim=3072),
+    _radio(name="C-RADIOv2-L", width=1024, depth=24, num_heads=16, mlp_dim=4096),
+    _radio(name="C-RADIOv2-H", width=1280, depth=32, num_heads=16, mlp_dim=5120),
     _radio(
         name="C-RADIOv3-B",
         width=768,
         depth=12,
         num_heads=12,
         mlp_dim=3072,
-        patch_size=16,
-        resample="bilinear_corners_window",
         layer_scale=True,
         aliases=("c-radio_v3-b",),
     ),
@@ -65,11 +49,20 @@ SPECS = (
         depth=24,
         num_heads=16,
         mlp_dim=4096,
-        patch_size=16,
-        resample="bilinear_window",
         layer_scale=True,
         aliases=("c-radio_v3-l",),
     ),
+    _radio(name="C-RADIOv3-H", width=1280, depth=32, num_heads=16, mlp_dim=5120, aliases=("c-radio_v3-h",)),
+    _radio(name="C-RADIOv3-g", width=1536, depth=40, num_heads=24, mlp_dim=6144, aliases=("c-radio_v3-g",)),
+    _radio_v4(
+        name="C-RADIOv4-SO400M",
+        width=1152,
+        depth=27,
+        num_heads=16,
+        mlp_dim=4304,
+        aliases=("c-radio_v4-so400m",),
+    ),
+    _radio_v4(name="C-RADIOv4-H", width=1280, depth=32, num_heads=16, mlp_dim=5120, aliases=("c-radio_v4-h",)),
 )
 
 WEIGHTS = (
@@ -82,7 +75,7 @@ WEIGHTS = (
         licence="NVIDIA Open Model License",
         interpolation="bilinear",
         resize_mode="squash",
-        unverified=_COUNTS,
+        unverified=_COUNTS + _V2_CODE,
     ),
     Weights(
         model="C-RADIOv2-L",
@@ -93,7 +86,7 @@ WEIGHTS = (
         licence="NVIDIA Open Model License",
         interpolation="bilinear",
         resize_mode="squash",
-        unverified=_COUNTS + "; nvidia/C-RADIOv2-L: a name by convention, in no published source",
+        unverified=_COUNTS + _V2_CODE + "; nvidia/C-RADIOv2-L: a name by convention, in no published source",
     ),
     Weights(
         model="C-RADIOv2-H",
@@ -104,12 +97,12 @@ WEIGHTS = (
         licence="NVIDIA Open Model License",
         interpolation="bilinear",
         resize_mode="squash",
-        unverified=_COUNTS + "; nvidia/C-RADIOv2-H: a name by convention, in no published source",
+        unverified=_COUNTS + _V2_CODE + "; nvidia/C-RADIOv2-H: a name by convention, in no published source",
     ),
     Weights(
         model="C-RADIOv3-B",
         tag="nvidia",
-        sources=(Source("hf", "nvidia/C-RADIOv3-B", "model.safetensors", "radio"),),
+        sources=(Source("hf", "nvidia/C-RADIOv3-B", "model.safetensors", "radio", overrides=_ALIGNED),),
         **OPENAI,
         image_size=(512, 512),
         licence="NVIDIA Open Model License",
@@ -127,5 +120,49 @@ WEIGHTS = (
         interpolation="bilinear",
         resize_mode="squash",
         unverified=_COUNTS,
+    ),
+    Weights(
+        model="C-RADIOv3-H",
+        tag="nvidia",
+        sources=(Source("hf", "nvidia/C-RADIOv3-H", "model.safetensors", "radio", overrides=_ALIGNED),),
+        **OPENAI,
+        image_size=(512, 512),
+        licence="NVIDIA Open Model License",
+        interpolation="bilinear",
+        resize_mode="squash",
+        unverified=_COUNTS + _V3_SCALES,
+    ),
+    Weights(
+        model="C-RADIOv3-g",
+        tag="nvidia",
+        sources=(Source("hf", "nvidia/C-RADIOv3-g", "model.safetensors", "radio"),),
+        **OPENAI,
+        image_size=(512, 512),
+        licence="NVIDIA Open Model License",
+        interpolation="bilinear",
+        resize_mode="squash",
+        unverified=_COUNTS,
+    ),
+    Weights(
+        model="C-RADIOv4-SO400M",
+        tag="nvidia",
+        sources=(Source("hf", "nvidia/C-RADIOv4-SO400M", "model.safetensors", "radio"),),
+        **OPENAI,
+        image_size=(512, 512),
+        licence="NVIDIA Open Model License",
+        interpolation="bilinear",
+        resize_mode="squash",
+        unverified=_COUNTS_V4 + "; RADIO's code also has a tower with an MLP of 4320",
+    ),
+    Weights(
+        model="C-RADIOv4-H",
+        tag="nvidia",
+        sources=(Source("hf", "nvidia/C-RADIOv4-H", "model.safetensors", "radio"),),
+        **OPENAI,
+        image_size=(512, 512),
+        licence="NVIDIA Open Model License",
+        interpolation="bilinear",
+        resize_mode="squash",
+        unverified=_COUNTS_V4,
     ),
 )

@@ -33,6 +33,11 @@ TIMM: dict[str, tuple[str, dict[str, Any]]] = {
     "C-RADIOv2-H": ("vit_huge_patch16_radio_v3", {}),
     "C-RADIOv3-B": ("vit_base_patch16_radio_v3", {}),
     "C-RADIOv3-L": ("vit_large_patch16_radio_v3", {}),
+    "C-RADIOv3-H": ("vit_huge_patch16_radio_v3", {}),
+    "C-RADIOv3-g": ("vit_giant_patch16_radio_v3", {}),
+    "C-RADIOv4-SO400M": ("vit_so400m_patch16_radio_v4", {}),
+    "C-RADIOv4-H": ("vit_huge_patch16_radio_v4", {}),
+    "dinov3_vitl16plus": ("vit_huge_plus_patch16_dinov3_qkvb", {"embed_dim": 1024, "num_heads": 16}),
     "tips_s14": ("vit_base_patch14_reg1_tipsv2", {"embed_dim": 384, "num_heads": 6}),
 }
 
@@ -50,6 +55,7 @@ DIFFERENT: dict[str, dict[str, Any]] = {
     "dino": ANTIALIAS,
     "tips_npz": ANTIALIAS,
     "hf_tipsv2": ANTIALIAS,
+    "open_clip": ANTIALIAS,  # NV-CLIP's, whose towers TAO runs with open_clip's layers and its own resampling
 }
 BY_TIMM = {"big_vision_npz", "augreg_npz", "pe_original"}  # read by timm's own loader, then computed as timm does
 ONE_SIZE = {"hf_aimv2"}  # the reference takes no other size
@@ -139,6 +145,7 @@ def all_cases() -> list[Case]:
         dialects += PUBLISHED.get(model, {"dialects": {}})["dialects"]
         cases += [Case(model, dialect) for dialect in dict.fromkeys(dialects) if model != "demo_vit_ti4"]
     cases += [Case("dinov2_vits14", "dinov2_chunked"), Case("eva02_tiny_patch14", "eva02_original")]
+    cases += [Case("C-RADIOv3-B", "radio_hub"), Case("C-RADIOv4-H", "radio_hub")]
     return [case for case in cases if case.id not in UNVERIFIED]
 
 

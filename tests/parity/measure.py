@@ -228,7 +228,7 @@ def _folded(case: Case) -> bool:
 
 
 def _table_without_gradient(case: Case) -> bool:
-    return case.dialect in ("radio", "hf_vit_mae")
+    return case.dialect in ("radio", "radio_hub", "hf_vit_mae")
 
 
 def _half(case: Case, read: wc.Conversion, reference: Reference, images, tokens, pooled) -> tuple[float, float, float]:

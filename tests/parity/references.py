@@ -113,6 +113,10 @@ class TimmFilter(Timm):
         return file
 
 
+RADIO_LEADS = {"radio": "radio_model.model.", "radio_hub": "base_model."}
+RADIO_ALIGNED = ("C-RADIOv3-B", "C-RADIOv3-H")  # as timm notes of the code in each published repository
+
+
 class Radio(TimmFilter):
     """timm resamples RADIO's table when it loads, so there is one model for each size."""
 
@@ -129,8 +133,11 @@ class Radio(TimmFilter):
     def resized(self, size) -> dict[str, torch.Tensor]:
         from timm.models.vision_transformer import _convert_radio
 
-        file = {key: torch.from_numpy(np.array(value)) for key, value in self.file.items()}
-        corners = self.case.model != "C-RADIOv3-L"  # as timm notes of each published repository
+        lead = RADIO_LEADS[self.case.dialect]  # timm knows one of them
+        file = {
+            key.replace(lead, RADIO_LEADS["radio"], 1): torch.from_numpy(np.array(v)) for key, v in self.file.items()
+        }
+        corners = self.case.dialect == "radio" and self.case.model in RADIO_ALIGNED
         return _convert_radio(file, self.create(img_size=size, dynamic_img_size=False), align_corners=corners)
 
     def load(self, file):
@@ -145,7 +152,7 @@ class Radio(TimmFilter):
         out |= {"patch_generator.cls_token.token": tokens}
         out |= {"patch_generator.embedder.weight": weight.reshape(len(weight), -1)}
         out |= {"patch_generator.pos_embed": np.zeros((1, 128 * 128, self.spec.width), np.float32)}
-        return {f"radio_model.model.{key}": value for key, value in out.items()}
+        return {RADIO_LEADS[self.case.dialect] + key: value for key, value in out.items()}
 
 
 class TimmNpz(Timm):
@@ -310,7 +317,7 @@ KINDS: dict[tuple[str, ...], type[Reference]] = {
     ("open_clip_timm",): OpenClipTimm,
     ("timm",): Timm,
     ("augreg_npz", "big_vision_npz"): TimmNpz,
-    ("radio",): Radio,
+    ("radio", "radio_hub"): Radio,
     (
         "eva_clip",
         "eva02_original",

@@ -50,11 +50,19 @@ FACTS = [
     ("PE-Core-B-16.meta", "open_clip_timm", "gelu", 1e-5, "bicubic_antialias"),
     ("dinov3_vits16.lvd1689m", "dinov3", "gelu", 1e-5, "bicubic_antialias"),
     ("aimv2_large.224px", "aimv2", "gelu", 1e-5, "bicubic_antialias"),
+    ("C-RADIOv2-H.nvidia", "radio_hub", "gelu", 1e-6, "bilinear_window"),
+    ("C-RADIOv2-H.nvidia", "radio", "gelu", 1e-6, "bilinear_window"),
+    ("C-RADIOv3-B.nvidia", "radio_hub", "gelu", 1e-6, "bilinear_window"),
     ("C-RADIOv3-B.nvidia", "radio", "gelu", 1e-6, "bilinear_corners_window"),
+    ("C-RADIOv3-H.nvidia", "radio", "gelu", 1e-6, "bilinear_corners_window"),
     ("C-RADIOv3-L.nvidia", "radio", "gelu", 1e-6, "bilinear_window"),
+    ("C-RADIOv3-g.nvidia", "radio", "gelu", 1e-6, "bilinear_window"),
+    ("C-RADIOv4-H.nvidia", "radio", "gelu", 1e-6, "bilinear_window"),
     ("tips_b14.tips_v2", "tips_npz", "gelu", 1e-6, "bilinear_antialias"),
     ("tips_b14.tips_v2", "hf_tipsv2", "gelu", 1e-6, "bilinear_antialias"),
     ("tips_b14.tips_v2", "timm", "gelu", 1e-6, "bicubic_antialias"),
+    ("ViT-H-14-SigLIP-CLIPA-224.nvclip", "open_clip", "gelu", 1e-5, "bicubic_offset"),
+    ("dinov3_vitl16plus.lvd1689m", "dinov3", "gelu", 1e-5, "bicubic_antialias"),
 ]
 
 
@@ -70,9 +78,9 @@ def test_timm_rescales_the_rotary_positions_of_pe_and_meta_does_not():
     assert spec_in(spec, row, "open_clip_timm").rope == replace(AXIAL, reference_grid=(14, 14))
 
 
-@pytest.mark.parametrize("name", [n for n in fmjax.list_models(pretrained=True) if n.startswith("tips")])
-def test_a_name_of_tips_follows_another_size_as_its_authors_code_does(name):
-    assert fmjax.get_spec(name).resample == "bilinear_antialias"
+@pytest.mark.parametrize("name", [n for n in fmjax.list_models(pretrained=True) if n.startswith(("C-RADIO", "tips"))])
+def test_a_name_of_radio_or_tips_follows_another_size_as_its_authors_code_does_today(name):
+    assert fmjax.get_spec(name).resample == ("bilinear_window" if "RADIO" in name else "bilinear_antialias")
 
 
 @pytest.fixture

@@ -154,7 +154,7 @@ def test_stored_rotary_periods_decide_what_is_computed(tmp_path, in_small, dtype
         ("backbone.", "dino", "dino_vits16.in1k"),
         ("dinov2.", "hf_dinov2", "dinov2_vits14.lvd142m"),
         ("vit.", "hf_vit_mae", "mae_vit_base_patch16.pretrain"),
-        ("base_model.", "radio", "C-RADIOv3-B.nvidia"),
+        ("base_model.", "radio_hub", "C-RADIOv3-B.nvidia"),
     ],
 )
 def test_what_training_code_puts_before_names_is_found(tmp_path, in_small, lead, dialect, model):

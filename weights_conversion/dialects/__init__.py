@@ -51,6 +51,7 @@ TABLES = (
     jax_npz.BIG_VISION_NPZ_APART,
     jax_npz.AUGREG_NPZ,
     radio.RADIO,
+    radio.RADIO_HUB,
     pe_original.PE_ORIGINAL,
     aimv2.AIMV2,
     aimv2.HF_AIMV2,

@@ -1,7 +1,8 @@
-"""C-RADIO as NVIDIA publishes it (RADIO radio/radio_model.py, vit_patch_generator.py): four class tokens, one for each
-teacher, and four registers, in one table."""
+"""C-RADIO as NVIDIA publishes it on the hub (RADIO radio/radio_model.py, vit_patch_generator.py), and for torch.hub
+(hubconf.py): class tokens, one for each teacher, and registers in one table."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,12 @@ import numpy as np
 from weights_conversion.dialect import Dialect, Fact, Rule
 from weights_conversion.dialects.parts import QKV, joined, linear, norm
 from weights_conversion.errors import CheckpointError
-from weights_conversion.transforms import LEAD_1, PATCH_LINEAR, rows
+from weights_conversion.transforms import LEAD_1, PATCH_LINEAR, ROWS
 
+_NORMALISER = (
+    "RADIO rotates and scales the features of the backbone by it, and fmjax does not, so its numbers would be others; "
+    "pass a file without it"
+)
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # OpenAI CLIP's
 
 
@@ -34,7 +39,7 @@ RADIO = Dialect(
     name="radio",
     prefix="model.",
     rules=(
-        Rule("patch_generator.cls_token.token", ("cls_token", "summary_tokens", "registers"), rows(1, 3, 4)),
+        Rule("patch_generator.cls_token.token", ("cls_token", "summary_tokens", "registers"), ROWS),
         Rule("patch_generator.pos_embed", "pos_embed", LEAD_1),
         Rule("patch_generator.embedder.weight", "patch_embed.kernel", PATCH_LINEAR),
         *norm("blocks.{i}.norm1", "blocks.{i}.norm1"),
@@ -52,13 +57,22 @@ RADIO = Dialect(
         "model.reg_token": "left over, used by nothing",
         "adaptors.*": "adaptor to a teacher",
         "_adaptors.*": "adaptor to a teacher",
-        "feature_normalizer.*": "adaptor to a teacher",
     },
+    refuses={"*feature_normalizer.*": _NORMALISER},  # of the last block, and of those before it
     facts={
         "summary_idxs": summary_tokens,
         "input_conditioner.norm_mean": conditioner(_MEAN),
         "input_conditioner.norm_std": conditioner(_STD),
     },
     requires=("model.patch_generator.cls_token.token", "model.patch_generator.embedder.weight"),
-    leads=("radio_model.", "", "base_model."),
+    leads=("radio_model.", ""),
+)
+# the heads of the teachers and the statistics stand outside the lead
+RADIO_HUB = replace(
+    RADIO,
+    name="radio_hub",
+    prefix="",
+    extras={"reg_token": "left over, used by nothing"},
+    requires=("patch_generator.cls_token.token", "patch_generator.embedder.weight"),
+    leads=("base_model.",),
 )
