@@ -41,6 +41,14 @@ def spec_in(spec: ViTSpec, weights: Weights | None, dialect: str) -> ViTSpec:
     return replace(spec, publisher=source.dialect, **source.overrides)
 
 
+def same_function(spec: ViTSpec, weights: Weights | None, one: str, other: str) -> bool:
+    """Whether the code behind two dialects computes one function of images of the position table's own size: there the
+    table is not resampled."""
+    at_its_size = {"resample": spec.resample, "publisher": ""}
+    ours, theirs = (replace(spec_in(spec, weights, dialect), **at_its_size) for dialect in (one, other))
+    return ours == theirs
+
+
 def weights_in(weights: Weights, publisher: str) -> Weights:
     """The weights with the preprocessing of a publisher, named by a dialect as in ViTSpec.publisher."""
     source = _source(weights, publisher) if publisher else None

@@ -18,7 +18,7 @@ from fmjax import hub, identify, specs
 from fmjax.errors import CheckpointError, UsageError
 from fmjax.factory import ImageSize, LoadOptions, Options, abstract, leaf_shardings, param_shapes, resized
 from fmjax.models.vit import ViT, join_blocks
-from fmjax.numerics import as_told, kept_facts, spec_in
+from fmjax.numerics import as_told, kept_facts, same_function, spec_in
 from fmjax.params import flat, leaf_paths
 from fmjax.resample import resample_table
 from fmjax.specs import ClassifierInput, Resample, ViTSpec
@@ -109,7 +109,7 @@ def read(
     weights, spec = published(name, checkpoint)
     path, source = (Path(checkpoint), None) if checkpoint else hub.locate(specs.get_weights(name), offline=offline)
     file = open_checkpoint(path)
-    table = _dialect(file, dialect or (source.dialect if source else ""), param_shapes(spec), weights)
+    table = _dialect(file, dialect or (source.dialect if source else ""), spec, weights)
     num_classes, sees = _classifier(file, table, spec)
     shapes = param_shapes(spec, num_classes, sees)
     chosen = wc.native(shapes) if table.name == "fmjax" else table
@@ -247,14 +247,20 @@ def published(name: str, checkpoint: str | Path | None) -> tuple[specs.Weights |
     return own[0], specs.get_spec(resolved)
 
 
-def _dialect(
-    file: Checkpoint, name: str, shapes: Mapping[str, tuple[int, ...]], weights: specs.Weights | None
-) -> wc.Dialect:
+def _dialect(file: Checkpoint, name: str, spec: ViTSpec, weights: specs.Weights | None) -> wc.Dialect:
+    shapes = param_shapes(spec)
     if name == "fmjax" or (not name and file.metadata.get("format") == "fmjax"):
         return wc.native(shapes)
     if name:
         return wc.named(file.tensors, name)
-    return wc.detect(file.tensors, {s.dialect for s in weights.sources} if weights else ())
+    if weights is None:
+        return wc.detect(file.tensors)
+
+    def alike(one: wc.Dialect, other: wc.Dialect) -> bool:
+        read = wc.reads_alike(one, other, shapes, spec.num_heads)
+        return read and same_function(spec, weights, one.name, other.name)
+
+    return wc.detect(file.tensors, [source.dialect for source in weights.sources], alike=alike)
 
 
 def _resized_table(table: wc.LazyTensor, spec: ViTSpec, final: ViTSpec) -> wc.LazyTensor:

@@ -149,7 +149,7 @@ def test_stored_rotary_periods_decide_what_is_computed(tmp_path, in_small, dtype
 @pytest.mark.parametrize(
     ("lead", "dialect", "model"),
     [
-        ("teacher.backbone.", "tao_nvdinov2", "nv_dinov2_vitl14.trainable_v1_1"),
+        ("backbone.", "tao_nvdinov2", "nv_dinov2_vitl14.trainable_v1_1"),
         ("model.model.backbone.", "tao_nvdinov2", "nv_dinov2_vitl14.trainable_v1_1"),
         ("backbone.", "dino", "dino_vits16.in1k"),
         ("dinov2.", "hf_dinov2", "dinov2_vits14.lvd142m"),

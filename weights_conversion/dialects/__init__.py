@@ -42,6 +42,7 @@ TABLES = (
     dinov2.DINOV2,
     dinov2.DINOV2_CHUNKED,
     dinov2.TAO_NVDINOV2,
+    dinov2.TAO_NVDINOV2_TRAINER,
     dinov2.TIPS_NPZ,
     dinov2.HF_TIPSV2,
     dinov3.DINOV3,

@@ -9,6 +9,7 @@ from weights_conversion.dialects.timm import TIMM
 from weights_conversion.transforms import CONV, LEAD_1, LEAD_2
 
 _PRETRAINING = {"mask_token": "used in pretraining only"}
+_HEADS = {"dino_head.*": "training head", "ibot_head.*": "training head"}
 
 DINOV2 = Dialect(
     name="dinov2",
@@ -30,20 +31,19 @@ DINOV2 = Dialect(
         Rule("blocks.{i}.ls2.gamma", "blocks.{i}.ls2.scale"),
         *norm("norm", "norm"),
     ),
-    extras=_PRETRAINING,
+    extras=_PRETRAINING | _HEADS,
     requires=("mask_token", "pos_embed", "blocks.0.ls1.gamma"),
     forbids=("visual.*",),
     sized={"register_tokens": (1, 4, None)},
+    leads=("", "backbone."),  # backbone.: the teacher as its trainer saves it, teacher_checkpoint.pth
 )
 
 # blocks.{chunk}.{block}, where the second number counts through all chunks (dinov2 vision_transformer.py, BlockChunk)
 DINOV2_CHUNKED = replace(
     DINOV2,
     name="dinov2_chunked",
-    extras=_PRETRAINING | {"dino_head.*": "training head", "ibot_head.*": "training head"},
     requires=("pos_embed", "blocks.*.0.ls1.gamma"),
     respell=((r"(^|\.)blocks\.\d+\.(\d+)\.", r"\1blocks.\2."),),
-    leads=("", "backbone."),
     read_only="training checkpoints are not written; export to dinov2",
 )
 
@@ -53,9 +53,11 @@ TIPS_NPZ = replace(
     rules=tuple(
         replace(rule, jax="summary_tokens") if rule.torch == "register_tokens" else rule for rule in DINOV2.rules
     ),
+    extras=_PRETRAINING,
     requires=(*DINOV2.requires, "register_tokens"),
     forbids=("visual.*", "vision_encoder.*"),
     sized={"register_tokens": (1, 1, None)},
+    leads=("",),
 )
 HF_TIPSV2 = replace(
     TIPS_NPZ,
@@ -87,8 +89,14 @@ TAO_NVDINOV2 = replace(
         "model.backbone.",
         "model.encoder.",
         "model.",
-        "student_ema.backbone.",  # there where the student was distilled
-        "teacher.backbone.",
-        "student.backbone.",
     ),
+)
+# the trainer's Lightning checkpoint (TAO ssl/nvdinov2 pl_model.py): what its exports leave out is still there. Of its
+# networks the one is taken that TAO goes on with: the average of a distilled student, else the teacher (export.py)
+TAO_NVDINOV2_TRAINER = replace(
+    TAO_NVDINOV2,
+    extras=_PRETRAINING,
+    requires=(*TAO_NVDINOV2.requires, "mask_token"),
+    forbids=("reg_token", "visual.*"),
+    leads=("student_ema.backbone.", "teacher.backbone.", "student.backbone."),
 )

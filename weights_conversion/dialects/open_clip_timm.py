@@ -2,7 +2,7 @@
 text tower beside."""
 
 from weights_conversion.dialect import Dialect
-from weights_conversion.dialects.open_clip import TEXT_TOWER
+from weights_conversion.dialects.open_clip import LEADS, TEXT_TOWER
 from weights_conversion.dialects.timm import TIMM
 
 OPEN_CLIP_TIMM = Dialect(
@@ -13,4 +13,5 @@ OPEN_CLIP_TIMM = Dialect(
     extras=TEXT_TOWER,
     constants=TIMM.constants,
     requires=("visual.trunk.patch_embed.proj.weight", "visual.trunk.blocks.0.norm1.weight"),
+    leads=LEADS,
 )
