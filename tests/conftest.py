@@ -21,6 +21,27 @@ import pytest
 from tests.support import real_images, real_towers
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--authors", metavar="DIR", type=Path, help="compare with the authors' own code, of which DIR holds checkouts"
+    )
+
+
+def pytest_configure(config):
+    if config.getoption("authors") is not None:
+        from tests.parity.authors.compare import available
+
+        try:
+            available(config.getoption("authors"))
+        except ValueError as error:
+            raise pytest.UsageError(str(error)) from None
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Without the authors' code there is nothing to collect, so that nothing is skipped."""
+    return True if collection_path.name == "test_authors.py" and config.getoption("authors") is None else None
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch) -> Path:
     """A cache folder of its own for every test: what one records binds no other, nor its user."""

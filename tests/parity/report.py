@@ -1,4 +1,5 @@
-"""`python -m weights_conversion parity`: every backbone in every dialect against its reference, as docs/parity.md."""
+"""`python -m weights_conversion parity`: every backbone in every dialect against its reference, and originals against
+their authors' own code, as docs/parity.md."""
 
 from __future__ import annotations
 
@@ -13,6 +14,8 @@ from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
 
+from tests.parity.authors import record
+from tests.parity.authors.run import run, tell, tell_failure
 from tests.parity.bounds import FORWARD, GRADIENT
 from tests.parity.cases import CASES, Case, sample
 from tests.parity.measure import Result, measure
@@ -44,13 +47,16 @@ open_clip with timm's trunk for `open_clip_timm`; transformers, from a folder on
 whose files it reads through its own loaders (`checkpoint_filter_fn`, `load_pretrained`).
 
 What this does not show: Meta's, NVIDIA's, Apple's and Google's own code cannot be installed beside these, so their
-dialects are held against timm's reading of them, and so are their own ways to follow another image size (DINOv2's,
-DINO's and NV-CLIP's offset of 0.1, TIPS' antialiased bilinear), which tests/unit/test_resample.py holds against torch's
-interpolation. No published file was opened; two real
+dialects are held against timm's reading of them; the next section says which of them were also held against that code
+itself. Their own ways to follow another image size (DINOv2's, DINO's and NV-CLIP's offset of 0.1, TIPS' antialiased
+bilinear) are held against torch's interpolation in tests/unit/test_resample.py. No published file was opened; two real
 towers, CLIP ViT-B/16 and DINOv2 ViT-S/14, are compared in tests/e2e/test_real_towers.py. transformers' AIMv2 takes one
 size only. The gradient of the position table is not compared for `radio` and `hf_vit_mae`, whose references have none.
 
 Tests run the smallest model of every family in every dialect of it.
+
+{authors}
+## Every backbone in every dialect
 
 {count} lines, {seconds:.0f} s; largest relative error {worst:.1e}, image gradient {image:.1e}, parameter gradient
 {parameter:.1e}.
@@ -63,14 +69,37 @@ Tests run the smallest model of every family in every dialect of it.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures the cases that match, and returns 1 if any fails or is over a bound; where all were asked for and none
-    failed, writes the page."""
+    failed, writes the page. What the authors' code was compared for goes into the page whatever the result."""
+    options = _parser().parse_args(argv)
+    if options.page:
+        options.out.write_text(page(options.json, options.authors_json))
+        return 0
+    if options.authors:
+        code = run(options.authors, options.pattern, options.authors_json)
+        if code < 2:  # something was compared
+            options.out.write_text(page(options.json, options.authors_json))
+        return code
+    return _beside_references(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    results = ROOT / "benchmarks" / "results"
     parser = argparse.ArgumentParser(prog="python -m weights_conversion parity", description=__doc__)
     parser.add_argument("pattern", nargs="?", default="*", help="backbones, or BACKBONE-DIALECT, shell style")
     parser.add_argument("--sample", action="store_true", help="what the tests run")
     parser.add_argument("--update", action="store_true", help="take the lines of a part into the page")
+    parser.add_argument("--page", action="store_true", help="write the page of the stored results; measure nothing")
+    parser.add_argument(
+        "--authors", type=Path, metavar="DIR", help="compare with the authors' own code, checked out here"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "parity.md")
-    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "parity.json")
-    options = parser.parse_args(argv)
+    parser.add_argument("--json", type=Path, default=results / "parity.json")
+    parser.add_argument("--authors-json", type=Path, default=results / "authors.json")
+    return parser
+
+
+def _beside_references(options: argparse.Namespace) -> int:
+    """The run over every dialect's reference package."""
     cases = [c for c in (sample() if options.sample else CASES) if _asked(c, options.pattern)]
     if not cases:
         sys.stderr.write(f"no backbone matches {options.pattern!r}; `fmjax models` lists them\n")
@@ -81,16 +110,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             found[case] = measure(case)
         except Exception as error:  # the other cases are still worth their hour
             failed.append(case.id)
-            sys.stdout.write(f"fails {case.id}: {type(error).__name__}: {str(error)[:300]}\n")
+            tell_failure(case.id, error)
             continue
-        sys.stdout.write(f"{'over' if over(found[case]) else 'ok':<5}{line(found[case])}\n")
-        sys.stdout.flush()
+        tell(f"{'over' if over(found[case]) else 'ok':<5}{line(found[case])}")
     whole = options.pattern == "*" and not options.sample
     if (whole or options.update) and not failed:
-        rows = {} if whole else stored(options.json)
-        _write(options, rows | {case.id: results for case, results in found.items()})
+        results = {case.id: results for case, results in found.items()}
+        store(options.json, results if whole else stored(options.json) | results, whole=whole)
+        options.out.write_text(page(options.json, options.authors_json))
     bad = failed + [case.id for case, results in found.items() if over(results)]
-    sys.stdout.write(f"{len(cases) - len(bad)} of {len(cases)} within bounds {', '.join(bad)}\n")
+    tell(f"{len(cases) - len(bad)} of {len(cases)} within bounds {', '.join(bad)}")
     return 1 if bad else 0
 
 
@@ -120,19 +149,40 @@ def line(results: Sequence[Result]) -> str:
 def stored(path: Path) -> dict[str, list[Result]]:
     """The results that the page was made of."""
     found: dict[str, list[Result]] = {}
-    for row in json.loads(path.read_text()):
+    for row in json.loads(path.read_text())["results"]:
         result = Result(**{key: float("nan") if value is None else value for key, value in row.items()})
         found.setdefault(f"{result.model}-{result.dialect}", []).append(result)
     return found
 
 
-def _write(options: argparse.Namespace, found: dict[str, list[Result]]) -> None:
+def store(path: Path, found: dict[str, list[Result]], *, whole: bool) -> None:
+    """Keeps results, with the date and the packages of the run that all of them are of, or most."""
+    today = time.strftime("%Y-%m-%d")
+    made = {
+        "date": today,
+        "versions": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
+        "python": platform.python_version(),
+    }
+    if not whole:
+        made = {key: json.loads(path.read_text())[key] for key in made}
+        made["date"] = f"{made['date'].partition(',')[0]}, some lines again on {today},"
+    results = [result for case in CASES for result in found.get(case.id, ())]
+    rows = [{k: None if v != v else v for k, v in asdict(result).items()} for result in results]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # a row a line, so that a difference of two runs shows the rows that changed
+    head, lines = json.dumps(made).removesuffix("}"), ",\n".join(json.dumps(row) for row in rows)
+    path.write_text(f'{head}, "results": [\n{lines}\n]}}\n')
+
+
+def page(results_json: Path, authors_json: Path) -> str:
+    """docs/parity.md, of stored results alone."""
+    found, made = stored(results_json), json.loads(results_json.read_text())
     ordered = [found[case.id] for case in CASES if case.id in found]
     results = [result for rows in ordered for result in rows]
-    page = TEXT.format(
-        date=time.strftime("%Y-%m-%d"),
-        versions=", ".join(f"{name} {version(name)}" for name in PACKAGES),
-        python=platform.python_version(),
+    return TEXT.format(
+        date=made["date"],
+        versions=made["versions"],
+        python=made["python"],
         forward=FORWARD,
         gradient=GRADIENT,
         count=len(ordered),
@@ -141,8 +191,5 @@ def _write(options: argparse.Namespace, found: dict[str, list[Result]]) -> None:
         image=max(r.image_gradient for r in results),
         parameter=max(r.parameter_gradient for r in results),
         lines="\n".join(map(line, ordered)),
+        authors=record.section(record.load(authors_json)),
     )
-    options.out.write_text(page)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    rows = [{k: None if v != v else v for k, v in asdict(result).items()} for result in results]
-    options.json.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")

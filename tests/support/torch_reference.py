@@ -45,7 +45,7 @@ def randomise(model: torch.nn.Module, seed: int) -> torch.nn.Module:
 
 def _random_like(name: str, value: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     norm = ("norm" in name or "ln" in name) and name.endswith("weight")
-    is_scale = norm or name.endswith(("gamma", "lambda1"))
+    is_scale = norm or name.endswith(("gamma", "lambda1", "grandma"))
     if is_scale:
         return torch.rand(value.shape, generator=generator) + 0.5
     noise = torch.randn(value.shape, generator=generator)

@@ -23,8 +23,8 @@ TIMM = sorted(
 @pytest.mark.parametrize("pattern", ["clip", "*clip*", "CLIP"])
 def test_clip_finds_every_clip(pattern):
     found = fmjax.list_models(pattern)
-    assert {"ViT-B-16", "ViT-L-14", "EVA02-L-14", "ViT-L-14-CLIPA"} <= set(found)
-    assert not any("SigLIP" in name or "dino" in name for name in found)
+    assert {"ViT-B-16", "ViT-L-14", "EVA02-L-14", "ViT-L-14-CLIPA", "ViT-H-14-SigLIP-CLIPA-224"} <= set(found)
+    assert not any(name.startswith("ViT-B-16-SigLIP") or "dino" in name for name in found)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_weights_are_found_by_tag_and_by_other_names(pattern, expected):
 
 def test_an_architecture_is_found_by_its_tags_and_family():
     assert "ViT-B-16" in fmjax.list_models("openai")
-    assert all("SigLIP" in name for name in fmjax.list_models("siglip")[:24])
+    assert all("siglip" in name.lower() for name in fmjax.list_models("siglip"))
     assert set(fmjax.list_models("mae")) == {s for s in fmjax.list_models() if s.startswith("mae_")}
     assert fmjax.list_models("nothing") == []
 
