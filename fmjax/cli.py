@@ -103,9 +103,9 @@ def _version() -> str:
 
 
 def _say(text: str, stream: Any = None) -> None:
-    from fmjax.console import printable
+    from fmjax.console import safe
 
-    (stream or sys.stdout).write(printable(text) + "\n")
+    (stream or sys.stdout).write(safe(text) + "\n")
 
 
 def _overview() -> str:

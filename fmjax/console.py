@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import time
-import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from fmjax.errors import printable
+
 T = TypeVar("T")
 EVERY_S = 10.0  # between two lines of long work where there is no terminal
 
 
-def printable(text: str) -> str:
-    """The text with what could steer a terminal, or turn the direction of reading, as escapes: control and format
-    characters but for the end of a line. Names in it can be anybody's."""
-    return "".join(_shown(letter) for letter in text)
-
-
-def _shown(letter: str) -> str:
-    hidden = unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") and letter not in "\n\t"
-    return ascii(letter)[1:-1] if hidden else letter
+def safe(text: str) -> str:
+    """A text of several lines as a terminal may show it: names in it can be anybody's."""
+    return printable(text, keep="\n\t")
 
 
 class SafeConsole(Console):
-    """rich's console, through which every text goes printable."""
+    """rich's console, through which every text goes safe."""
 
     def print(self, *objects: Any, **options: Any) -> None:
-        super().print(*(printable(o) if isinstance(o, str) else o for o in objects), **options)
+        super().print(*(safe(o) if isinstance(o, str) else o for o in objects), **options)
 
 
 # paths are printed as they are: no markup, no emoji, no folding at the width of the terminal

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from weights_conversion.errors import CheckpointError
 
-__all__ = ["CheckpointError", "DataError", "FilesError", "UsageError", "escaped", "nearest"]
+__all__ = ["CheckpointError", "DataError", "FilesError", "UsageError", "escaped", "nearest", "printable"]
 
 CheckpointError.__module__ = __name__  # where users import it from, and what a traceback should say
 
@@ -38,7 +38,13 @@ def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.4) -> str:
     return f"; did you mean {', '.join(folded[c] for c in close)}?" if close else ""
 
 
+def printable(text: str, keep: str = "") -> str:
+    """The text with what could steer a terminal, or turn the direction of reading, as escapes. keep: letters that
+    stay."""
+    return "".join(letter if letter.isprintable() or letter in keep else ascii(letter)[1:-1] for letter in text)
+
+
 def escaped(text: str, limit: int = 120) -> str:
-    """A name as it may reach a terminal: what does not print is escaped, and a long one keeps its end."""
-    printable = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    return printable if len(printable) <= limit else f"...{printable[-limit:]}"
+    """A name as it may stand in a sentence: printable, and a long one keeps its end."""
+    shown = printable(text)
+    return shown if len(shown) <= limit else f"...{shown[-limit:]}"

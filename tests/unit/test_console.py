@@ -7,17 +7,17 @@ import io
 import pytest
 
 from fmjax import cli, console
-from fmjax.console import SafeConsole, counted, printable
+from fmjax.console import SafeConsole, counted, safe
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J blocks\r\x9b31m \u202egnp.exe \u2028 \x00"
 
 
 def test_what_could_steer_a_terminal_is_shown_as_an_escape():
-    shown = printable(HOSTILE)
+    shown = safe(HOSTILE)
     assert shown.isprintable()
     assert "\\x1b]0;owned\\x07\\x1b[2J" in shown
     assert "\\u202e" in shown
-    assert printable("Käse, 猫\n\tx") == "Käse, 猫\n\tx"
+    assert safe("Käse, 猫\n\tx") == "Käse, 猫\n\tx"
 
 
 def test_the_console_and_the_commands_say_only_what_is_printable(capsys, monkeypatch):
