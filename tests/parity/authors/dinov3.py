@@ -40,6 +40,7 @@ ORIGINALS = (
     DINOv3("dinov3_vitb16.lvd1689m", 3),
     DINOv3("dinov3_vitl16.lvd1689m", 2),
     DINOv3("dinov3_vitl16.sat493m", 2),
+    DINOv3("dinov3_vitl16plus.lvd1689m", 2),
     DINOv3("dinov3_vith16plus.lvd1689m", 2),
     DINOv3("dinov3_vit7b16.lvd1689m", 1),
     DINOv3("dinov3_vit7b16.sat493m", 1),

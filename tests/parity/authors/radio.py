@@ -19,6 +19,10 @@ _NETWORKS = {
     "C-RADIOv2-H": "vit_huge_patch16_224",
     "C-RADIOv3-B": "vit_base_patch16_v2_224",
     "C-RADIOv3-L": "vit_large_patch16_v2_224",
+    "C-RADIOv3-H": "vit_huge_patch16_224",
+    "C-RADIOv3-g": "vit_giant_patch16_224",
+    "C-RADIOv4-SO400M": "vit_so400m_patch16_224",
+    "C-RADIOv4-H": "vit_huge_patch16_224",
 }
 # what a published configuration says beside the network's name
 ARGUMENTS = {
@@ -59,7 +63,9 @@ class RADIO(Original):
         joined, count = self.spec.pool_tokens, self.spec.num_cls
         teachers = [{"name": f"teacher{i}", "use_summary": i in joined} for i in range(count)]
         network = {"model": _NETWORKS[self.arch], "model_kwargs": {"depth": self.blocks}}
-        return ARGUMENTS | network | {"teachers": teachers}
+        # of v4 the number of registers is a setting, before that it fills the tokens up to eight
+        registers = {"cpe_num_registers": self.spec.num_registers} if count == 3 else {}
+        return ARGUMENTS | network | registers | {"teachers": teachers}
 
     def build(self):
         module = importlib.import_module("radio.hf_model")
@@ -105,4 +111,8 @@ ORIGINALS = (
     RADIO("C-RADIOv2-H.nvidia", 2),
     RADIOHub("C-RADIOv3-B.nvidia", 2),
     RADIO("C-RADIOv3-L.nvidia", 2),
+    RADIOHub("C-RADIOv3-H.nvidia", 2),
+    RADIO("C-RADIOv3-g.nvidia", 2),
+    RADIO("C-RADIOv4-SO400M.nvidia", 2),
+    RADIO("C-RADIOv4-H.nvidia", 2),
 )
