@@ -9,6 +9,8 @@ from fmjax.zoo.statistics import OPENAI
 # asuka/datasets.py, build_transform; asuka/README.md); timm squashes images for those that saw ImageNet-22k's labels
 # (eva.py, default_cfgs)
 _SQUASH = {"resize_mode": "squash"}
+# likewise the position table: bicubic without antialiasing (EVA-02 asuka/run_class_finetuning.py), timm's with it
+_TIMM_TABLE = {"resample": "bicubic_antialias"}
 _eva02 = partial(
     ViTSpec,
     image_size=(224, 224),
@@ -17,6 +19,7 @@ _eva02 = partial(
     rope=Rope(reference_grid=(16, 16)),
     pool="patches",
     norm_after_pool=True,
+    resample="bicubic",
 )
 
 SPECS = (
@@ -85,13 +88,12 @@ WEIGHTS = (
         model="eva02_tiny_patch14",
         tag="mim_in22k_224",
         sources=(
-            Source("hf", "timm/eva02_tiny_patch14_224.mim_in22k", "model.safetensors", "timm"),
+            Source("hf", "timm/eva02_tiny_patch14_224.mim_in22k", "model.safetensors", "timm", overrides=_TIMM_TABLE),
             Source(
                 "hf",
                 "Yuxin-CV/EVA-02",
                 "eva02/pt/eva02_Ti_pt_in21k_p14.pt",
                 "eva02_original_pretrain",
-                overrides={"resample": "bicubic"},
             ),
         ),
         **OPENAI,
@@ -104,13 +106,18 @@ WEIGHTS = (
         model="eva02_tiny_patch14",
         tag="mim_in22k_ft_in1k_336",
         sources=(
-            Source("hf", "timm/eva02_tiny_patch14_336.mim_in22k_ft_in1k", "model.safetensors", "timm"),
+            Source(
+                "hf",
+                "timm/eva02_tiny_patch14_336.mim_in22k_ft_in1k",
+                "model.safetensors",
+                "timm",
+                overrides=_TIMM_TABLE,
+            ),
             Source(
                 "hf",
                 "Yuxin-CV/EVA-02",
                 "eva02/cls/in1k/eva02_Ti_pt_in21k_ft_in1k_p14.pt",
                 "eva02_original_finetune",
-                overrides={"resample": "bicubic"},
             ),
         ),
         **OPENAI,
@@ -125,13 +132,12 @@ WEIGHTS = (
         model="eva02_small_patch14",
         tag="mim_in22k_224",
         sources=(
-            Source("hf", "timm/eva02_small_patch14_224.mim_in22k", "model.safetensors", "timm"),
+            Source("hf", "timm/eva02_small_patch14_224.mim_in22k", "model.safetensors", "timm", overrides=_TIMM_TABLE),
             Source(
                 "hf",
                 "Yuxin-CV/EVA-02",
                 "eva02/pt/eva02_S_pt_in21k_p14.pt",
                 "eva02_original_pretrain",
-                overrides={"resample": "bicubic"},
             ),
         ),
         **OPENAI,
@@ -144,13 +150,18 @@ WEIGHTS = (
         model="eva02_small_patch14",
         tag="mim_in22k_ft_in1k_336",
         sources=(
-            Source("hf", "timm/eva02_small_patch14_336.mim_in22k_ft_in1k", "model.safetensors", "timm"),
+            Source(
+                "hf",
+                "timm/eva02_small_patch14_336.mim_in22k_ft_in1k",
+                "model.safetensors",
+                "timm",
+                overrides=_TIMM_TABLE,
+            ),
             Source(
                 "hf",
                 "Yuxin-CV/EVA-02",
                 "eva02/cls/in1k/eva02_S_pt_in21k_ft_in1k_p14.pt",
                 "eva02_original_finetune",
-                overrides={"resample": "bicubic"},
             ),
         ),
         **OPENAI,
@@ -165,13 +176,12 @@ WEIGHTS = (
         model="eva02_base_patch14",
         tag="mim_in22k_224",
         sources=(
-            Source("hf", "timm/eva02_base_patch14_224.mim_in22k", "model.safetensors", "timm"),
+            Source("hf", "timm/eva02_base_patch14_224.mim_in22k", "model.safetensors", "timm", overrides=_TIMM_TABLE),
             Source(
                 "hf",
                 "Yuxin-CV/EVA-02",
                 "eva02/pt/eva02_B_pt_in21k_p14.pt",
                 "eva02_original_pretrain",
-                overrides={"resample": "bicubic"},
             ),
         ),
         **OPENAI,
@@ -184,13 +194,18 @@ WEIGHTS = (
         model="eva02_base_patch14",
         tag="mim_in22k_ft_in1k_448",
         sources=(
-            Source("hf", "timm/eva02_base_patch14_448.mim_in22k_ft_in1k", "model.safetensors", "timm"),
+            Source(
+                "hf",
+                "timm/eva02_base_patch14_448.mim_in22k_ft_in1k",
+                "model.safetensors",
+                "timm",
+                overrides=_TIMM_TABLE,
+            ),
             Source(
                 "hf",
                 "Yuxin-CV/EVA-02",
                 "eva02/cls/in1k/eva02_B_pt_in21k_ft_in1k_p14.pt",
                 "eva02_original_finetune",
-                overrides={"resample": "bicubic"},
             ),
         ),
         **OPENAI,
@@ -210,6 +225,7 @@ WEIGHTS = (
                 "timm/eva02_base_patch14_448.mim_in22k_ft_in22k",
                 "model.safetensors",
                 "timm",
+                overrides=_TIMM_TABLE,
                 preprocessing=_SQUASH,
             ),
             Source(
@@ -217,7 +233,6 @@ WEIGHTS = (
                 "Yuxin-CV/EVA-02",
                 "eva02/cls/in21k/eva02_B_pt_in21k_medft_in21k_p14.pt",
                 "eva02_original_finetune",
-                overrides={"resample": "bicubic"},
             ),
         ),
         **OPENAI,
@@ -236,6 +251,7 @@ WEIGHTS = (
                 "timm/eva02_base_patch14_448.mim_in22k_ft_in22k_in1k",
                 "model.safetensors",
                 "timm",
+                overrides=_TIMM_TABLE,
                 preprocessing=_SQUASH,
             ),
             Source(
@@ -243,7 +259,6 @@ WEIGHTS = (
                 "Yuxin-CV/EVA-02",
                 "eva02/cls/in21k_to_in1k/eva02_B_pt_in21k_medft_in21k_ft_in1k_p14.pt",
                 "eva02_original_finetune",
-                overrides={"resample": "bicubic"},
             ),
         ),
         **OPENAI,
@@ -258,13 +273,12 @@ WEIGHTS = (
         model="eva02_large_patch14",
         tag="mim_in22k_224",
         sources=(
-            Source("hf", "timm/eva02_large_patch14_224.mim_in22k", "model.safetensors", "timm"),
+            Source("hf", "timm/eva02_large_patch14_224.mim_in22k", "model.safetensors", "timm", overrides=_TIMM_TABLE),
             Source(
                 "hf",
                 "Yuxin-CV/EVA-02",
                 "eva02/pt/eva02_L_pt_in21k_p14.pt",
                 "eva02_original_pretrain",
-                overrides={"resample": "bicubic"},
             ),
         ),
         **OPENAI,
@@ -277,13 +291,12 @@ WEIGHTS = (
         model="eva02_large_patch14",
         tag="mim_m38m_224",
         sources=(
-            Source("hf", "timm/eva02_large_patch14_224.mim_m38m", "model.safetensors", "timm"),
+            Source("hf", "timm/eva02_large_patch14_224.mim_m38m", "model.safetensors", "timm", overrides=_TIMM_TABLE),
             Source(
                 "hf",
                 "Yuxin-CV/EVA-02",
                 "eva02/pt/eva02_L_pt_m38m_p14.pt",
                 "eva02_original_pretrain",
-                overrides={"resample": "bicubic"},
             ),
         ),
         **OPENAI,
@@ -296,13 +309,18 @@ WEIGHTS = (
         model="eva02_large_patch14",
         tag="mim_in22k_ft_in1k_448",
         sources=(
-            Source("hf", "timm/eva02_large_patch14_448.mim_in22k_ft_in1k", "model.safetensors", "timm"),
+            Source(
+                "hf",
+                "timm/eva02_large_patch14_448.mim_in22k_ft_in1k",
+                "model.safetensors",
+                "timm",
+                overrides=_TIMM_TABLE,
+            ),
             Source(
                 "hf",
                 "Yuxin-CV/EVA-02",
                 "eva02/cls/in1k/eva02_L_pt_in21k_ft_in1k_p14.pt",
                 "eva02_original_finetune",
-                overrides={"resample": "bicubic"},
             ),
         ),
         **OPENAI,
@@ -322,6 +340,7 @@ WEIGHTS = (
                 "timm/eva02_large_patch14_448.mim_in22k_ft_in22k",
                 "model.safetensors",
                 "timm",
+                overrides=_TIMM_TABLE,
                 preprocessing=_SQUASH,
             ),
             Source(
@@ -329,7 +348,6 @@ WEIGHTS = (
                 "Yuxin-CV/EVA-02",
                 "eva02/cls/in21k/eva02_L_pt_in21k_medft_in21k_p14.pt",
                 "eva02_original_finetune",
-                overrides={"resample": "bicubic"},
             ),
         ),
         **OPENAI,
@@ -348,6 +366,7 @@ WEIGHTS = (
                 "timm/eva02_large_patch14_448.mim_in22k_ft_in22k_in1k",
                 "model.safetensors",
                 "timm",
+                overrides=_TIMM_TABLE,
                 preprocessing=_SQUASH,
             ),
             Source(
@@ -355,7 +374,6 @@ WEIGHTS = (
                 "Yuxin-CV/EVA-02",
                 "eva02/cls/in21k_to_in1k/eva02_L_pt_in21k_medft_in21k_ft_in1k_p14.pt",
                 "eva02_original_finetune",
-                overrides={"resample": "bicubic"},
             ),
         ),
         **OPENAI,
@@ -370,13 +388,18 @@ WEIGHTS = (
         model="eva02_large_patch14",
         tag="mim_m38m_ft_in1k_448",
         sources=(
-            Source("hf", "timm/eva02_large_patch14_448.mim_m38m_ft_in1k", "model.safetensors", "timm"),
+            Source(
+                "hf",
+                "timm/eva02_large_patch14_448.mim_m38m_ft_in1k",
+                "model.safetensors",
+                "timm",
+                overrides=_TIMM_TABLE,
+            ),
             Source(
                 "hf",
                 "Yuxin-CV/EVA-02",
                 "eva02/cls/in1k/eva02_L_pt_m38m_ft_in1k_p14.pt",
                 "eva02_original_finetune",
-                overrides={"resample": "bicubic"},
             ),
         ),
         **OPENAI,
@@ -396,6 +419,7 @@ WEIGHTS = (
                 "timm/eva02_large_patch14_448.mim_m38m_ft_in22k",
                 "model.safetensors",
                 "timm",
+                overrides=_TIMM_TABLE,
                 preprocessing=_SQUASH,
             ),
             Source(
@@ -403,7 +427,6 @@ WEIGHTS = (
                 "Yuxin-CV/EVA-02",
                 "eva02/cls/in21k/eva02_L_pt_m38m_medft_in21k_p14.pt",
                 "eva02_original_finetune",
-                overrides={"resample": "bicubic"},
             ),
         ),
         **OPENAI,
@@ -422,6 +445,7 @@ WEIGHTS = (
                 "timm/eva02_large_patch14_448.mim_m38m_ft_in22k_in1k",
                 "model.safetensors",
                 "timm",
+                overrides=_TIMM_TABLE,
                 preprocessing=_SQUASH,
             ),
             Source(
@@ -429,7 +453,6 @@ WEIGHTS = (
                 "Yuxin-CV/EVA-02",
                 "eva02/cls/in21k_to_in1k/eva02_L_pt_m38m_medft_in21k_ft_in1k_p14.pt",
                 "eva02_original_finetune",
-                overrides={"resample": "bicubic"},
             ),
         ),
         **OPENAI,

@@ -7,8 +7,11 @@ from fmjax.zoo.statistics import OPENAI
 
 # the authors and open_clip leave no margin (eva_clip/transform.py); timm does at 224, by its default
 _TIMM = {"crop_pct": 0.9}
+# the authors resample the position table without antialiasing (eva_clip/utils.py, resize_evaclip_pos_embed); timm,
+# whose towers open_clip has, with it
+_TIMM_TABLE = {"resample": "bicubic_antialias"}
 _ROPE = Rope(reference_grid=(16, 16))
-_eva = partial(ViTSpec, k_bias=False, proj_bias=True)
+_eva = partial(ViTSpec, k_bias=False, proj_bias=True, resample="bicubic")
 
 SPECS = (
     _eva(
@@ -121,11 +124,22 @@ WEIGHTS = (
                 "timm/eva_giant_patch14_clip_224.laion400m_s11b_b41k",
                 "open_clip_model.safetensors",
                 "open_clip_timm",
+                overrides=_TIMM_TABLE,
             ),
             Source(
-                "hf", "QuanSun/EVA-CLIP", "EVA01_CLIP_g_14_psz14_s11B.pt", "eva_clip", overrides={"resample": "bicubic"}
+                "hf",
+                "QuanSun/EVA-CLIP",
+                "EVA01_CLIP_g_14_psz14_s11B.pt",
+                "eva_clip",
             ),
-            Source("hf", "timm/eva_giant_patch14_clip_224.laion400m", "model.safetensors", "timm", preprocessing=_TIMM),
+            Source(
+                "hf",
+                "timm/eva_giant_patch14_clip_224.laion400m",
+                "model.safetensors",
+                "timm",
+                overrides=_TIMM_TABLE,
+                preprocessing=_TIMM,
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -142,15 +156,22 @@ WEIGHTS = (
                 "timm/eva_giant_patch14_plus_clip_224.merged2b_s11b_b114k",
                 "open_clip_model.safetensors",
                 "open_clip_timm",
+                overrides=_TIMM_TABLE,
             ),
             Source(
                 "hf",
                 "QuanSun/EVA-CLIP",
                 "EVA01_CLIP_g_14_plus_psz14_s11B.pt",
                 "eva_clip",
-                overrides={"resample": "bicubic"},
             ),
-            Source("hf", "timm/eva_giant_patch14_clip_224.merged2b", "model.safetensors", "timm", preprocessing=_TIMM),
+            Source(
+                "hf",
+                "timm/eva_giant_patch14_clip_224.merged2b",
+                "model.safetensors",
+                "timm",
+                overrides=_TIMM_TABLE,
+                preprocessing=_TIMM,
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -167,11 +188,22 @@ WEIGHTS = (
                 "timm/eva02_base_patch16_clip_224.merged2b_s8b_b131k",
                 "open_clip_model.safetensors",
                 "open_clip_timm",
+                overrides=_TIMM_TABLE,
             ),
             Source(
-                "hf", "QuanSun/EVA-CLIP", "EVA02_CLIP_B_psz16_s8B.pt", "eva_clip", overrides={"resample": "bicubic"}
+                "hf",
+                "QuanSun/EVA-CLIP",
+                "EVA02_CLIP_B_psz16_s8B.pt",
+                "eva_clip",
             ),
-            Source("hf", "timm/eva02_base_patch16_clip_224.merged2b", "model.safetensors", "timm", preprocessing=_TIMM),
+            Source(
+                "hf",
+                "timm/eva02_base_patch16_clip_224.merged2b",
+                "model.safetensors",
+                "timm",
+                overrides=_TIMM_TABLE,
+                preprocessing=_TIMM,
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -188,12 +220,21 @@ WEIGHTS = (
                 "timm/eva02_large_patch14_clip_224.merged2b_s4b_b131k",
                 "open_clip_model.safetensors",
                 "open_clip_timm",
+                overrides=_TIMM_TABLE,
             ),
             Source(
-                "hf", "QuanSun/EVA-CLIP", "EVA02_CLIP_L_psz14_s4B.pt", "eva_clip", overrides={"resample": "bicubic"}
+                "hf",
+                "QuanSun/EVA-CLIP",
+                "EVA02_CLIP_L_psz14_s4B.pt",
+                "eva_clip",
             ),
             Source(
-                "hf", "timm/eva02_large_patch14_clip_224.merged2b", "model.safetensors", "timm", preprocessing=_TIMM
+                "hf",
+                "timm/eva02_large_patch14_clip_224.merged2b",
+                "model.safetensors",
+                "timm",
+                overrides=_TIMM_TABLE,
+                preprocessing=_TIMM,
             ),
         ),
         **OPENAI,
@@ -211,11 +252,17 @@ WEIGHTS = (
                 "timm/eva02_large_patch14_clip_336.merged2b_s6b_b61k",
                 "open_clip_model.safetensors",
                 "open_clip_timm",
+                overrides=_TIMM_TABLE,
             ),
             Source(
-                "hf", "QuanSun/EVA-CLIP", "EVA02_CLIP_L_336_psz14_s6B.pt", "eva_clip", overrides={"resample": "bicubic"}
+                "hf",
+                "QuanSun/EVA-CLIP",
+                "EVA02_CLIP_L_336_psz14_s6B.pt",
+                "eva_clip",
             ),
-            Source("hf", "timm/eva02_large_patch14_clip_336.merged2b", "model.safetensors", "timm"),
+            Source(
+                "hf", "timm/eva02_large_patch14_clip_336.merged2b", "model.safetensors", "timm", overrides=_TIMM_TABLE
+            ),
         ),
         **OPENAI,
         image_size=(336, 336),
@@ -232,12 +279,21 @@ WEIGHTS = (
                 "timm/eva02_enormous_patch14_clip_224.laion2b_s4b_b115k",
                 "open_clip_model.safetensors",
                 "open_clip_timm",
+                overrides=_TIMM_TABLE,
             ),
             Source(
-                "hf", "QuanSun/EVA-CLIP", "EVA02_CLIP_E_psz14_s4B.pt", "eva_clip", overrides={"resample": "bicubic"}
+                "hf",
+                "QuanSun/EVA-CLIP",
+                "EVA02_CLIP_E_psz14_s4B.pt",
+                "eva_clip",
             ),
             Source(
-                "hf", "timm/eva02_enormous_patch14_clip_224.laion2b", "model.safetensors", "timm", preprocessing=_TIMM
+                "hf",
+                "timm/eva02_enormous_patch14_clip_224.laion2b",
+                "model.safetensors",
+                "timm",
+                overrides=_TIMM_TABLE,
+                preprocessing=_TIMM,
             ),
         ),
         **OPENAI,
@@ -255,19 +311,20 @@ WEIGHTS = (
                 "timm/eva02_enormous_patch14_plus_clip_224.laion2b_s9b_b144k",
                 "open_clip_model.safetensors",
                 "open_clip_timm",
+                overrides=_TIMM_TABLE,
             ),
             Source(
                 "hf",
                 "QuanSun/EVA-CLIP",
                 "EVA02_CLIP_E_psz14_plus_s9B.pt",
                 "eva_clip",
-                overrides={"resample": "bicubic"},
             ),
             Source(
                 "hf",
                 "timm/eva02_enormous_patch14_clip_224.laion2b_plus",
                 "model.safetensors",
                 "timm",
+                overrides=_TIMM_TABLE,
                 preprocessing=_TIMM,
             ),
         ),

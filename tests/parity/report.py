@@ -47,14 +47,9 @@ open_clip with timm's trunk for `open_clip_timm`; transformers, from a folder on
 whose files it reads through its own loaders (`checkpoint_filter_fn`, `load_pretrained`).
 
 What this does not show: Meta's, NVIDIA's, Apple's and Google's own code cannot be installed beside these, so their
-<<<<<<< ours
-dialects are held against timm's reading of them; the next section says which of them were also held against that code
-itself. Their own ways to follow another image size (DINOv2's, DINO's and NV-CLIP's offset of 0.1, TIPS' antialiased
-bilinear) are held against torch's interpolation in tests/unit/test_resample.py. No published file was opened; two real
-=======
-dialects are held against timm's reading of them, and the image sizes that DINOv2 and DINO resample with an offset of
-0.1 are held against torch's interpolation in tests/unit/test_resample.py. No published file was opened; two real
->>>>>>> theirs
+dialects are held against timm's reading of them, and their own ways to follow another image size (DINOv2's, DINO's and
+NV-CLIP's offset of 0.1, TIPS' antialiased bilinear) against torch's interpolation, in tests/unit/test_resample.py. No
+published file was opened; two real
 towers, CLIP ViT-B/16 and DINOv2 ViT-S/14, are compared in tests/e2e/test_real_towers.py. transformers' AIMv2 takes one
 size only. The gradient of the position table is not compared for `radio` and `hf_vit_mae`, whose references have none.
 

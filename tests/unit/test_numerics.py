@@ -26,6 +26,8 @@ FACTS = [
     ("ViT-B-32.laion2b_s34b_b79k", "hf_clip", "gelu", 1e-5, "bicubic"),
     ("EVA02-B-16.merged2b_s8b_b131k", "eva_clip", "gelu", 1e-6, "bicubic"),
     ("EVA02-B-16.merged2b_s8b_b131k", "timm", "gelu", 1e-6, "bicubic_antialias"),
+    ("EVA02-B-16.merged2b_s8b_b131k", "open_clip_timm", "gelu", 1e-6, "bicubic_antialias"),
+    ("eva02_tiny_patch14.mim_in22k_224", "timm", "gelu", 1e-6, "bicubic_antialias"),
     ("dinov2_vits14.lvd142m", "dinov2", "gelu", 1e-6, "bicubic_offset"),
     ("dinov2_vits14.lvd142m", "hf_dinov2", "gelu", 1e-6, "bicubic"),
     ("dinov2_vits14.lvd142m", "timm", "gelu", 1e-6, "bicubic_antialias"),
@@ -78,9 +80,15 @@ def test_timm_rescales_the_rotary_positions_of_pe_and_meta_does_not():
     assert spec_in(spec, row, "open_clip_timm").rope == replace(AXIAL, reference_grid=(14, 14))
 
 
-@pytest.mark.parametrize("name", [n for n in fmjax.list_models(pretrained=True) if n.startswith(("C-RADIO", "tips"))])
-def test_a_name_of_radio_or_tips_follows_another_size_as_its_authors_code_does_today(name):
-    assert fmjax.get_spec(name).resample == ("bilinear_window" if "RADIO" in name else "bilinear_antialias")
+# how the authors' own code follows another image size today: RADIO vit_patch_generator.py, tips image_encoder.py,
+# EVA-CLIP eva_clip/utils.py, EVA-02 run_class_finetuning.py
+AUTHORS = {"C-RADIO": "bilinear_window", "tips": "bilinear_antialias", "EVA0": "bicubic", "eva02_": "bicubic"}
+
+
+@pytest.mark.parametrize("name", [n for n in fmjax.list_models(pretrained=True) if n.startswith(tuple(AUTHORS))])
+def test_a_name_follows_another_size_as_its_authors_code_does_today(name):
+    expected = next(resample for prefix, resample in AUTHORS.items() if name.startswith(prefix))
+    assert fmjax.get_spec(name).resample == expected
 
 
 @pytest.fixture
