@@ -53,7 +53,7 @@ def test_models_and_info(capsys):
     assert rows[0]["licence"] == "Apache-2.0"
     assert main(["models", "*", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
-    assert len(rows) == 104 + 1
+    assert len(rows) == 112 + 1
     for row in rows.values():
         assert row["parameters"] * 4 == row["float32_bytes"] > 0
         assert row["licence"]
