@@ -197,7 +197,8 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
     """
     wanted = pattern.lower() if any(letter in pattern for letter in "*?[") else f"*{pattern.lower()}*"
     specs, weights = _rows()
-    return [name for name in (weights if pretrained else specs) if _finds(wanted, _words()[name])]
+    words = _words()
+    return [name for name in (weights if pretrained else specs) if _finds(wanted, words[name])]
 
 
 def weights_of(model: str) -> list[Weights]:
@@ -284,7 +285,6 @@ def register(*rows: ViTSpec | Weights | Dialect) -> None:
     _registered.extend([*new_specs, *new_weights])
     _rows.cache_clear()
     _aliases.cache_clear()
-    _words.cache_clear()
 
 
 @functools.cache
@@ -310,7 +310,6 @@ def _aliases() -> dict[str, str]:
     return {alias: names.pop() for alias, names in owners.items() if len(names) == 1}
 
 
-@functools.cache
 def _words() -> dict[str, tuple[str, ...]]:
     """What a search looks for a row in: architectures are found by their weights' words too."""
     from fmjax.zoo import FAMILY

@@ -157,7 +157,7 @@ def test_folders_that_do_not_fit(tmp_path, capsys):
         for i in range(2):
             Image.new("RGB", (8, 8)).save(tmp_path / name / f"{i}.png")
     source = ("--data.source", f"folder:{tmp_path}")
-    assert "have not: horse" in failure(capsys, 3, "knn", DEMO, *source)
+    assert "has not: horse" in failure(capsys, 3, "knn", DEMO, *source)
     shutil.rmtree(tmp_path / "val/horse")
     (tmp_path / "train/owl").mkdir()
     assert "without images: owl" in failure(capsys, 3, "knn", DEMO, *source)

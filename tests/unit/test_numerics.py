@@ -137,6 +137,16 @@ def test_periods_are_rounded_to_a_type_that_there_is():
         as_told(spec, {"rope.period_dtype": "\x1b[2J"})
 
 
+def test_the_names_of_jax_models_compute_the_tanh_gelu_of_jax():
+    theirs = [n for n in fmjax.list_models(pretrained=True) if n.startswith("augreg_") and "augreg2" not in n]
+    assert len(theirs) == 19
+    for name in theirs:
+        spec = fmjax.get_spec(name)
+        assert (spec.activation, spec.resample) == ("gelu_tanh", "bilinear_corners")
+    # timm trained these further itself
+    assert fmjax.get_spec("augreg_vit_base_patch16_224.augreg2_in21k_ft_in1k").activation == "gelu"
+
+
 def test_a_converted_file_is_tied_to_its_weights(tmp_path, monkeypatch):
     monkeypatch.setattr("fmjax.weights.specs.get_spec", lambda name: replace(small(name.split(".")[0]), weights=name))
     source = save(tmp_path / "clip.safetensors", random_file(small("ViT-B-16"), "open_clip"))

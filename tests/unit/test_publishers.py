@@ -11,12 +11,14 @@ import pytest
 
 import fmjax
 from fmjax import run as runs
+from fmjax import run_files as files
 from fmjax.config import FinetuneConfig, ModelConfig
 from fmjax.convert import convert
+from fmjax.data.split import Part, Split
 from fmjax.numerics import spec_in, weights_in
 from fmjax.preprocessing import PreprocessConfig, preprocess_config
-from fmjax.serial import from_dict, to_json
-from fmjax.specs import ViTSpec, Weights
+from fmjax.serial import to_json
+from fmjax.specs import Weights
 from fmjax.weights import load, read
 from tests.support import torch_reference
 from tests.support.checkpoints import random_file, save, small
@@ -128,9 +130,11 @@ def test_a_run_follows_the_publisher_of_its_file_and_remembers_it(tmp_path):
     spec = spec_in(fmjax.get_spec(name), fmjax.get_weights(name), "hf_siglip")
     assert runs.preprocessing(config).interpolation == "bilinear_no_antialias"
     assert runs.preprocessing(config, spec).interpolation == "bilinear"
-    runs.write_run(tmp_path / "run", config, ("a", "b"), spec)
-    stored = from_dict(ViTSpec, json.loads((tmp_path / "run" / "spec.json").read_text()))
-    assert (stored.publisher, stored) == ("hf_siglip", spec)
+    part = Part(["a/0.png", "b/0.png"], np.arange(2, dtype=np.int32), np.full(2, 9, np.int64))
+    files.write_run(tmp_path / "run", config, Split(("a", "b"), part, part), spec)
+    stored = files.read_spec(tmp_path / "run")
+    assert stored == spec
+    assert stored.publisher == "hf_siglip"
 
 
 def test_a_run_of_before_there_were_publishers_goes_on(tmp_path):
@@ -140,7 +144,8 @@ def test_a_run_of_before_there_were_publishers_goes_on(tmp_path):
     del old["publisher"]
     (tmp_path / "spec.json").write_text(json.dumps(old))
     (tmp_path / "checkpoints" / "1").mkdir(parents=True)
-    runs.check_spec(tmp_path, config, spec)
+    (tmp_path / "checkpoints" / "1" / "arrays").write_text("x")
+    files.check_spec(tmp_path, config, spec)
 
 
 def test_authors_files_have_no_publisher_so_that_a_run_may_change_to_them():
