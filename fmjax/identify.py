@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -55,10 +56,22 @@ def _where(has: bool, path: str, shape: Shape) -> dict[str, Shape]:
 
 
 def fitting(file: Checkpoint) -> list[str]:
-    """The architectures that a file fits, every tensor of it."""
+    """The architectures that a file fits, every tensor of it.
+
+    Raises CheckpointError where names and shapes fit and something else forbids it, as a kind that is no weight.
+    """
     tables = wc.candidates(file.tensors)
     near = [name for distance, name in _ranked(file, tables) if distance == 0]
-    return [name for name in near if any(misfits(file, table, specs.get_spec(name)) == 0 for table in tables)]
+    found, refusals = [], []
+    for name, table in itertools.product(near, tables):
+        try:
+            if not misfits(file, table, specs.get_spec(name)):
+                found.append(name)
+        except CheckpointError as error:
+            refusals.append(error)
+    if refusals and not found:
+        raise refusals[0]
+    return list(dict.fromkeys(found))
 
 
 def closest(file: Checkpoint, table: wc.Dialect, spec: ViTSpec) -> str:
@@ -69,21 +82,27 @@ def closest(file: Checkpoint, table: wc.Dialect, spec: ViTSpec) -> str:
     nearest = [name for distance, name in ranked if distance == ranked[0][0]][:MAX_NAMES]
     if not nearest:
         return f" into {spec.name}"
-    counts = {name: min(misfits(file, table, specs.get_spec(name)) for table in tables) for name in nearest}
+    counts = {name: min(_misfits_at_most(file, table, specs.get_spec(name)) for table in tables) for name in nearest}
     fewest = min(counts.values())
     best = [name for name, count in counts.items() if count == fewest]
     return f" into {spec.name}; the closest model is {' or '.join(best)}, with {fewest} misfits"
 
 
 def misfits(file: Checkpoint, table: wc.Dialect, spec: ViTSpec) -> int:
-    """In how many tensors a file and an architecture differ."""
+    """In how many names and shapes a file and an architecture differ. Raises CheckpointError for what else forbids
+    it."""
     try:
         wc.to_jax(file.tensors, table, param_shapes(spec), heads=spec.num_heads)
     except wc.MisfitError as error:
         return error.misfits.count
-    except CheckpointError:
-        return 1
     return 0
+
+
+def _misfits_at_most(file: Checkpoint, table: wc.Dialect, spec: ViTSpec) -> int:
+    try:
+        return misfits(file, table, spec)
+    except CheckpointError:
+        return len(file.tensors)
 
 
 def _ranked(file: Checkpoint, tables: Iterable[wc.Dialect]) -> list[tuple[int, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Unpack, get_args
 
 import jax
 import jax.numpy as jnp
@@ -134,16 +134,23 @@ def _classifier(file: Checkpoint, table: wc.Dialect, spec: ViTSpec) -> tuple[int
     sees: Any = file.metadata.get("classifier", "pool") if table.name == "fmjax" else table.classifier
     biases = [rule.keys[0] for rule in table.rules if rule.paths == CLASSIFIER[1:]]
     key = CLASSIFIER[1] if table.name == "fmjax" else table.start + biases[0] if biases else ""
-    if key not in file.tensors or (spec.embed_dim and table.name != "fmjax"):
+    shape = file.tensors[key].shape if key in file.tensors else ()
+    # a bias of another shape is no classifier's, and a misfit
+    if len(shape) != 1 or (spec.embed_dim and table.name != "fmjax"):
         return 0, "pool"
-    return file.tensors[key].shape[-1], sees
+    if sees not in get_args(ClassifierInput):
+        known = ", ".join(get_args(ClassifierInput))
+        raise CheckpointError(f"{file.path} has a classifier over {wc.quoted(str(sees))}; it must be one of {known}")
+    return shape[0], sees
 
 
 def _check_model(file: Checkpoint, spec: ViTSpec) -> None:
     """Raises UsageError where a converted file was made from other weights: its tensors do not show an activation."""
     named = file.metadata.get("model", "")
     if named and spec.weights and specs.split_name(named)[1] and specs.resolve(named) != spec.weights:
-        raise UsageError(f"{file.path} was converted from {named}, not from {spec.weights}; load it under that name")
+        raise UsageError(
+            f"{file.path} was converted from {wc.quoted(named)}, not from {spec.weights}; load it under that name"
+        )
 
 
 def fill(spec: ViTSpec, params: Mapping[str, wc.LazyTensor], **options: Unpack[Options]) -> ViT:

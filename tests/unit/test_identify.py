@@ -11,6 +11,8 @@ from safetensors.numpy import load_file, save_file
 
 import fmjax
 from fmjax import identify, specs
+from fmjax.cli import main
+from fmjax.errors import CheckpointError, UsageError
 from fmjax.factory import param_shapes
 from fmjax.hub import package_file
 from fmjax.weights import read
@@ -70,3 +72,28 @@ def test_a_published_file_is_told_by_its_tensors(demo):
     source = fmjax.get_weights(DEMO).sources[0]
     model = fmjax.load(f"local-dir:{package_file(source.location)}")
     assert model.spec.name == "demo_vit_ti4"
+
+
+def test_a_quantised_file_that_is_told_by_its_tensors_is_refused_as_one(tmp_path, demo):
+    key = next(key for key in demo if key.endswith("mlp.fc1.weight"))
+    save_file(demo | {key: demo[key].astype(np.int8)}, tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match="is quantised"):
+        fmjax.load(f"local-dir:{tmp_path / 'x.safetensors'}")
+
+
+def test_a_bias_without_an_axis_is_a_misfit(tmp_path, demo):
+    save_file(demo | {"head.bias": np.array(0, np.float32)}, tmp_path / "x.safetensors")
+    assert "'head.bias'" in report(tmp_path / "x.safetensors", DEMO)
+
+
+def test_the_words_of_a_converted_file_are_checked_and_quoted(tmp_path, demo):
+    save_file(demo, tmp_path / "x.safetensors")
+    main(["convert", DEMO, str(tmp_path / "x.safetensors"), str(tmp_path / "ours.safetensors")])
+    ours = load_file(tmp_path / "ours.safetensors")
+    headed = ours | {"classifier.bias": np.zeros(3, np.float32)}
+    save_file(headed, tmp_path / "y.safetensors", {"format": "fmjax", "classifier": "\x1b[2J"})
+    with pytest.raises(CheckpointError, match=r"over '\\x1b\[2J'; it must be one of pool, cls"):
+        read(DEMO, checkpoint=tmp_path / "y.safetensors")
+    save_file(ours, tmp_path / "z.safetensors", {"format": "fmjax", "model": "\x1b[2J.x"})
+    with pytest.raises(UsageError, match=r"unknown model '\\x1b\[2J\.x'"):
+        read(DEMO, checkpoint=tmp_path / "z.safetensors")
