@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import importlib.util
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from fmjax.errors import UsageError, nearest
 from fmjax.specs import ClassifierInput, Resample
 
 PILLOW_PIXELS = 89_478_485  # above which Pillow warns of a decompression bomb, and soon refuses
+MAX_SEED = 2**32 - 1  # what numpy and scikit-learn take
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -89,6 +91,7 @@ class DataConfig(ImagesConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _require(0 <= self.split_seed <= MAX_SEED, "--data.split-seed", self.split_seed, f"0 to {MAX_SEED}")
         _require(0 < self.val_fraction < 1, "--data.val-fraction", self.val_fraction, "between 0 and 1")
         _require(0 < self.crop_scale <= 1, "--data.crop-scale", self.crop_scale, "above 0, at most 1")
         _require(0 <= self.flip <= 1, "--data.flip", self.flip, "a probability")
@@ -113,7 +116,11 @@ class OptimConfig:
     freeze: tuple[str, ...] = ()  # parameters that are not trained; leading blocks cost nothing then
 
     def __post_init__(self) -> None:
-        _require(self.lr > 0, "--optim.lr", self.lr, "above 0")
+        _require(0 < self.lr < math.inf, "--optim.lr", self.lr, "above 0, and finite")
+        _require(0 <= self.weight_decay < math.inf, "--optim.weight-decay", self.weight_decay, "0 or more, and finite")
+        _require(0 <= self.b1 < 1, "--optim.b1", self.b1, "0 or more, below 1")
+        _require(0 <= self.b2 < 1, "--optim.b2", self.b2, "0 or more, below 1")
+        _require(0 < self.eps < math.inf, "--optim.eps", self.eps, "above 0, and finite")
         _require(self.warmup_steps >= 0, "--optim.warmup-steps", self.warmup_steps, "0 or more")
         _require(0 <= self.final_lr <= 1, "--optim.final-lr", self.final_lr, "between 0 and 1")
         _require(0 < self.layer_decay <= 1, "--optim.layer-decay", self.layer_decay, "above 0, at most 1")
@@ -156,11 +163,12 @@ class FinetuneConfig:
     seed: int = 0  # of new parameters, drop path and the order of the images
     compare_random: bool = False  # also train the same model from random weights, and print both
     export: Literal["timm", "open_clip_timm", "none"] = "timm"  # dialect of the file that is written at the end
-    fresh: bool = False  # delete the run's folder first
+    fresh: bool = False  # start over: the run's checkpoints are deleted and its records written anew
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "eval_every", "save_every", "log_every", "keep"):
             _require(getattr(self, name) >= 1, f"--{name.replace('_', '-')}", getattr(self, name), "1 or more")
+        _require(0 <= self.seed <= MAX_SEED, "--seed", self.seed, f"0 to {MAX_SEED}")
         _require(0 <= self.drop_path < 1, "--drop-path", self.drop_path, "0 or more, below 1")
         accumulate = self.optim.accumulate
         _require(
@@ -218,7 +226,9 @@ class ProbeConfig(FeaturesConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self.c > 0, "--c", self.c, "above 0")
+        _require(0 < self.c < math.inf, "--c", self.c, "above 0, and finite")
+        _require(self.max_iter >= 1, "--max-iter", self.max_iter, "1 or more")
+        _require(0 <= self.seed <= MAX_SEED, "--seed", self.seed, f"0 to {MAX_SEED}")
         _require(self.folds >= 2, "--folds", self.folds, "2 or more")
 
 
@@ -233,6 +243,7 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         _require(self.batch_size >= 1, "--batch-size", self.batch_size, "1 or more")
+        _require(self.step >= -1, "--step", self.step, "a step, or -1 for the newest")
         if self.source:
             check_source(self.source)
 

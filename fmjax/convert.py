@@ -11,6 +11,7 @@ import numpy as np
 
 import weights_conversion as wc
 from fmjax import hub, specs
+from fmjax.checkpoint import has_steps
 from fmjax.console import console
 from fmjax.errors import CheckpointError, UsageError
 from fmjax.numerics import differences
@@ -65,7 +66,7 @@ def export_file(
     classifier: False leaves a run's classifier out and keeps the projection. force: replace a target that is there.
     """
     path = check_target(target, SUFFIX, flag="the target", sources=(source, base), force=force)
-    if (Path(source) / CONFIG).is_file():
+    if (Path(source) / CONFIG).is_file() or has_steps(Path(source)):
         restored = restore(source)
         export(restored, path, dialect or "timm", base or None, classifier=classifier)
         console.print(f"{path}: {dialect or 'timm'}, from the run {source}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fmjax import addresses, hub, specs
-from fmjax.console import console
+from fmjax.console import console, safe
 from fmjax.errors import CheckpointError, UsageError, nearest
 from fmjax.specs import Weights
 
@@ -36,7 +36,7 @@ def main(
         except CheckpointError as error:
             if len(chosen) == 1:
                 raise
-            sys.stderr.write(f"{error}\n")
+            sys.stderr.write(safe(f"{error}\n"))
             failed.append(weights.name)
     if failed:
         raise CheckpointError(f"{len(failed)} of {len(chosen)} weights could not be had: {', '.join(failed)}")

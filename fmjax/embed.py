@@ -72,7 +72,8 @@ def _open(config: FeaturesConfig) -> Splits:
 
 def embed_main(config: EmbedConfig) -> Path:
     """Writes features, labels, names and classes as .npz and returns its path."""
-    path = check_target(config.out, ".npz", flag="--out", force=config.force)
+    sources = (config.model.checkpoint,)
+    path = check_target(config.out, ".npz", flag="--out", sources=sources, force=config.force)
     splits = _open(config)
     parts = extract(config, [s for s in (splits.train, splits.val) if s is not None])
     names = [name for part in parts for name in part.names]
@@ -94,10 +95,10 @@ def knn_main(config: KnnConfig) -> float:
     from sklearn.neighbors import NearestNeighbors
 
     splits = _open(config)
+    _check_neighbours(config, len(splits.train))  # hours of work earlier than the readable ones are known
     parts = extract(config, [s for s in (splits.train, splits.val) if s is not None])
     train, asked = parts[0], parts[-1]
-    if config.k >= len(train.labels):
-        raise UsageError(f"--k {config.k} neighbours of {len(train.labels)} images; take fewer")
+    _check_neighbours(config, len(train.labels))
     index = NearestNeighbors(n_neighbors=config.k, metric="cosine", algorithm="brute").fit(train.features)
     near = index.kneighbors(None if len(parts) == 1 else asked.features, return_distance=False)
     votes = np.stack([np.bincount(row, minlength=len(train.classes)) for row in train.labels[near]])
@@ -117,6 +118,8 @@ def probe_main(config: ProbeConfig) -> float:
     from sklearn.preprocessing import StandardScaler
 
     splits = _open(config)
+    if splits.val is None:
+        _check_folds(config, splits.train)  # hours of work earlier than the readable ones are known
     parts = extract(config, [s for s in (splits.train, splits.val) if s is not None])
     train, asked = parts[0], parts[-1]
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=config.c, max_iter=config.max_iter))
@@ -133,7 +136,12 @@ def probe_main(config: ProbeConfig) -> float:
     return accuracy
 
 
-def _check_folds(config: ProbeConfig, found: Embeddings) -> None:
+def _check_neighbours(config: KnnConfig, images: int) -> None:
+    if config.k >= images:
+        raise UsageError(f"--k {config.k} neighbours of {images} images; take fewer")
+
+
+def _check_folds(config: ProbeConfig, found: Embeddings | Source) -> None:
     """Raises DataError, with the class and what would help, where a class has fewer images than there are folds."""
     counts = np.bincount(found.labels, minlength=len(found.classes))
     few = np.flatnonzero(counts < config.folds)

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from filelock import Timeout
 
 from fmjax import addresses, digests, fetch, hf_files, record, specs
+from fmjax.console import safe
 from fmjax.errors import CheckpointError
 from fmjax.fetch import Bounds, Copy
 from fmjax.network import UnreachableError
@@ -255,4 +256,4 @@ def _url_file(source: Source) -> Path:
 
 
 def _note(text: str) -> None:
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(safe(text + "\n"))

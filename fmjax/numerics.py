@@ -91,8 +91,7 @@ def kept_facts(metadata: Mapping[str, str]) -> dict[str, Any]:
 def differences(spec: ViTSpec, dialect: str) -> str:
     """What the library that reads a dialect computes differently from this model, in words; "" where nothing is known
     to differ."""
-    rows = [specs.get_weights(n) for n in specs.list_models(f"{spec.name}.*", pretrained=True)]
-    rows = [row for row in rows if row.model == spec.name]
+    rows = specs.weights_of(spec.name)
     row = next((row for row in rows if row.name == spec.weights), rows[0] if rows else None)
     theirs = spec_in(spec, row, dialect)
     names = [f.name for f in fields(spec) if f.name != "publisher"]

@@ -22,7 +22,7 @@ from fmjax.data.resizing import RESAMPLING, resize
 from fmjax.errors import UsageError
 from fmjax.models.vit import ViT, check_image_size
 from fmjax.numerics import weights_in
-from fmjax.specs import PreprocessConfig, ViTSpec, Weights, get_spec, get_weights, list_models
+from fmjax.specs import PreprocessConfig, ViTSpec, Weights, get_spec, get_weights, weights_of
 
 __all__ = [
     "MAX_PIXELS",
@@ -69,8 +69,7 @@ def _weights(spec: ViTSpec) -> Weights:
     """The row that a spec was asked for with, as its publisher preprocesses; else the one that all rows agree with."""
     if spec.weights:
         return weights_in(get_weights(spec.weights), spec.publisher)
-    rows = [get_weights(n) for n in list_models(f"{spec.name}.*", pretrained=True)]
-    rows = [weights_in(row, spec.publisher) for row in rows]
+    rows = [weights_in(row, spec.publisher) for row in weights_of(spec.name)]
     if not rows:
         raise UsageError(f"{spec.name} has no published weights, so no preprocessing; pass a PreprocessConfig")
     if len({_config(row) for row in rows}) > 1:

@@ -16,6 +16,7 @@ from fmjax.config import DataConfig, FinetuneConfig
 from fmjax.data.split import SPLIT, Split, examples, read_split, write_split
 from fmjax.errors import CheckpointError, UsageError
 from fmjax.serial import from_dict, to_json, write_atomically
+from fmjax.targets import check_not_source
 
 CONFIG, CLASSES, SPEC = "config.json", "classes.json", "spec.json"
 # what a rerun may change: the rest would make the resumed run another one
@@ -35,6 +36,7 @@ SAFE = (
     "remat",
     "unroll",
 )
+LATER = ("metrics.jsonl", "curves.png", "confusion.png")
 MAX_BYTES = 64 * 2**20  # of a record
 MAX_PIXELS = 2**26  # of the images that a run feeds its network
 MAX_THREADS = 1_024
@@ -186,6 +188,27 @@ def recorded_split(run: Path, config: FinetuneConfig, share: Path | None) -> Spl
     if own is None and goes_on:
         return None
     return own or other
+
+
+def export_path(run: Path, config: FinetuneConfig) -> Path:
+    """The file that a run writes at its end."""
+    return run / f"model.{config.export}.safetensors"
+
+
+def check_folder(run: Path, config: FinetuneConfig) -> None:
+    """Raises UsageError where a run would write over a file that it reads, or over files that no run has written;
+    CheckpointError where what is there is a damaged run."""
+    if config.export != "none" and config.model.checkpoint:
+        check_not_source(export_path(run, config), config.model.checkpoint, flag="the run's own file")
+    if config.fresh or has_steps(run):
+        return
+    if (run / CONFIG).is_file():
+        read_run(run)  # a config of something else is none
+        return
+    # what a run writes last of all, so that a run has a config beside them
+    foreign = [name for name in LATER if (run / name).exists()]
+    if foreign:
+        raise UsageError(f"{run} has a {foreign[0]} and is no run's folder; pass another --out")
 
 
 def check_same(run: Path, config: FinetuneConfig, classes: tuple[str, ...]) -> None:

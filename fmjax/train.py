@@ -76,6 +76,7 @@ def finetune(config: FinetuneConfig, share: Path | None = None) -> Scores:
     out = Path(config.out)
     splits = open_source(config.data)
     # all that can be refused is, before a model is made and before anything is written
+    files.check_folder(out, config)
     files.check_same(out, config, splits.train.classes)
     images = divide(splits, config.data, files.recorded_split(out, config, share))
     for line in audit.lines(splits, images.train, images.val):
@@ -322,7 +323,7 @@ def finish(
     draw_confusion(out / "confusion.png", scores.labels, scores.predictions, classes)
     console.print(scores.summary)
     if config.export != "none":
-        path = export(model, out / f"model.{config.export}.safetensors", config.export)
+        path = export(model, files.export_path(out, config), config.export)
         console.print(f"export  {path}")
         changed = differences(model.spec, config.export)
         if changed:

@@ -73,12 +73,15 @@ def stratified(source: Source, fraction: float, seed: int) -> tuple[Source, Sour
     """Two disjoint parts with the same share of every class; the second has `fraction` of the images."""
     from sklearn.model_selection import train_test_split
 
-    few = [name for label, name in enumerate(source.classes) if (source.labels == label).sum() < 2]
-    if few:
+    counts = np.bincount(source.labels, minlength=len(source.classes))
+    rare = [name for name, count in zip(source.classes, counts, strict=True) if count < 2]
+    if rare:
         raise DataError(
-            f"a split needs two images of every class; {', '.join(few)} has fewer; add some, or make a val/ folder"
+            f"a split needs two images of every class; {few(rare)} has fewer; add some, or make a val/ folder"
         )
-    count = max(round(len(source) * fraction), len(source.classes))
+    # each part needs an image of every class at least
+    most = len(source) - len(source.classes)
+    count = min(max(round(len(source) * fraction), len(source.classes)), most)
     train, val = train_test_split(np.arange(len(source)), test_size=count, stratify=source.labels, random_state=seed)
     return source.subset(np.sort(train)), source.subset(np.sort(val))
 
@@ -150,8 +153,7 @@ def _check_known(root: Path, names: Sequence[str], known: Sequence[str]) -> None
     meant = [f"{escaped(name)} for {escaped(near[folded(name)])}" for name in unknown if folded(name) in near]
     hint = f" ({', '.join(meant[:3])}?)" if meant else ""
     raise DataError(
-        f"{escaped(str(root))} has classes that the training set has not: {few(unknown)}{hint}; rename or remove "
-        f"them, or add training images"
+        f"{escaped(str(root))} has classes that the training set has not: {few(unknown)}{hint}; rename or remove them"
     )
 
 

@@ -46,10 +46,10 @@ Relative errors are the largest over the three sizes. References: open_clip's CL
 open_clip with timm's trunk for `open_clip_timm`; transformers, from a folder on disk, for `hf_*`; timm for all others,
 whose files it reads through its own loaders (`checkpoint_filter_fn`, `load_pretrained`).
 
-What this does not show: Meta's, NVIDIA's, Apple's and Google's own code cannot be installed beside these, so their
-dialects are held against timm's reading of them, and their own ways to follow another image size (DINOv2's, DINO's and
-NV-CLIP's offset of 0.1, TIPS' antialiased bilinear) against torch's interpolation, in tests/unit/test_resample.py. No
-published file was opened; two real
+What these lines do not show: Meta's, NVIDIA's, Apple's and Google's own code cannot be installed beside these, so here
+their dialects are held against timm's reading of them, and their own ways to follow another image size (DINOv2's,
+DINO's and NV-CLIP's offset of 0.1, TIPS' antialiased bilinear) against torch's interpolation, in
+tests/unit/test_resample.py. No published file was opened; two real
 towers, CLIP ViT-B/16 and DINOv2 ViT-S/14, are compared in tests/e2e/test_real_towers.py. transformers' AIMv2 takes one
 size only. The gradient of the position table is not compared for `radio` and `hf_vit_mae`, whose references have none.
 

@@ -15,7 +15,7 @@ from fmjax.config import DataConfig
 from fmjax.data import audit
 from fmjax.data.images import AVIF
 from fmjax.data.pipeline import BadImages, crop_box, eval_batches, train_batches
-from fmjax.data.sources import digits, image_folder, open_source, stratified, tensorflow_dataset
+from fmjax.data.sources import Source, digits, image_folder, open_source, stratified, tensorflow_dataset
 from fmjax.errors import DataError, UsageError, escaped
 from fmjax.preprocessing import PreprocessConfig
 from tests.security.pictures import noise, png, saved
@@ -291,3 +291,11 @@ def test_tensorflow_dataset_is_prepared_and_read_as_array_record(tmp_path):
     assert sorted(batch["label"]) == sorted(digits().labels[60:80])  # TFDS shuffles what it writes
     with pytest.raises(DataError, match="tfds:no_such_set cannot be prepared"):
         tensorflow_dataset("no_such_set", str(tmp_path))
+
+
+def test_both_parts_of_a_split_keep_an_image_of_every_class():
+    labels = np.repeat(np.arange(3, dtype=np.int32), 4)
+    source = Source(lambda i: labels[i], labels, ("a", "b", "c"), str)
+    for fraction in (0.01, 0.5, 0.95):
+        for part in stratified(source, fraction, 0):
+            assert set(part.labels) == {0, 1, 2}

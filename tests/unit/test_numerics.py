@@ -152,7 +152,7 @@ def test_a_converted_file_is_tied_to_its_weights(tmp_path, monkeypatch):
     source = save(tmp_path / "clip.safetensors", random_file(small("ViT-B-16"), "open_clip"))
     convert("ViT-B-16.openai", str(source), str(tmp_path / "ours.safetensors"))
     assert read("ViT-B-16.openai", checkpoint=tmp_path / "ours.safetensors")
-    with pytest.raises(UsageError, match=r"was converted from ViT-B-16\.openai, not from ViT-B-16\.laion400m_e32"):
+    with pytest.raises(UsageError, match=r"was converted from 'ViT-B-16\.openai', not from ViT-B-16\.laion400m_e32"):
         read("ViT-B-16.laion400m_e32", checkpoint=tmp_path / "ours.safetensors")
 
 

@@ -60,6 +60,29 @@ def test_export_does_not_write_over_the_original(clip):
     assert clip.read_bytes() == before
 
 
+def test_embed_does_not_write_over_its_weights(tmp_path, capsys):
+    weights = tmp_path / "w.npz"
+    weights.write_bytes(b"weights")
+    said = refused(capsys, 2, "embed", DEMO, "--checkpoint", weights, "--out", weights, "--force")
+    assert "is read from" in said
+    assert weights.read_bytes() == b"weights"
+
+
+def test_a_run_does_not_write_over_its_weights_or_the_files_of_others(tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    own = out / "model.timm.safetensors"
+    own.write_bytes(b"weights")
+    flags = ("--out", out, "--steps", 1)
+    assert "is read from" in refused(capsys, 2, "finetune", DEMO, *flags, "--checkpoint", own)
+    assert own.read_bytes() == b"weights"
+    (out / "metrics.jsonl").write_text("mine")
+    assert "is no run's folder" in refused(capsys, 2, "finetune", DEMO, *flags)
+    (out / "config.json").write_text('{"mine": 1}')
+    assert "is not the folder of a run" in refused(capsys, 4, "finetune", DEMO, *flags)
+    assert (out / "config.json").read_text() == '{"mine": 1}'
+
+
 def test_no_command_overwrites_unasked(clip, tmp_path, capsys):
     target = tmp_path / "ours.safetensors"
     target.write_text("mine")
