@@ -9,6 +9,7 @@ from typing import Any
 import fmjax
 from fmjax.numerics import spec_in
 from fmjax.specs import Rope, ViTSpec, Weights, get_weights
+from fmjax.zoo import FAMILY
 from tests.parity import references as r
 
 Size = tuple[int, int]
@@ -164,10 +165,7 @@ def sample() -> list[Case]:
 
 def family(model: str) -> str:
     """The part of a name that its siblings share, with what changes the graph."""
-    from fmjax import zoo
-
-    home = next(f.__name__ for f in zoo._FAMILIES if any(spec.name == model for spec in f.SPECS))
     spec = fmjax.get_spec(model)
     rope = replace(spec.rope or Rope(), offset=0.0)
     traits = (spec.mlp, spec.block, spec.num_registers, spec.mlp_norm, spec.num_cls, spec.qkv_bias, spec.layer_scale)
-    return f"{home} {traits} {rope.pairs}"
+    return f"{FAMILY[model]} {traits} {rope.pairs}"
