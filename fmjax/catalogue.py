@@ -121,7 +121,7 @@ def _positions(spec: ViTSpec) -> str:
 def _outputs(spec: ViTSpec) -> str:
     rows, columns = spec.grid
     pooled = f"pooled [B {spec.embed_dim or spec.pool_dim}]"
-    others = [f"{spec.num_cls} class"] * (spec.num_cls > 0) + [f"{spec.num_registers} register"] * (
-        spec.num_registers > 0
-    )
-    return f"{pooled}, patches [B {rows} {columns} {spec.width}]" + "".join(f", {kind} tokens" for kind in others)
+    patches = f"patches [B {rows} {columns} {spec.width}]"
+    counts = {"class": spec.num_cls, "register": spec.num_registers}
+    others = [f"{count} {kind} tokens" for kind, count in counts.items() if count]
+    return ", ".join([pooled, patches, *others])

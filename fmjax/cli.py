@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from fmjax.errors import UsageError, nearest
+from fmjax.errors import UsageError, nearest, safe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +103,6 @@ def _version() -> str:
 
 
 def _say(text: str, stream: Any = None) -> None:
-    from fmjax.console import safe
-
     (stream or sys.stdout).write(safe(text) + "\n")
 
 

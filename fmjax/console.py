@@ -9,15 +9,10 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from fmjax.errors import printable
+from fmjax.errors import safe
 
 T = TypeVar("T")
 EVERY_S = 10.0  # between two lines of long work where there is no terminal
-
-
-def safe(text: str) -> str:
-    """A text of several lines as a terminal may show it: names in it can be anybody's."""
-    return printable(text, keep="\n\t")
 
 
 class SafeConsole(Console):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fmjax import addresses, hub, specs
-from fmjax.console import console, safe
-from fmjax.errors import CheckpointError, UsageError, nearest
+from fmjax.console import console
+from fmjax.errors import CheckpointError, UsageError, nearest, safe
 from fmjax.specs import Weights
 
 

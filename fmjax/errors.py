@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from weights_conversion.errors import CheckpointError
 
-__all__ = ["CheckpointError", "DataError", "FilesError", "UsageError", "escaped", "nearest", "printable"]
+__all__ = ["CheckpointError", "DataError", "FilesError", "UsageError", "escaped", "nearest", "printable", "safe"]
 
 CheckpointError.__module__ = __name__  # where users import it from, and what a traceback should say
 
@@ -42,6 +42,11 @@ def printable(text: str, keep: str = "") -> str:
     """The text with what could steer a terminal, or turn the direction of reading, as escapes. keep: letters that
     stay."""
     return "".join(letter if letter.isprintable() or letter in keep else ascii(letter)[1:-1] for letter in text)
+
+
+def safe(text: str) -> str:
+    """A text of several lines as a terminal may show it: names in it can be anybody's."""
+    return printable(text, keep="\n\t")
 
 
 def escaped(text: str, limit: int = 120) -> str:

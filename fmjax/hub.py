@@ -15,8 +15,7 @@ from urllib.parse import urlsplit
 from filelock import Timeout
 
 from fmjax import addresses, digests, fetch, hf_files, record, specs
-from fmjax.console import safe
-from fmjax.errors import CheckpointError
+from fmjax.errors import CheckpointError, safe
 from fmjax.fetch import Bounds, Copy
 from fmjax.network import UnreachableError
 from fmjax.specs import Source, Weights

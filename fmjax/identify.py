@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import weights_conversion as wc
 from fmjax import specs
@@ -17,6 +17,7 @@ from weights_conversion.tensors import outline
 from weights_conversion.transforms import ShapedTransform, Transform
 
 Shape = tuple[int, ...]
+View = Mapping[str, set[Shape]]
 MAX_NAMES = 3  # that a report offers: more would be no hint
 MAX_ELEMENTS = 1 << 27  # of a tensor that is looked at: beyond every published one, and cheap even where it is copied
 TOLD_BY = (
@@ -61,7 +62,7 @@ def fitting(file: Checkpoint) -> list[str]:
     Raises CheckpointError where names and shapes fit and something else forbids it, as a kind that is no weight.
     """
     tables = wc.candidates(file.tensors)
-    near = [name for distance, name in _ranked(file, tables) if distance == 0]
+    near = [name for distance, name in _ranked(_views(file, tables)) if distance == 0]
     found, refusals = [], []
     for name, table in itertools.product(near, tables):
         try:
@@ -77,8 +78,9 @@ def fitting(file: Checkpoint) -> list[str]:
 def closest(file: Checkpoint, table: wc.Dialect, spec: ViTSpec) -> str:
     """The end of a report on a file that does not fit `spec`: at most three architectures that are nearer to it."""
     tables = wc.candidates(file.tensors) or [table]
-    own = min(_distance(seen, spec) for seen in _views(file, tables))
-    ranked = [(distance, name) for distance, name in _ranked(file, tables) if distance < own]
+    views = _views(file, tables)
+    own = min(_distance(seen, spec) for seen in views)
+    ranked = [(distance, name) for distance, name in _ranked(views) if distance < own]
     nearest = [name for distance, name in ranked if distance == ranked[0][0]][:MAX_NAMES]
     if not nearest:
         return f" into {spec.name}"
@@ -105,20 +107,20 @@ def _misfits_at_most(file: Checkpoint, table: wc.Dialect, spec: ViTSpec) -> int:
         return len(file.tensors)
 
 
-def _ranked(file: Checkpoint, tables: Iterable[wc.Dialect]) -> list[tuple[int, str]]:
+def _ranked(views: Sequence[View]) -> list[tuple[int, str]]:
     """(in how many telling shapes it differs, architecture), best first, in the zoo's order."""
-    views = list(_views(file, tables))
     if not views:
         return []
     rows = [(min(_distance(seen, specs.get_spec(name)) for seen in views), name) for name in specs.list_models()]
     return sorted(rows, key=lambda row: row[0])
 
 
-def _views(file: Checkpoint, tables: Iterable[wc.Dialect]) -> Iterator[Mapping[str, set[Shape]]]:
-    return (_seen(file, table) for table in tables)
+def _views(file: Checkpoint, tables: Iterable[wc.Dialect]) -> list[View]:
+    """The telling shapes of a file as each dialect that it can be of reads them."""
+    return [_seen(file, table) for table in tables]
 
 
-def _distance(seen: Mapping[str, set[Shape]], spec: ViTSpec) -> int:
+def _distance(seen: View, spec: ViTSpec) -> int:
     expected = told_by(spec)
     sure = {path: shapes for path, shapes in seen.items() if UNTOLD not in shapes}
     unsure = seen.keys() - sure

@@ -46,8 +46,11 @@ def preprocess_config(
 
     image_size: another size (height, width). Raises UsageError where it is no multiple of the patch.
     """
-    spec = None if isinstance(name_or_model, Weights) else _spec(name_or_model)
-    weights = name_or_model if isinstance(name_or_model, Weights) else _weights(_spec(name_or_model))
+    if isinstance(name_or_model, Weights):
+        spec, weights = None, name_or_model
+    else:
+        spec = _spec(name_or_model)
+        weights = _weights(spec)
     config = _config(weights)
     # a model whose position table was resized wants the images that it was resized for
     if spec and image_size is None and not isinstance(name_or_model, str):

@@ -236,10 +236,9 @@ def published(name: str, checkpoint: str | Path | None) -> tuple[specs.Weights |
     """The weights row, if the name has one, and the spec. A file alone does not say which activation it was trained
     with."""
     resolved = specs.resolve(name)
-    rows = [specs.get_weights(n) for n in specs.list_models(pretrained=True)]
-    if any(w.name == resolved for w in rows):
+    if specs.split_name(resolved)[1]:
         return specs.get_weights(resolved), specs.get_spec(resolved)
-    own = [w for w in rows if w.model == resolved]
+    own = specs.weights_of(resolved)
     if not own:
         return None, specs.get_spec(resolved)
     if checkpoint is None or len(own) == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import reprlib
@@ -216,7 +217,7 @@ def write_split(run: Path, split: Split) -> None:
 def _lines(split: Split) -> Iterator[str]:
     digest = hashlib.sha256()
     head = {"format": FORMAT, "train": len(split.train), "val": len(split.val), "classes": split.classes}
-    for line in (json.dumps(head) + "\n", *_rows(split)):
+    for line in itertools.chain([json.dumps(head) + "\n"], _rows(split)):
         digest.update(line.encode())
         yield line
     yield json.dumps({"sha256": digest.hexdigest()}) + "\n"

@@ -17,7 +17,7 @@ from pathlib import Path
 from fmjax import fetch, hub, network
 from fmjax.errors import CheckpointError
 from fmjax.specs import Source
-from tests.security.worker import FORBIDDEN, WRITES, forget_peak, memory
+from tests.security.worker import FORBIDDEN, forget_peak, memory, writes
 from tests.support.locate import weights
 
 MOST_BYTES = 1 << 20  # of a file; and, as the system's own limit, four times that
@@ -41,7 +41,7 @@ class Audit:
     def __call__(self, event: str, arguments: tuple) -> None:
         if not self.watching:
             return
-        if event == "open" and (set(str(arguments[1] or "")) & set("wax+") or arguments[2] & WRITES):
+        if event == "open" and writes(arguments):
             self.outside(event, arguments[0])
         elif event in CHANGES:
             for index in CHANGES[event]:

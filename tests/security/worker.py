@@ -30,6 +30,11 @@ FORBIDDEN = (
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
+def writes(arguments: tuple) -> bool:
+    """Whether an "open" event is one for writing."""
+    return bool(set(str(arguments[1] or "")) & set("wax+") or arguments[2] & WRITES)
+
+
 class Audit:
     """The forbidden events since `seen` was last cleared."""
 
@@ -40,7 +45,7 @@ class Audit:
     def __call__(self, event: str, arguments: tuple) -> None:
         if not self.watching:
             return
-        if event == "open" and (set(str(arguments[1] or "")) & set("wax+") or arguments[2] & WRITES):
+        if event == "open" and writes(arguments):
             self.seen.append(f"open for writing {arguments[0]!r}")
         elif event.startswith(FORBIDDEN):
             self.seen.append(f"{event} {str(arguments)[:100]}")

@@ -7,7 +7,8 @@ import io
 import pytest
 
 from fmjax import cli, console
-from fmjax.console import SafeConsole, counted, safe
+from fmjax.console import SafeConsole, counted
+from fmjax.errors import safe
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J blocks\r\x9b31m \u202egnp.exe \u2028 \x00"
 
