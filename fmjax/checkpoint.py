@@ -3,8 +3,14 @@ all."""
 
 from __future__ import annotations
 
+import functools
+import gc
+import json
+import logging
 import os
-from contextlib import suppress
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +74,15 @@ class Checkpoints:
 
     def _restore(self, step: int, **items: Any) -> Any:
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**items))
+            with _orphans_are_silent():
+                return self._manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:  # orbax and tensorstore raise many kinds
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise CheckpointError(
-                f"step {step} in {self.folder} cannot be restored: {reason}; delete that step's folder to go on "
-                f"from an "
-                f"older one, or start over with --fresh"
-            ) from error
+            reason = _flaw(self.folder / str(step), list(items), error)
+        # raised out here, as the error of orbax keeps its half-read arrays and its closed event loop alive
+        raise CheckpointError(
+            f"step {step} in {self.folder} cannot be restored: {reason}; delete that step's folder to go on from an "
+            f"older one, or start over with --fresh"
+        )
 
     def wait(self) -> None:
         """Until everything is committed."""
@@ -83,6 +90,62 @@ class Checkpoints:
 
     def close(self) -> None:
         self._manager.close()
+
+
+def _flaw(step: Path, items: list[str], error: Exception) -> str:
+    """What is wrong with a step, in words of its files; orbax and tensorstore answer in words of their insides."""
+    for record in _records(step, items):
+        name = record.relative_to(step)
+        if not record.is_file():
+            return f"{name} is missing"
+        try:
+            json.loads(record.read_bytes())
+        except ValueError:
+            return f"{name} is damaged"
+    if isinstance(error, KeyError):
+        return f"its records lack {error}"
+
+    # tensorstore names the folder that it read
+    text = str(error)
+    damaged = [item for item in items if f"{step / item}/" in text]
+    if damaged:
+        return f"the arrays in {damaged[0]} are damaged or missing"
+    return "its arrays are not those of this run's model and optimiser"
+
+
+def _records(step: Path, items: list[str]) -> list[Path]:
+    """The files of a step that orbax reads as JSON."""
+    written = [path for item in items for path in sorted((step / item).glob("array_metadatas/*"))]
+    return [step / item / ("metadata" if item == "data" else "_METADATA") for item in items] + written
+
+
+# What the other reads of a step say when one of them has failed: they end later, in a closed event loop
+ORPHANS = ("Event loop is closed", "Encountered error while reading array index")
+
+
+def _pass_on(previous: Callable[[Any], Any], unraisable: Any) -> None:
+    if not any(text in str(unraisable.exc_value) for text in ORPHANS):
+        previous(unraisable)
+
+
+@contextmanager
+def _orphans_are_silent() -> Iterator[None]:
+    """While arrays are read, and on after a read that failed: Python would print each orphan as a traceback of its own,
+    when it comes. What went wrong is raised besides."""
+    hook = sys.unraisablehook
+    if getattr(hook, "func", None) is not _pass_on:
+        sys.unraisablehook = functools.partial(_pass_on, hook)
+    loggers = [logging.getLogger(name) for name in ("asyncio", "absl")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+        sys.unraisablehook = hook
+    finally:
+        gc.collect()  # tasks that nobody asked are logged where they are freed
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _targets(like: State) -> dict[str, Any]:
