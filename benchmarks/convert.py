@@ -23,7 +23,7 @@ REPEATS = 3
 
 SYNTHETIC = """
 import sys, torch, fmjax, weights_conversion as wc, numpy as np
-from fmjax.factory import param_shapes
+from fmjax.models.build import param_shapes
 name, dialect, path = sys.argv[1:]
 shapes = param_shapes(fmjax.get_spec(name))
 params = wc.in_memory_tree({p: np.broadcast_to(np.float16(0), s) for p, s in shapes.items()})
@@ -70,7 +70,9 @@ def median(code: str, *arguments: str, repeats: int) -> dict[str, float]:
 
 def main(folder: Path, names: list[str]) -> None:
     idle = {
-        "fmjax": measure("import fmjax.convert, fmjax.factory as f, fmjax; f.param_shapes(fmjax.get_spec('ViT-B-32'))"),
+        "fmjax": measure(
+            "import fmjax.programs.convert, fmjax.models.build as f, fmjax; f.param_shapes(fmjax.get_spec('ViT-B-32'))"
+        ),
         "timm": measure(TIMM.split("file =")[0]),
     }
     rows = []

@@ -37,9 +37,9 @@ def main(rounds: int) -> None:
 
     import fmjax
     import weights_conversion as wc
-    from fmjax.factory import param_shapes
-    from fmjax.params import functional
-    from fmjax.weights import fill
+    from fmjax.models.build import param_shapes
+    from fmjax.models.functional import functional
+    from fmjax.weights.load import fill
 
     torch.set_num_threads(THREADS)
     spec = fmjax.get_spec("ViT-B-16.openai")

@@ -14,7 +14,7 @@ from PIL import Image
 
 import fmjax
 from fmjax.config import load_preset
-from fmjax.train import finetune
+from fmjax.programs.finetune import finetune
 
 CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot")
 

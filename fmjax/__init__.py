@@ -7,13 +7,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
-    "fmjax.specs": ("Rope", "ViTSpec", "Weights", "Source", "get_spec", "get_weights", "list_models", "register"),
-    "fmjax.factory": ("create", "initialise"),
-    "fmjax.weights": ("load", "export"),
-    "fmjax.run": ("restore",),
-    "fmjax.params": ("functional", "with_params"),
-    "fmjax.preprocessing": ("preprocess", "preprocess_config", "PreprocessConfig"),
-    "fmjax.models.vit": ("Features", "ViT"),
+    "fmjax.specs": ("PreprocessConfig", "Rope", "Source", "ViTSpec", "Weights"),
+    "fmjax.names": ("get_spec", "get_weights", "list_models", "register"),
+    "fmjax.models.build": ("create", "initialise"),
+    "fmjax.models.features": ("Features",),
+    "fmjax.models.functional": ("functional", "with_params"),
+    "fmjax.models.vit": ("ViT",),
+    "fmjax.weights.load": ("load",),
+    "fmjax.engine.run": ("export", "restore"),
+    "fmjax.preprocessing": ("preprocess", "preprocess_config"),
     "fmjax.sharding": ("make_mesh",),
     "fmjax.errors": ("CheckpointError", "DataError", "UsageError"),
 }
@@ -49,15 +51,17 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from fmjax.engine.run import export, restore
     from fmjax.errors import CheckpointError, DataError, UsageError
-    from fmjax.factory import create, initialise
-    from fmjax.models.vit import Features, ViT
-    from fmjax.params import functional, with_params
+    from fmjax.models.build import create, initialise
+    from fmjax.models.features import Features
+    from fmjax.models.functional import functional, with_params
+    from fmjax.models.vit import ViT
+    from fmjax.names import get_spec, get_weights, list_models, register
     from fmjax.preprocessing import PreprocessConfig, preprocess, preprocess_config
-    from fmjax.run import restore
     from fmjax.sharding import make_mesh
-    from fmjax.specs import Rope, Source, ViTSpec, Weights, get_spec, get_weights, list_models, register
-    from fmjax.weights import export, load
+    from fmjax.specs import Rope, Source, ViTSpec, Weights
+    from fmjax.weights.load import load
 
 
 def __getattr__(name: str) -> Any:

@@ -159,14 +159,15 @@ def _models(args: list[str]) -> None:
             pretrained: list published weights instead of architectures
             as_json: print records for machines
         """
-        from fmjax import catalogue, specs
+        from fmjax import names
+        from fmjax.programs import catalogue
 
-        names = specs.list_models(pattern, pretrained=pretrained)
-        if not names:
-            known = specs.list_models(pretrained=pretrained)
+        found = names.list_models(pattern, pretrained=pretrained)
+        if not found:
+            known = names.list_models(pretrained=pretrained)
             hint = nearest(pattern.strip("*"), known, cutoff=0.6)
             raise UsageError(f"no model matches {pattern!r}{hint} (`fmjax models` lists all)")
-        rows = [catalogue.record(name) for name in names]
+        rows = [catalogue.record(name) for name in found]
         _say(json.dumps(rows, indent=2) if as_json else "\n".join(catalogue.line(row) for row in rows))
 
     _parse(run, args, "models")
@@ -180,9 +181,10 @@ def _info(args: list[str]) -> None:
             name: "arch", "arch.tag", timm's or the hub's name
             as_json: print all facts, the whole rows, for machines
         """
-        from fmjax import catalogue, specs
+        from fmjax import names
+        from fmjax.programs import catalogue
 
-        resolved = specs.resolve(name)
+        resolved = names.resolve(name)
         _say(json.dumps(catalogue.full_record(resolved), indent=2) if as_json else catalogue.page(resolved))
 
     _parse(run, args, "info")
@@ -207,7 +209,7 @@ def _convert(args: list[str]) -> None:
             dialect: how the source's tensors are named; "" tells by the keys
             force: replace the target if it is there
         """
-        from fmjax.convert import convert
+        from fmjax.programs.convert import convert
 
         convert(name, source, target, dialect=dialect, force=force)
 
@@ -237,7 +239,7 @@ def _export(args: list[str]) -> None:
             classifier: write the run's classifier; without it the projection is kept
             force: replace the target if it is there
         """
-        from fmjax.convert import export_file
+        from fmjax.programs.convert import export_file
 
         export_file(source, target, dialect=dialect, base=base, model=model, classifier=classifier, force=force)
 
@@ -254,7 +256,7 @@ def _verify(args: list[str]) -> None:
             dialect: how its tensors are named; "" tells by the keys
             offline: use only what is on this machine
         """
-        from fmjax.convert import verify
+        from fmjax.programs.convert import verify
 
         verify(name, checkpoint=checkpoint, dialect=dialect, offline=offline)
 
@@ -282,7 +284,7 @@ def _download(args: list[str]) -> None:
             accept_new: take what is published now in the place of what was recorded
             offline: check what is here, and fetch nothing
         """
-        from fmjax.download import main as program
+        from fmjax.programs.download import main as program
 
         program(names, dry_run=dry_run, source=source, dialect=dialect, accept_new=accept_new, offline=offline)
 
@@ -294,20 +296,20 @@ def _finetune(args: list[str]) -> None:
 
     preset, rest = _first(args, "finetune", "a preset, or a model")
     config = _parse(FinetuneConfig, rest, "finetune", default=_started(preset) if preset else None)
-    from fmjax.train import main as program
+    from fmjax.programs.finetune import main as program
 
     program(config)
 
 
 def _started(name: str) -> Any:
     """The config of a preset, or the defaults for a model: every other command takes a model in this place."""
-    from fmjax import specs
+    from fmjax import names
     from fmjax.config import FinetuneConfig, ModelConfig, load_preset, presets
 
     if name in presets() or name.endswith(".py"):
         return load_preset(name)
     try:
-        resolved = specs.resolve(name)
+        resolved = names.resolve(name)
     except UsageError:
         return load_preset(name)  # whose error names the presets
     return FinetuneConfig(out=f"runs/{resolved}", model=ModelConfig(name=name))
@@ -322,7 +324,7 @@ def _on_features(name: str, kind: str, program: str) -> Callable[[list[str]], No
         model, rest = _first(args, name, "a model")
         default = getattr(config, kind)(model=config.ModelConfig(name=model)) if model else None
         parsed = _parse(getattr(config, kind), rest, name, default=default)
-        getattr(importlib.import_module("fmjax.embed"), program)(parsed)
+        getattr(importlib.import_module("fmjax.programs.embed"), program)(parsed)
 
     return run
 
@@ -332,7 +334,7 @@ def _eval(args: list[str]) -> None:
 
     folder, rest = _first(args, "eval", "a run's folder")
     config = _parse(EvalConfig, rest, "eval")
-    from fmjax.evaluate import main as program
+    from fmjax.programs.evaluate import main as program
 
     program(folder, config)
 

@@ -20,9 +20,10 @@ from fmjax.data.images import MAX_PIXELS, Picture, decode, read
 from fmjax.data.pixels import to_rgb
 from fmjax.data.resizing import RESAMPLING, resize
 from fmjax.errors import UsageError
-from fmjax.models.vit import ViT, check_image_size
-from fmjax.numerics import weights_in
-from fmjax.specs import PreprocessConfig, ViTSpec, Weights, get_spec, get_weights, weights_of
+from fmjax.models.vit import ViT
+from fmjax.names import get_spec, get_weights, weights_of
+from fmjax.specs import PreprocessConfig, ViTSpec, Weights, check_image_size
+from fmjax.weights.publisher import weights_in
 
 __all__ = [
     "MAX_PIXELS",

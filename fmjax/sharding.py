@@ -10,10 +10,10 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from fmjax.errors import UsageError
-from fmjax.models.vit import BATCH_AXES
-from fmjax.params import first_match
+from fmjax.trees import first_match
 
 AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = ("data", "fsdp")  # the mesh axes that images are spread over
 Axes = tuple[str | None, ...]
 
 # The axes of one block's parameter; a stacked one has its depth axis, never split, before them. fsdp is always on a

@@ -1,20 +1,13 @@
-"""What a backbone is (ViTSpec), what one of its published files is (Weights), and the one place that resolves names.
-
-Importing this module never imports jax.
-"""
+"""What a backbone is (ViTSpec) and what one of its published files is (Weights). Imports no jax."""
 
 from __future__ import annotations
 
-import fnmatch
-import functools
+import math
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, Literal
 
-from fmjax.errors import UsageError, nearest
-
-if TYPE_CHECKING:
-    from weights_conversion.dialect import Dialect
+from fmjax.errors import UsageError
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
 Resample = Literal[
@@ -183,153 +176,19 @@ class PreprocessConfig:
     crop_pct: float = 1.0
 
 
-def split_name(name: str) -> tuple[str, str]:
-    """("arch", "tag"), split at the first dot; the tag is "" where there is none."""
-    arch, _, tag = name.partition(".")
-    return arch, tag
+def nearest_sizes(size: int, patch: int) -> tuple[int, ...]:
+    """The multiples of the patch on both sides of a size that is none."""
+    low = max(patch, size // patch * patch)
+    return (low,) if low >= size else (low, math.ceil(size / patch) * patch)
 
 
-def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
-    """Names that a search finds: architectures, or "arch.tag" where `pretrained`.
-
-    pattern: shell-style, or a part of a word where it has none of * ? [ ; letter case is ignored. It is looked for in
-    names, tags, aliases (timm's names), the hub's repositories and families.
-    """
-    wanted = pattern.lower() if any(letter in pattern for letter in "*?[") else f"*{pattern.lower()}*"
-    specs, weights = _rows()
-    words = _words()
-    return [name for name in (weights if pretrained else specs) if _finds(wanted, words[name])]
-
-
-def weights_of(model: str) -> list[Weights]:
-    """The published weights of an architecture, by its registered name."""
-    return [weights for weights in _rows()[1].values() if weights.model == model]
-
-
-def get_spec(name: str) -> ViTSpec:
-    """The architecture of "arch" or "arch.tag"; a tag's own activation and resampling are filled in.
-
-    Raises UsageError, with the nearest names, for an unknown one.
-    """
-    resolved = resolve(name)
-    arch, tag = split_name(resolved)
-    specs, weights = _rows()
-    return replace(specs[arch], weights=resolved, **weights[resolved].overrides) if tag else specs[arch]
-
-
-def get_weights(name: str) -> Weights:
-    """The published weights "arch.tag", or the only ones of "arch". Raises UsageError where there are none or
-    several."""
-    resolved = resolve(name)
-    weights = _rows()[1]
-    if resolved in weights:
-        return weights[resolved]
-    tags = [w.tag for w in weights_of(resolved)]
-    if len(tags) == 1:
-        return weights[f"{resolved}.{tags[0]}"]
-    raise UsageError(f"{resolved!r} has {len(tags)} published weights; name one of: {', '.join(tags)}")
-
-
-def resolve(name: str) -> str:
-    """The registered "arch" or "arch.tag" behind a name, an alias, timm's name, or a "hf-hub:" form."""
-    specs, weights = _rows()
-    plain = name.removeprefix("hf-hub:").removeprefix("timm/")
-    if plain in weights or plain in specs:
-        return plain
-    if plain in _aliases():
-        return _aliases()[plain]
-    arch, tag = split_name(plain)
-    arch = _aliases().get(arch, arch)  # timm's architecture with a tag of ours
-    if f"{arch}.{tag}" in weights:
-        return f"{arch}.{tag}"
-    if arch in specs:
-        tags = [w.tag for w in weights_of(arch)]
-        hint = nearest(tag, tags) or f"; its tags are {', '.join(tags) or 'none'}"
-        raise UsageError(f"unknown weights {tag!r} of {arch}{hint}")
+def check_image_size(size: tuple[int, ...], spec: ViTSpec) -> None:
+    """Raises UsageError unless height and width are multiples of the patch, or are the published size: what is left of
+    that over the last patch is not read, as by the original's convolution."""
+    if tuple(size) == spec.image_size or all(n > 0 and n % spec.patch_size == 0 for n in size):
+        return
+    near = " x ".join(" or ".join(map(str, nearest_sizes(n, spec.patch_size))) for n in size)
     raise UsageError(
-        f"unknown model {name!r}{nearest(plain, [*specs, *weights, *_aliases()])} (`fmjax models` lists all)"
+        f"{spec.name} takes images in multiples of its patch of {spec.patch_size}, got {size[0]} x {size[1]}; "
+        f"nearest: {near}"
     )
-
-
-_registered: list[ViTSpec | Weights] = []
-
-
-def register(*rows: ViTSpec | Weights | Dialect) -> None:
-    """Adds your own architectures, weights and dialects to those of the package, for this process.
-
-    Raises UsageError, and adds nothing, where a name is taken, weights have no architecture, or a source has a dialect
-    that does not exist.
-    """
-    from weights_conversion.detection import dialects
-    from weights_conversion.detection import register as add_dialect
-    from weights_conversion.dialect import Dialect
-
-    specs, weights = _rows()
-    new_specs = [row for row in rows if isinstance(row, ViTSpec)]
-    new_weights = [row for row in rows if isinstance(row, Weights)]
-    new_dialects = [row for row in rows if isinstance(row, Dialect)]
-    for known, new in ((specs, new_specs), (weights, new_weights), (dialects(), new_dialects)):
-        names = [row.name for row in new]
-        taken = [name for name in names if name in known or names.count(name) > 1]
-        if taken:
-            raise UsageError(f"{type(new[0]).__name__} {taken[0]!r} exists already; give yours another name")
-    models, tables = [*specs, *(s.name for s in new_specs)], [*dialects(), *(d.name for d in new_dialects)]
-    for row in new_weights:
-        if row.model not in models:
-            raise UsageError(f"weights {row.name!r} are of no architecture {row.model!r}{nearest(row.model, models)}")
-        unknown = [source.dialect for source in row.sources if source.dialect not in tables]
-        if unknown:
-            raise UsageError(f"weights {row.name!r}: no dialect {unknown[0]!r}{nearest(unknown[0], tables)}")
-    for dialect in new_dialects:
-        add_dialect(dialect)
-    _registered.extend([*new_specs, *new_weights])
-    _rows.cache_clear()
-    _aliases.cache_clear()
-
-
-@functools.cache
-def _rows() -> tuple[dict[str, ViTSpec], dict[str, Weights]]:
-    from fmjax import zoo
-
-    specs = [*zoo.SPECS, *(row for row in _registered if isinstance(row, ViTSpec))]
-    weights = [*zoo.WEIGHTS, *(row for row in _registered if isinstance(row, Weights))]
-    return {s.name: s for s in specs}, {w.name: w for w in weights}
-
-
-@functools.cache
-def _aliases() -> dict[str, str]:
-    """Other spellings -> registered name. A spelling that two rows share names neither."""
-    specs, weights = _rows()
-    pairs = [(alias, s.name) for s in specs.values() for alias in s.aliases]
-    pairs += [(alias, w.name) for w in weights.values() for alias in w.aliases]
-    hubs = [(s.location, w.name) for w in weights.values() for s in w.sources if s.kind == "hf"]
-    pairs += [(location.removeprefix("timm/"), name) for location, name in hubs]
-    owners: dict[str, set[str]] = {}
-    for alias, name in pairs:
-        owners.setdefault(alias, set()).add(name)
-    return {alias: names.pop() for alias, names in owners.items() if len(names) == 1}
-
-
-def _words() -> dict[str, tuple[str, ...]]:
-    """What a search looks for a row in: architectures are found by their weights' words too."""
-    from fmjax.zoo import FAMILY
-
-    specs, weights = _rows()
-    of_weights = {name: _names_of(row) for name, row in weights.items()}
-    found = {}
-    for name, spec in specs.items():
-        rows = [row.name for row in weights_of(name)]
-        family = FAMILY.get(name, "").lower()
-        own = (name.lower(), *(alias.lower() for alias in spec.aliases), family)
-        found[name] = (*own, *(word for row in rows for word in of_weights[row]))
-        found |= {row: (*own, *of_weights[row]) for row in rows}
-    return found
-
-
-def _names_of(weights: Weights) -> tuple[str, ...]:
-    locations = [source.location for source in weights.sources if source.kind == "hf"]
-    return tuple(word.lower() for word in (weights.name, *weights.aliases, *locations))
-
-
-def _finds(pattern: str, words: tuple[str, ...]) -> bool:
-    return any(fnmatch.fnmatchcase(word, pattern) for word in words)

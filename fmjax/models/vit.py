@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -18,39 +17,16 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fmjax.errors import UsageError
+from fmjax.models.features import Features
 from fmjax.models.heads import classifier_input, classifier_width
-from fmjax.models.layers import (
-    SMALL_INIT,
-    ZEROS,
-    AttentionPool,
-    Block,
-    Dtype,
-    Linear,
-    Norm,
-    PatchEmbed,
-    drop_path,
-)
+from fmjax.models.layers import SMALL_INIT, ZEROS, AttentionPool, Block, Dtype, Linear, Norm, PatchEmbed, drop_path
+from fmjax.models.resample import resample_grid
 from fmjax.models.rope import rope_table
-from fmjax.resample import nearest_sizes, resample_grid
-from fmjax.specs import ClassifierInput, ViTSpec
+from fmjax.sharding import BATCH_AXES
+from fmjax.specs import ClassifierInput, ViTSpec, check_image_size
 
 Remat = Literal["none", "dots", "full"]  # what a block keeps for its backward pass: everything, its products, its input
 Grid = tuple[int, int]
-BATCH_AXES = ("data", "fsdp")  # the mesh axes that images are spread over
-
-
-@typing.no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Features:
-    """What a backbone says of a batch of images. Everything is after the final norm; what a model has not is None."""
-
-    pooled: Float[Array, "B E"] | None  # the original's image embedding: projected for CLIP, the class token for DINOv2
-    cls: Float[Array, "B D"] | None
-    registers: Float[Array, "B R D"] | None
-    patches: Float[Array, "B h w D"]
-    summary: Float[Array, "B S D"] | None = None  # all class tokens, the first one too, where there are several
-    logits: Float[Array, "B K"] | None = None
 
 
 class ViT(nnx.Module):
@@ -237,36 +213,3 @@ def _rematerialised(body, policy: Remat):
         return body
     saved = None if policy == "full" else jax.checkpoint_policies.dots_with_no_batch_dims_saveable
     return jax.checkpoint(body, policy=saved, prevent_cse=False)
-
-
-def check_image_size(size: tuple[int, ...], spec: ViTSpec) -> None:
-    """Raises UsageError unless height and width are multiples of the patch, or are the published size: what is left of
-    that over the last patch is not read, as by the original's convolution."""
-    if tuple(size) == spec.image_size or all(n > 0 and n % spec.patch_size == 0 for n in size):
-        return
-    near = " x ".join(" or ".join(map(str, nearest_sizes(n, spec.patch_size))) for n in size)
-    raise UsageError(
-        f"{spec.name} takes images in multiples of its patch of {spec.patch_size}, got {size[0]} x {size[1]}; "
-        f"nearest: {near}"
-    )
-
-
-def split_blocks(model: ViT, frozen: int) -> ViT:
-    """The same function with its first `frozen` blocks in a stack of their own, which costs no gradient if left out
-    of it."""
-    if not 0 < frozen < model.spec.depth or model.frozen_blocks is not None:
-        raise ValueError(f"frozen={frozen}: split once, between 1 and {model.spec.depth - 1}")
-    out = jax.tree.map(lambda a: a, model)
-    out.frozen_blocks = jax.tree.map(lambda a: a[:frozen], model.blocks)
-    out.blocks = jax.tree.map(lambda a: a[frozen:], model.blocks)
-    return out
-
-
-def join_blocks(model: ViT) -> ViT:
-    """Undoes `split_blocks`."""
-    if model.frozen_blocks is None:
-        return model
-    out = jax.tree.map(lambda a: a, model)
-    out.blocks = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), model.frozen_blocks, model.blocks)
-    out.frozen_blocks = None
-    return out

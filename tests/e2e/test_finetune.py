@@ -23,8 +23,8 @@ import fmjax
 from fmjax.cli import main
 from fmjax.config import load_preset
 from fmjax.errors import UsageError
-from fmjax.params import flat
-from fmjax.train import finetune
+from fmjax.programs.finetune import finetune
+from fmjax.trees import flat
 from tests.support import torch_reference
 
 assert torch_reference  # declares what torchvision needs before it is imported

@@ -15,9 +15,9 @@ from safetensors.numpy import load_file
 import fmjax
 from fmjax.cli import main
 from fmjax.config import DataConfig, KnnConfig, ModelConfig, ProbeConfig
-from fmjax.embed import knn_main, probe_main
-from fmjax.resample import resize_matrix
-from fmjax.run import restore
+from fmjax.engine.run import restore
+from fmjax.models.resample import resize_matrix
+from fmjax.programs.embed import knn_main, probe_main
 from tests.support import torch_reference
 from tests.support.real_images import photographs
 

@@ -10,9 +10,9 @@ import torch
 
 import fmjax
 import weights_conversion as wc
-from fmjax.factory import param_shapes
+from fmjax.models.build import param_shapes
 
-IDLE = "import fmjax.convert, fmjax.factory as f, fmjax; f.param_shapes(fmjax.get_spec('ViT-L-14'))"
+IDLE = "import fmjax.programs.convert, fmjax.models.build as f, fmjax; f.param_shapes(fmjax.get_spec('ViT-L-14'))"
 CONVERT = "import sys; from fmjax.cli import main; assert main(['convert', *sys.argv[1:]]) == 0"
 PEAK = "; import resource, sys; sys.stderr.write(f'{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}')"
 

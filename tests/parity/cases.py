@@ -7,8 +7,9 @@ from functools import cached_property
 from typing import Any
 
 import fmjax
-from fmjax.numerics import spec_in
-from fmjax.specs import Rope, ViTSpec, Weights, get_weights
+from fmjax.names import get_weights
+from fmjax.specs import Rope, ViTSpec, Weights
+from fmjax.weights.publisher import spec_in
 from fmjax.zoo import FAMILY
 from tests.parity import references as r
 

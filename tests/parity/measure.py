@@ -16,11 +16,13 @@ import numpy as np
 import torch
 
 import weights_conversion as wc
-from fmjax.factory import param_shapes
-from fmjax.models.vit import Features, ViT
-from fmjax.params import flat, functional
+from fmjax.models.build import param_shapes
+from fmjax.models.features import Features
+from fmjax.models.functional import functional
+from fmjax.models.vit import ViT
 from fmjax.specs import ViTSpec
-from fmjax.weights import fill
+from fmjax.trees import flat
+from fmjax.weights.load import fill
 from tests.parity.cases import Case
 from tests.parity.references import Reference, Tensors
 

@@ -13,8 +13,9 @@ import torch
 import fmjax
 import weights_conversion as wc
 from fmjax.errors import CheckpointError
-from fmjax.params import flat, nested, with_params
+from fmjax.models.functional import with_params
 from fmjax.specs import ViTSpec
+from fmjax.trees import flat, nested
 from tests.parity.bounds import FORWARD
 from tests.parity.measure import error, random_params
 from tests.support import torch_reference

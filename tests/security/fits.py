@@ -10,7 +10,7 @@ from functools import cache
 import ml_dtypes
 import numpy as np
 
-from fmjax.factory import param_shapes
+from fmjax.models.build import param_shapes
 from tests.security import build as b
 from tests.security.pickled import Files
 from tests.support.checkpoints import random_file, small

@@ -14,9 +14,9 @@ import sys
 import time
 from pathlib import Path
 
-from fmjax import fetch, hub, network
 from fmjax.errors import CheckpointError
 from fmjax.specs import Source
+from fmjax.store import http, locate, network
 from tests.security.worker import FORBIDDEN, forget_peak, memory, writes
 from tests.support.locate import weights
 
@@ -67,7 +67,7 @@ def attempt(job: dict, audit: Audit) -> dict[str, object]:
     row = weights(Source(**job["source"]))
     if job.get("resume"):  # a first call that keeps a part
         with contextlib.suppress(CheckpointError):
-            hub.obtain(row)
+            locate.obtain(row)
         damage(Path(job["environment"]["FMJAX_CACHE"]), job["resume"])
     found: dict[str, object] = {"error": "", "kind": "", "sha256": ""}
     forget_peak()
@@ -75,7 +75,7 @@ def attempt(job: dict, audit: Audit) -> dict[str, object]:
     audit.seen.clear()
     audit.watching = True
     try:
-        found["sha256"] = hub.obtain(row).sha256
+        found["sha256"] = locate.obtain(row).sha256
     except CheckpointError as error:
         found |= {"error": str(error), "kind": "CheckpointError"}
     except Exception as error:
@@ -95,8 +95,8 @@ def damage(cache: Path, kind: str) -> None:
 
 def main(jobs: str, report: str) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (4 * MOST_BYTES, 4 * MOST_BYTES))
-    network.BACKOFF_S, network.ANSWERING, fetch.PROGRESS = 0.01, 1.0, 1.0
-    hub.TIMES, hub.EXTRA_BYTES = 0, MOST_BYTES
+    network.BACKOFF_S, network.ANSWERING, http.PROGRESS = 0.01, 1.0, 1.0
+    locate.TIMES, locate.EXTRA_BYTES = 0, MOST_BYTES
     rows = json.loads(Path(jobs).read_text())
     audit = Audit(Path(os.environ["HF_HOME"]).parent)
     sys.addaudithook(audit)

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fmjax.numerics import as_told, kept_facts
-from fmjax.specs import get_spec
+from fmjax.names import get_spec
+from fmjax.weights.publisher import as_told, kept_facts
 from weights_conversion import CheckpointError, get_dialect, to_jax
 from weights_conversion.readers import open_checkpoint
 

@@ -12,15 +12,16 @@ import pytest
 import fmjax
 import weights_conversion as wc
 from fmjax.config import DataConfig, FinetuneConfig, MeshConfig, ModelConfig, OptimConfig
-from fmjax.data.pipeline import to_devices, train_batches
+from fmjax.data.batches import to_devices, train_batches
 from fmjax.data.sources import digits
+from fmjax.engine.run import build, preprocessing
 from fmjax.errors import UsageError
-from fmjax.factory import initialise, leaf_shardings, param_shapes
-from fmjax.params import flat, functional
-from fmjax.run import build, preprocessing
+from fmjax.models.build import initialise, leaf_shardings, param_shapes
+from fmjax.models.functional import functional
+from fmjax.programs.finetune import Trainer, check_batch, make_trainer
 from fmjax.sharding import batch_sharding, make_mesh
-from fmjax.train import Trainer, check_batch, make_trainer
-from fmjax.weights import fill, load
+from fmjax.trees import flat
+from fmjax.weights.load import fill, load
 from tests.support.checkpoints import random_file, save, small
 
 DEVICES = jax.devices()
@@ -150,7 +151,7 @@ def test_frozen_blocks_have_no_moments():
 
 def test_loading_puts_only_its_slice_on_each_device(tmp_path, monkeypatch):
     name = "ViT-B-16.openai"
-    monkeypatch.setattr("fmjax.weights.specs.get_spec", lambda _: replace(small("ViT-B-16"), name="ViT-B-16"))
+    monkeypatch.setattr("fmjax.weights.load.names.get_spec", lambda _: replace(small("ViT-B-16"), name="ViT-B-16"))
     path = save(tmp_path / "x.safetensors", random_file(small("ViT-B-16"), "open_clip"))
     whole = load(name, checkpoint=path)
     split = load(name, checkpoint=path, mesh=make_mesh(data=2, fsdp=4))

@@ -9,8 +9,9 @@ import numpy as np
 from safetensors.numpy import save_file
 
 import weights_conversion as wc
-from fmjax.factory import param_shapes
-from fmjax.specs import ViTSpec, get_spec
+from fmjax.models.build import param_shapes
+from fmjax.names import get_spec
+from fmjax.specs import ViTSpec
 
 
 def small(name: str, depth: int = 2) -> ViTSpec:

@@ -1,4 +1,4 @@
-"""fmjax.hub in a process of its own: `python -m tests.support.locate '{"sources": [...], "offline": false}'`.
+"""fmjax.store.locate in a process of its own: `python -m tests.support.locate '{"sources": [...], "offline": false}'`.
 
 huggingface_hub reads its settings when it is imported, so that another endpoint or cache needs another process.
 """
@@ -9,9 +9,9 @@ import json
 import sys
 import time
 
-from fmjax import hub, network
 from fmjax.errors import CheckpointError
 from fmjax.specs import Source, Weights
+from fmjax.store import locate, network
 from weights_conversion.readers import sniff
 
 
@@ -32,7 +32,7 @@ def main(asked: dict) -> dict:
     row = weights(*(Source(**source) for source in asked["sources"]))
     start = time.monotonic()
     try:
-        found = hub.obtain(row, offline=asked.get("offline", False), accept_new=asked.get("accept_new", False))
+        found = locate.obtain(row, offline=asked.get("offline", False), accept_new=asked.get("accept_new", False))
         answer = {"path": str(found.path), "sha256": found.sha256, "revision": found.revision}
     except CheckpointError as error:
         answer = {"error": str(error)}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fmjax import hub
 from fmjax.errors import CheckpointError
 from fmjax.specs import Source
+from fmjax.store import locate
 from tests.support.locate import legacy, weights
 from tests.support.misbehaving_server import Server
 
@@ -26,7 +26,7 @@ def url(server: Server, path: str = PATH, sha256: str | None = None) -> Source:
 def refused(*sources: Source, **options) -> str:
     """The error: what to do, and below it the reason of each source, a line each."""
     with pytest.raises(CheckpointError) as caught:
-        hub.obtain(weights(*sources), **options)
+        locate.obtain(weights(*sources), **options)
     assert caught.value.exit_code == 4
     first, *reasons = str(caught.value).split("\n")
     assert len(first) < 250

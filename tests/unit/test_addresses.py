@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fmjax import addresses
 from fmjax.errors import CheckpointError
+from fmjax.store import addresses
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fmjax import catalogue
-from fmjax.factory import abstract
+from fmjax.models.build import abstract
+from fmjax.programs import catalogue
 from tests.support.checkpoints import small
 
 MODELS = ("ViT-B-16", "dinov2_vitg14_reg", "ViT-B-16-SigLIP", "EVA02-L-14", "dinov3_vits16", "mae_vit_base_patch16")

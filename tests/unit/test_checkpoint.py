@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fmjax.checkpoint import Checkpoints
+from fmjax.engine.checkpoint import Checkpoints
 from fmjax.errors import CheckpointError
 
 STATE = {
@@ -77,7 +77,7 @@ def test_a_step_of_another_model_is_told(saved):
 MANY = """
 import sys
 from pathlib import Path
-from fmjax.checkpoint import Checkpoints
+from fmjax.engine.checkpoint import Checkpoints
 from fmjax.errors import CheckpointError
 from tests.unit.test_checkpoint import LARGE
 for _ in range(10):

@@ -13,8 +13,8 @@ from PIL import Image
 
 from fmjax.config import DataConfig
 from fmjax.data import audit
+from fmjax.data.batches import BadImages, crop_box, eval_batches, train_batches
 from fmjax.data.images import AVIF
-from fmjax.data.pipeline import BadImages, crop_box, eval_batches, train_batches
 from fmjax.data.sources import Source, digits, image_folder, open_source, stratified, tensorflow_dataset
 from fmjax.errors import DataError, UsageError, escaped
 from fmjax.preprocessing import PreprocessConfig
@@ -174,7 +174,7 @@ def test_an_error_of_the_transform_is_a_bad_image(folder, error, monkeypatch):
     def fails(*_):
         raise error
 
-    monkeypatch.setattr("fmjax.data.pipeline.resize", fails)
+    monkeypatch.setattr("fmjax.data.batches.resize", fails)
     source = image_folder(folder).train
     (batch,) = eval_batches(source, DataConfig(), SMALL, batch_size=12)
     assert "it cannot be resized: " in BadImages(source, 12).add(batch)[0]

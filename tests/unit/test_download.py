@@ -6,9 +6,10 @@ import hashlib
 
 import pytest
 
-from fmjax import hub, network, specs
+from fmjax import names
 from fmjax.cli import main
 from fmjax.specs import Source
+from fmjax.store import locate, network
 from tests.support.locate import legacy, weights
 from tests.support.misbehaving_server import serving
 
@@ -20,23 +21,23 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 def server(monkeypatch):
     """Two rows, of which the second has no file."""
     monkeypatch.setattr(network, "BACKOFF_S", 0.01)
-    for name in hub.OFFLINE:
+    for name in locate.OFFLINE:
         monkeypatch.delenv(name, raising=False)
     with serving() as running:
         running.files["/one.pt"] = CONTENT
         one = Source("url", f"{running.base}/one.pt", "one.pt", "open_clip")
         two = Source("url", f"{running.base}/two.pt", "two.pt", "timm")
         own = [weights(one, name="ViT-B-16.one"), weights(two, name="ViT-B-16.two", licence="MIT")]
-        spec = specs.get_spec("ViT-B-16")
-        monkeypatch.setattr(specs, "_rows", lambda: ({"ViT-B-16": spec}, {row.name: row for row in own}))
-        monkeypatch.setattr(specs, "_aliases", dict)
+        spec = names.get_spec("ViT-B-16")
+        monkeypatch.setattr(names, "_rows", lambda: ({"ViT-B-16": spec}, {row.name: row for row in own}))
+        monkeypatch.setattr(names, "_aliases", dict)
         yield running
 
 
 def test_download_prints_what_it_checked(server, capsys):
     assert main(["download", "ViT-B-16.one"]) == 0
     said = capsys.readouterr()
-    path, _ = hub.locate(specs.get_weights("ViT-B-16.one"), offline=True)
+    path, _ = locate.locate(names.get_weights("ViT-B-16.one"), offline=True)
     for words in (
         str(path),
         f"{len(CONTENT):,} bytes",

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from fmjax import hf_files
 from fmjax.errors import CheckpointError
-from fmjax.specs import Source, get_weights, list_models
+from fmjax.names import get_weights, list_models
+from fmjax.specs import Source
+from fmjax.store import huggingface
 from tests.support.misbehaving_server import Reply, closed_port, serving
 
 ROOT = Path(__file__).parents[2]
@@ -250,7 +251,7 @@ def test_an_endpoint_that_cannot_be_asked_is_named_without_its_password(server, 
 )
 def test_a_file_that_is_no_path_inside_its_repository_is_not_asked_for(file):
     with pytest.raises(CheckpointError, match="is no file of a repository: it is a path inside it"):
-        hf_files.cached(Source("hf", REPO, file, "timm"), None)
+        huggingface.cached(Source("hf", REPO, file, "timm"), None)
 
 
 @pytest.mark.parametrize(
@@ -258,13 +259,13 @@ def test_a_file_that_is_no_path_inside_its_repository_is_not_asked_for(file):
 )
 def test_what_is_no_repository_is_not_asked_for(repo):
     with pytest.raises(CheckpointError, match="is no repository of the hub: it is OWNER/NAME"):
-        hf_files.cached(Source("hf", repo, FILE, "timm"), None)
+        huggingface.cached(Source("hf", repo, FILE, "timm"), None)
 
 
 @pytest.mark.parametrize("revision", ["main", "../..", "a" * 39, "A" * 40, "a" * 40 + "\n"])
 def test_what_is_no_commit_is_not_asked_for(revision):
     with pytest.raises(CheckpointError, match="is no commit of the hub: it has 40 hexadecimal digits"):
-        hf_files.cached(Source("hf", REPO, FILE, "timm"), revision)
+        huggingface.cached(Source("hf", REPO, FILE, "timm"), revision)
 
 
 def test_every_row_of_the_zoo_names_a_repository_and_a_file():
@@ -272,4 +273,4 @@ def test_every_row_of_the_zoo_names_a_repository_and_a_file():
     sources = [source for row in rows for source in row.sources if source.kind == "hf"]
     assert len(sources) > 250
     for source in sources:
-        hf_files._check(source, source.revision)
+        huggingface._check(source, source.revision)

@@ -18,23 +18,23 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from fmjax import fetch, hf_files, hub, network, part, record
 from fmjax.specs import Source
+from fmjax.store import http, huggingface, locate, network, part, record
 from tests.support.locate import weights
 from tests.support.misbehaving_server import Reply, closed_port, serving
 from tests.support.plain_host import CONTENT, OTHER, PATH, SHA256, files, refused, url
 
 ROOT = Path(__file__).parents[2]
-CHUNK = fetch.CHUNK
+CHUNK = http.CHUNK
 pytestmark = pytest.mark.usefixtures("online")
 
 
 def test_a_file_is_fetched_once_checked_and_recorded(server, own_cache):
     row = weights(url(server))
-    path, source = hub.locate(row)
+    path, source = locate.locate(row)
     assert path.read_bytes() == CONTENT
     assert source == row.sources[0]
-    assert hub.locate(row, offline=True) == hub.locate(row) == (path, source)
+    assert locate.locate(row, offline=True) == locate.locate(row) == (path, source)
     assert len(server.gets()) == 1
     kept = json.loads((own_cache / record.NAME).read_text())["files"][server.base + PATH]
     assert (kept["sha256"], kept["size"]) == (SHA256, len(CONTENT))
@@ -43,18 +43,18 @@ def test_a_file_is_fetched_once_checked_and_recorded(server, own_cache):
 
 def test_the_licence_is_shown_once_per_weights_and_machine(server, capsys):
     row = weights(url(server), Source("hf", "org/repo", "pytorch_model.bin", "timm"))
-    hub.locate(row)
+    locate.locate(row)
     said = "ViT-B-16.test: CC-BY-NC-4.0 (non-commercial) - https://huggingface.co/org/repo\n"
     assert capsys.readouterr().err == said
-    hub.locate(row)
+    locate.locate(row)
     assert capsys.readouterr().err == ""
-    hub.locate(weights(url(server), name="ViT-B-32.other", licence="MIT"))
+    locate.locate(weights(url(server), name="ViT-B-32.other", licence="MIT"))
     assert capsys.readouterr().err == f"ViT-B-32.other: MIT - {server.base}{PATH}\n"
 
 
 def test_a_broken_connection_is_resumed(server):
     server.replies[PATH] = [Reply(cut=CHUNK), Reply(cut=2 * CHUNK)]
-    assert hub.locate(weights(url(server, sha256=SHA256)))[0].read_bytes() == CONTENT
+    assert locate.locate(weights(url(server, sha256=SHA256)))[0].read_bytes() == CONTENT
     first, second, third = server.gets()
     assert "Range" not in first.headers
     assert second.headers["Range"] == "bytes=65536-"
@@ -65,13 +65,13 @@ def test_a_broken_connection_is_resumed(server):
 def test_a_part_is_resumed_by_the_next_call(server, own_cache):
     server.replies[PATH] = [Reply(cut=CHUNK), *[Reply(503)] * 6]
     assert "answered 503" in refused(url(server))
-    assert hub.locate(weights(url(server)))[0].read_bytes() == CONTENT
+    assert locate.locate(weights(url(server)))[0].read_bytes() == CONTENT
     assert server.gets()[-1].headers["Range"] == "bytes=65536-"
     assert len(files(own_cache)) == 1
 
 
 def test_a_host_that_drips_is_given_up_and_its_part_gone_on_from(server, own_cache, monkeypatch):
-    monkeypatch.setattr(fetch, "PROGRESS", 0.5)
+    monkeypatch.setattr(http, "PROGRESS", 0.5)
     monkeypatch.setenv("FMJAX_TIMEOUT_S", "1")
     head = f'HTTP/1.1 200 OK\r\nContent-Length: {len(CONTENT)}\r\nETag: "{SHA256[:16]}"\r\n\r\n'.encode()
 
@@ -85,23 +85,23 @@ def test_a_host_that_drips_is_given_up_and_its_part_gone_on_from(server, own_cac
     assert "sent less than 65,536 bytes in" in refused(url(server))
     kept = next((own_cache / "files").rglob("*.part")).stat().st_size
     assert 100 < kept < 120
-    assert hub.locate(weights(url(server)))[0].read_bytes() == CONTENT
+    assert locate.locate(weights(url(server)))[0].read_bytes() == CONTENT
     assert server.gets()[-1].headers["Range"] == f"bytes={kept}-"
 
 
 def test_a_part_of_changed_content_or_of_a_server_without_ranges_starts_over(server):
     server.replies[PATH] = [Reply(cut=CHUNK), Reply(ranges=False)]
-    assert hub.locate(weights(url(server)))[0].read_bytes() == CONTENT
+    assert locate.locate(weights(url(server)))[0].read_bytes() == CONTENT
     server.files["/b.pt"] = OTHER
     server.replies["/b.pt"] = [Reply(body=CONTENT, cut=CHUNK)]
-    assert hub.locate(weights(url(server, "/b.pt")))[0].read_bytes() == OTHER
+    assert locate.locate(weights(url(server, "/b.pt")))[0].read_bytes() == OTHER
 
 
 @pytest.mark.parametrize("status", [206, 416])
 def test_an_answer_that_does_not_continue_the_part_starts_over(server, status):
     wrong = Reply(status, {"Content-Range": "bytes 7-9/10", "Content-Length": "7"})
     server.replies[PATH] = [Reply(cut=CHUNK), wrong]
-    assert hub.locate(weights(url(server)))[0].read_bytes() == CONTENT
+    assert locate.locate(weights(url(server)))[0].read_bytes() == CONTENT
     assert "Range" not in server.gets()[-1].headers
 
 
@@ -115,7 +115,7 @@ def test_a_file_that_stays_short_is_refused(server, own_cache):
 
 def test_a_corrupt_file_is_deleted_and_fetched_once_more(server):
     server.replies[PATH] = [Reply(body=OTHER)]
-    assert hub.locate(weights(url(server, sha256=SHA256)))[0].read_bytes() == CONTENT
+    assert locate.locate(weights(url(server, sha256=SHA256)))[0].read_bytes() == CONTENT
     assert len(server.gets()) == 2
 
 
@@ -131,27 +131,27 @@ def test_a_file_that_stays_corrupt_is_refused_and_nothing_is_left(server, own_ca
 
 def test_a_tampered_cache_is_detected(server, capsys):
     row = weights(url(server))
-    path = hub.locate(row)[0]
+    path = locate.locate(row)[0]
     path.write_bytes(OTHER)
     text = refused(*row.sources, offline=True)
     assert f"is not the {SHA256} recorded on" in text
     assert path.exists()
-    assert hub.locate(row)[0].read_bytes() == CONTENT
+    assert locate.locate(row)[0].read_bytes() == CONTENT
     assert "it was deleted, to be fetched again" in capsys.readouterr().err
     assert len(server.gets()) == 2
 
 
 def test_content_that_changed_upstream_is_refused_until_it_is_accepted(server, own_cache):
     row = weights(url(server))
-    hub.locate(row)[0].unlink()
+    locate.locate(row)[0].unlink()
     server.files[PATH] = OTHER
     text = refused(*row.sources)
     assert "has changed" in text
     assert "`fmjax download ViT-B-16.test --accept-new`" in text
     assert files(own_cache) == []
-    found = hub.obtain(row, accept_new=True)
+    found = locate.obtain(row, accept_new=True)
     assert found.sha256 == hashlib.sha256(OTHER).hexdigest()
-    assert hub.obtain(row, offline=True) == found
+    assert locate.obtain(row, offline=True) == found
 
 
 def test_a_sha256_in_the_address_or_the_first_digits_in_the_name_are_checked(server, own_cache):
@@ -159,7 +159,7 @@ def test_a_sha256_in_the_address_or_the_first_digits_in_the_name_are_checked(ser
     bad = (f"/clip/models/{'0' * 64}/ViT.pt", "/release/vit-00000000.pt")
     for path in (*good, *bad):
         server.files[path] = CONTENT
-    assert [hub.locate(weights(url(server, path)))[0].read_bytes() == CONTENT for path in good] == [True, True]
+    assert [locate.locate(weights(url(server, path)))[0].read_bytes() == CONTENT for path in good] == [True, True]
     assert f"is not the published {'0' * 64}" in refused(url(server, bad[0]))
     text = refused(url(server, bad[1]))
     assert "does not begin with the 00000000 of its name" in text
@@ -190,7 +190,7 @@ def test_a_refusal_names_the_status_the_address_and_the_way_out(server, status, 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 def test_a_busy_server_is_asked_again(server, status):
     server.replies[PATH] = [Reply(status), Reply(status)]
-    assert hub.locate(weights(url(server)))[0].read_bytes() == CONTENT
+    assert locate.locate(weights(url(server)))[0].read_bytes() == CONTENT
     server.always["/b.pt"] = Reply(status)
     assert f"answered {status}" in (text := refused(url(server, "/b.pt")))
     assert "6 times: run the same command again later" in text
@@ -199,7 +199,7 @@ def test_a_busy_server_is_asked_again(server, status):
 def test_retry_after_is_honoured_up_to_a_bound(server):
     server.replies[PATH] = [Reply(429, {"Retry-After": "1"})]
     start = time.monotonic()
-    hub.locate(weights(url(server)))
+    locate.locate(weights(url(server)))
     assert 1.0 <= time.monotonic() - start < 5
     server.replies["/b.pt"] = [Reply(429, {"Retry-After": "3600"})]
     assert "(too many requests)" in (text := refused(url(server, "/b.pt")))
@@ -212,7 +212,7 @@ def test_retry_after_is_honoured_up_to_a_bound(server):
 def test_redirects_are_followed_and_circles_are_not(server):
     server.always["/old.pt"] = Reply(302, {"Location": PATH})
     server.always["/a.pt"] = Reply(302, {"Location": "/a.pt"})
-    assert hub.locate(weights(url(server, "/old.pt")))[0].read_bytes() == CONTENT
+    assert locate.locate(weights(url(server, "/old.pt")))[0].read_bytes() == CONTENT
     assert "is redirected in a circle" in refused(url(server, "/a.pt"))
 
 
@@ -229,7 +229,7 @@ def test_metas_gated_addresses_say_where_to_ask(server):
     )
 
 
-@pytest.mark.parametrize("name", ["", *hub.OFFLINE])
+@pytest.mark.parametrize("name", ["", *locate.OFFLINE])
 def test_offline_fails_within_a_second_with_the_command_to_fetch(server, monkeypatch, name):
     if name:
         monkeypatch.setenv(name, "1")
@@ -269,7 +269,7 @@ def test_a_host_that_takes_no_connection_or_gives_no_answer_is_given_up(server, 
 def test_the_next_source_is_tried_and_all_reasons_are_listed(server, capsys):
     server.files["/second.pt"] = CONTENT
     gone, second = url(server, "/gone.pt"), url(server, "/second.pt")
-    assert hub.locate(weights(gone, second))[1] == second
+    assert locate.locate(weights(gone, second))[1] == second
     assert "answered 404" in capsys.readouterr().err
     text = refused(gone, url(server, "/also.pt"))
     assert f"\n  127.0.0.1 answered 404 (not there) for {gone.location}\n  127.0.0.1 answered 404" in text
@@ -278,8 +278,8 @@ def test_the_next_source_is_tried_and_all_reasons_are_listed(server, capsys):
 def test_a_file_that_is_here_is_preferred_to_a_fetch(server):
     second = url(server, "/second.pt")
     server.files["/second.pt"] = CONTENT
-    hub.locate(weights(second))
-    assert hub.locate(weights(url(server), second))[1] == second
+    locate.locate(weights(second))
+    assert locate.locate(weights(url(server), second))[1] == second
     assert len(server.gets()) == 1
 
 
@@ -287,14 +287,16 @@ def test_a_mirror_and_a_proxy_take_the_place_of_the_host(server, monkeypatch, ow
     source = Source("url", "https://weights.invalid/models/vit.pt?a=b", "vit.pt", "open_clip")
     server.files["/base/models/vit.pt?a=b"] = CONTENT
     monkeypatch.setenv("FMJAX_MIRROR", server.base + "/base/")
-    path = hub.locate(weights(source))[0]
+    path = locate.locate(weights(source))[0]
     assert path.read_bytes() == CONTENT
     assert path == own_cache / "files/weights.invalid/models/vit.pt"
     monkeypatch.setenv("FMJAX_MIRROR", "mirror")
     assert "FMJAX_MIRROR 'mirror' cannot be asked: only http:// and https:// can" in refused(url(server))
     monkeypatch.delenv("FMJAX_MIRROR")
     monkeypatch.setenv("http_proxy", server.base)
-    assert hub.locate(weights(Source("url", f"http://host.invalid{PATH}", "vit.pt", "timm")))[0].read_bytes() == CONTENT
+    assert (
+        locate.locate(weights(Source("url", f"http://host.invalid{PATH}", "vit.pt", "timm")))[0].read_bytes() == CONTENT
+    )
     assert server.seen[-1].path == f"http://host.invalid{PATH}"
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{closed_port()}")
     assert "the proxy 127.0.0.1:" in refused(Source("url", "http://host.invalid/x.pt", "x.pt", "timm"))
@@ -336,7 +338,7 @@ def test_no_password_is_printed_recorded_or_sent_to_another_host(server, monkeyp
         assert all("Authorization" in seen.headers for seen in server.gets())
         server.always[f"{PATH}?sign=secret"] = Reply(302, {"Location": other.base + "/vit.pt"})
         other.files["/vit.pt"] = CONTENT
-        path = hub.locate(weights(source))[0]
+        path = locate.locate(weights(source))[0]
         assert ["Authorization" in seen.headers for seen in other.gets()] == [False]
     assert path == own_cache / "files/weights.invalid/models/vit.pt"
     kept = json.loads((own_cache / record.NAME).read_text())["files"]
@@ -375,9 +377,9 @@ def test_a_cache_that_cannot_be_written_is_named(server, own_cache, monkeypatch)
 
 
 def test_the_file_inside_the_package_needs_no_network_and_no_line(capsys, own_cache):
-    from fmjax.specs import get_weights
+    from fmjax.names import get_weights
 
-    path, source = hub.locate(get_weights("demo_vit_ti4"), offline=True)
+    path, source = locate.locate(get_weights("demo_vit_ti4"), offline=True)
     assert path.is_file()
     assert source.kind == "package"
     assert capsys.readouterr().err == ""
@@ -426,7 +428,7 @@ def test_only_the_caches_own_content_is_deleted(tmp_path):
         path.write_bytes(b"x")
     link.symlink_to(blob)
     stray.symlink_to(own)
-    hf_files.remove(link)
-    hf_files.remove(stray)
+    huggingface.remove(link)
+    huggingface.remove(stray)
     assert own.exists()
     assert not any(path.is_symlink() or path.exists() for path in (blob, link, stray))

@@ -10,12 +10,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import fmjax
-from fmjax import identify, specs
+from fmjax import names
 from fmjax.cli import main
 from fmjax.errors import CheckpointError, UsageError
-from fmjax.factory import param_shapes
-from fmjax.hub import package_file
-from fmjax.weights import read
+from fmjax.models.build import param_shapes
+from fmjax.store.locate import package_file
+from fmjax.weights import identify
+from fmjax.weights.load import read
 from tests.support.checkpoints import random_file, save, small
 from weights_conversion import MisfitError, get_dialect
 from weights_conversion.readers import open_checkpoint
@@ -62,8 +63,8 @@ def test_one_missing_tensor_is_refused_at_once(tmp_path, demo):
 def test_at_most_three_names_are_offered(tmp_path, monkeypatch):
     spec, asked = small("ViT-B-16"), small("ViT-B-32")
     file = open_checkpoint(save(tmp_path / "x.safetensors", random_file(spec, "open_clip")))
-    monkeypatch.setattr(specs, "list_models", lambda: ["a", "b", "c", "d"])
-    monkeypatch.setattr(specs, "get_spec", lambda name: spec)
+    monkeypatch.setattr(names, "list_models", lambda: ["a", "b", "c", "d"])
+    monkeypatch.setattr(names, "get_spec", lambda name: spec)
     text = identify.closest(file, get_dialect("open_clip"), asked)
     assert text == " into ViT-B-32; the closest model is a or b or c, with 0 misfits"
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import fmjax
-from fmjax.convert import convert, export_file, verify
 from fmjax.errors import CheckpointError
+from fmjax.programs.convert import convert, export_file, verify
 from tests.support.checkpoints import random_file, save, small
 from weights_conversion.tensors import finite, transfer_finite
 
@@ -27,7 +27,7 @@ BAD = {
 
 @pytest.fixture
 def in_small(monkeypatch):
-    monkeypatch.setattr("fmjax.weights.specs.get_spec", lambda name: small(name.split(".")[0]))
+    monkeypatch.setattr("fmjax.weights.load.names.get_spec", lambda name: small(name.split(".")[0]))
 
 
 @pytest.mark.parametrize("kind", BAD)

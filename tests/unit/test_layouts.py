@@ -15,8 +15,8 @@ import torch
 import fmjax
 import weights_conversion as wc
 from fmjax.errors import CheckpointError
-from fmjax.numerics import same_function
-from fmjax.weights import Loaded, read
+from fmjax.weights.load import Loaded, read
+from fmjax.weights.publisher import same_function
 from tests.support.checkpoints import random_file, save, small
 
 Tensors = dict[str, np.ndarray]
@@ -27,7 +27,7 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 @pytest.fixture(autouse=True)
 def in_small(monkeypatch):
     """Architectures with two thin blocks, so that their files are small."""
-    monkeypatch.setattr("fmjax.weights.specs.get_spec", lambda name: small(name.split(".")[0]))
+    monkeypatch.setattr("fmjax.weights.load.names.get_spec", lambda name: small(name.split(".")[0]))
 
 
 def under(lead: str, tensors: Mapping[str, np.ndarray]) -> Tensors:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fmjax.metrics import Metrics
+from fmjax.engine.metrics import Metrics
 
 ROWS = [{"step": step, "loss": step / 4} for step in range(1, 5)]
 

@@ -9,9 +9,9 @@ import pytest
 
 import fmjax
 import weights_conversion as wc
-from fmjax.factory import param_shapes
+from fmjax.models.build import param_shapes
 from fmjax.specs import ViTSpec
-from fmjax.weights import read
+from fmjax.weights.load import read
 from tests.support.checkpoints import random_file, save, small
 from tests.unit.test_rules import PAIRS
 

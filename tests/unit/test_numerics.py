@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 import fmjax
-from fmjax.convert import convert
 from fmjax.errors import CheckpointError, UsageError
-from fmjax.numerics import as_told, differences, spec_in
+from fmjax.programs.convert import convert
 from fmjax.specs import Rope
-from fmjax.weights import check_export, load, read
+from fmjax.weights.export import check_export
+from fmjax.weights.load import load, read
+from fmjax.weights.publisher import as_told, differences, spec_in
 from tests.support.checkpoints import random_file, save, small
 
 AXIAL = Rope(first_axis="columns", offset=1.0)
@@ -93,14 +94,14 @@ def test_a_name_follows_another_size_as_its_authors_code_does_today(name):
 
 @pytest.fixture
 def in_small(monkeypatch):
-    monkeypatch.setattr("fmjax.weights.specs.get_spec", lambda name: small(name.split(".")[0]))
+    monkeypatch.setattr("fmjax.weights.load.names.get_spec", lambda name: small(name.split(".")[0]))
 
 
 def test_a_name_means_the_same_function_whatever_source_is_reached(tmp_path, monkeypatch, in_small):
     row = fmjax.get_weights("ViT-B-16-SigLIP2.webli")
     for source in row.sources[:2]:
         path = save(tmp_path / f"{source.dialect}.safetensors", random_file(small("ViT-B-16-SigLIP2"), source.dialect))
-        monkeypatch.setattr("fmjax.hub.locate", lambda *_, p=path, s=source, **__: (p, s))
+        monkeypatch.setattr("fmjax.store.locate.locate", lambda *_, p=path, s=source, **__: (p, s))
         assert read(row.name).spec.activation == "gelu_tanh"
         assert read(row.name).spec.resample == "bilinear_corners"
 
@@ -148,7 +149,9 @@ def test_the_names_of_jax_models_compute_the_tanh_gelu_of_jax():
 
 
 def test_a_converted_file_is_tied_to_its_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr("fmjax.weights.specs.get_spec", lambda name: replace(small(name.split(".")[0]), weights=name))
+    monkeypatch.setattr(
+        "fmjax.weights.load.names.get_spec", lambda name: replace(small(name.split(".")[0]), weights=name)
+    )
     source = save(tmp_path / "clip.safetensors", random_file(small("ViT-B-16"), "open_clip"))
     convert("ViT-B-16.openai", str(source), str(tmp_path / "ours.safetensors"))
     assert read("ViT-B-16.openai", checkpoint=tmp_path / "ours.safetensors")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from fmjax.config import OptimConfig
+from fmjax.engine.optim import frozen, optimiser, schedule, warmup_steps
 from fmjax.errors import UsageError
-from fmjax.factory import param_shapes
-from fmjax.optim import frozen, optimiser, schedule, warmup_steps
-from fmjax.params import flat, nested
+from fmjax.models.build import param_shapes
+from fmjax.trees import flat, nested
 from tests.support.checkpoints import small
 
 SHAPES = param_shapes(small("dinov2_vits14", depth=4))

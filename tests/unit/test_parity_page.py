@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fmjax.errors import CheckpointError, UsageError
-from fmjax.specs import get_weights, list_models
+from fmjax.names import get_weights, list_models
 from tests.conftest import pytest_ignore_collect
 from tests.parity import report
 from tests.parity.authors import record, run

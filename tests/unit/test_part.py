@@ -6,12 +6,12 @@ import os
 
 import pytest
 
-from fmjax import fetch, hub, part, record
+from fmjax.store import http, locate, part, record
 from tests.support.locate import weights
 from tests.support.misbehaving_server import Reply
 from tests.support.plain_host import CONTENT, OTHER, PATH, refused, url
 
-CHUNK = fetch.CHUNK
+CHUNK = http.CHUNK
 
 
 def test_a_part_is_kept_at_times_and_what_follows_its_note_is_not_trusted(own_cache, monkeypatch):
@@ -42,14 +42,14 @@ def test_a_damaged_note_of_a_part_starts_over(server, own_cache, note):
     server.replies[PATH] = [Reply(cut=CHUNK), *[Reply(503)] * 6]
     refused(url(server))
     next((own_cache / "files").rglob("*.part.json")).write_text(note)
-    assert hub.locate(weights(url(server)))[0].read_bytes() == CONTENT
+    assert locate.locate(weights(url(server)))[0].read_bytes() == CONTENT
     assert "Range" not in server.gets()[-1].headers
 
 
 def test_files_are_made_with_the_users_umask(server, own_cache):
     before = os.umask(0o027)
     try:
-        path = hub.locate(weights(url(server)))[0]
+        path = locate.locate(weights(url(server)))[0]
     finally:
         os.umask(before)
     made = [path, own_cache / record.NAME]

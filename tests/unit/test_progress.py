@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fmjax import progress
-from fmjax.progress import Progress
+from fmjax.engine import watch
+from fmjax.engine.watch import Progress
 
 
 class Clock:
@@ -20,7 +20,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(progress, "time", clock)
+    monkeypatch.setattr(watch, "time", clock)
     return clock
 
 

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 import fmjax
-from fmjax import run as runs
-from fmjax import run_files as files
 from fmjax.config import FinetuneConfig, ModelConfig
-from fmjax.convert import convert
 from fmjax.data.split import Part, Split
-from fmjax.numerics import spec_in, weights_in
+from fmjax.engine import records as files
+from fmjax.engine import run as runs
 from fmjax.preprocessing import PreprocessConfig, preprocess_config
+from fmjax.programs.convert import convert
 from fmjax.serial import to_json
 from fmjax.specs import Weights
-from fmjax.weights import load, read
+from fmjax.weights.load import load, read
+from fmjax.weights.publisher import spec_in, weights_in
 from tests.support import torch_reference
 from tests.support.checkpoints import random_file, save, small
 
@@ -107,7 +107,9 @@ def test_what_a_source_says_of_preprocessing_is_preprocessing():
 
 @pytest.fixture
 def in_small(monkeypatch):
-    monkeypatch.setattr("fmjax.weights.specs.get_spec", lambda name: replace(small(name.split(".")[0]), weights=name))
+    monkeypatch.setattr(
+        "fmjax.weights.load.names.get_spec", lambda name: replace(small(name.split(".")[0]), weights=name)
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from fmjax import convert, digests, download, hub, record
 from fmjax.errors import CheckpointError
+from fmjax.programs import convert, download
+from fmjax.store import digests, locate, record
 from tests.support.locate import weights
 from tests.support.plain_host import CONTENT, OTHER, PATH, SHA256, refused, url
 
@@ -70,21 +71,21 @@ def hashed(monkeypatch) -> list[str]:
 
 def test_a_file_that_did_not_change_is_hashed_once(server, own_cache, hashed):
     row = weights(url(server))
-    found = hub.obtain(row)
+    found = locate.obtain(row)
     assert hashed == ["vit.pt"]
-    assert hub.obtain(row) == hub.obtain(row, offline=True) == found
+    assert locate.obtain(row) == locate.obtain(row, offline=True) == found
     assert hashed == ["vit.pt"]
-    hub.obtain(row, anew=True)
+    locate.obtain(row, anew=True)
     assert hashed == ["vit.pt"] * 2
     (own_cache / record.SEEN).write_text("[" * 100_000)
-    assert hub.obtain(row) == found
+    assert locate.obtain(row) == found
     assert hashed == ["vit.pt"] * 3
 
 
 @pytest.mark.parametrize("kind", ["content", "size", "inode", "time"])
 def test_a_file_that_changed_in_size_time_or_inode_is_hashed_again(server, own_cache, hashed, kind):
     row = weights(url(server))
-    path = hub.locate(row)[0]
+    path = locate.locate(row)[0]
     before = path.stat()
     if kind == "content":  # with the size and the times that it had
         path.write_bytes(OTHER)
@@ -100,25 +101,25 @@ def test_a_file_that_changed_in_size_time_or_inode_is_hashed_again(server, own_c
     if kind in ("content", "size"):
         assert f"is not the {SHA256} recorded on" in refused(*row.sources, offline=True)
     else:
-        assert hub.obtain(row, offline=True).sha256 == SHA256
+        assert locate.obtain(row, offline=True).sha256 == SHA256
     assert hashed == ["vit.pt"] * 2
 
 
 def test_a_file_written_within_the_last_tick_is_not_trusted(server, hashed, monkeypatch):
     monkeypatch.setattr(digests, "SETTLED_NS", 10**12)
     row = weights(url(server))
-    hub.obtain(row)
-    hub.obtain(row)
+    locate.obtain(row)
+    locate.obtain(row)
     assert hashed == ["vit.pt"] * 2
 
 
 def test_a_copied_record_works_on_a_machine_that_remembers_nothing(server, own_cache, hashed, monkeypatch, tmp_path):
     row = weights(url(server))
-    hub.obtain(row)
+    locate.obtain(row)
     shutil.copy(own_cache / record.NAME, tmp_path / record.NAME)
     assert "stamp" not in (tmp_path / record.NAME).read_text()
     monkeypatch.setenv("FMJAX_CACHE", str(tmp_path))
-    assert hub.obtain(row).sha256 == SHA256
+    assert locate.obtain(row).sha256 == SHA256
     server.files[PATH] = OTHER
     next((tmp_path / "files").rglob("vit.pt")).unlink()
     assert "has changed" in refused(*row.sources)
@@ -128,12 +129,12 @@ def test_what_is_remembered_is_forgotten_with_the_file_and_where_it_cannot_be_wr
     server, own_cache, hashed, monkeypatch
 ):
     server.files["/b.pt"] = CONTENT
-    first = hub.locate(weights(url(server)))[0]
+    first = locate.locate(weights(url(server)))[0]
     first.unlink()
-    second = hub.locate(weights(url(server, "/b.pt")))[0]
+    second = locate.locate(weights(url(server, "/b.pt")))[0]
     assert list(json.loads((own_cache / record.SEEN).read_text())) == [str(second)]
     monkeypatch.setattr(record, "SEEN", "locks/no/such/folder")
-    assert hub.locate(weights(url(server, "/b.pt")), offline=True)[0] == second
+    assert locate.locate(weights(url(server, "/b.pt")), offline=True)[0] == second
 
 
 def test_download_and_verify_hash_in_any_case(monkeypatch):
@@ -143,7 +144,7 @@ def test_download_and_verify_hash_in_any_case(monkeypatch):
         asked.append((row.name, options["anew"]))
         raise CheckpointError("as far as this test goes")
 
-    monkeypatch.setattr(hub, "obtain", obtain)
+    monkeypatch.setattr(locate, "obtain", obtain)
     for program in (lambda name: download.main([name]), convert.verify):
         with pytest.raises(CheckpointError, match="as far as"):
             program("ViT-B-16.openai")
@@ -152,13 +153,13 @@ def test_download_and_verify_hash_in_any_case(monkeypatch):
 
 def test_a_changed_bit_that_left_no_trace_is_found_by_download_and_verify(server, hashed, own_cache, monkeypatch):
     row = weights(url(server))
-    path = hub.locate(row)[0]
+    path = locate.locate(row)[0]
     path.write_bytes(OTHER)
     seen = json.loads((own_cache / record.SEEN).read_text())
     seen[str(path)]["stamp"] = digests._stamp(path)  # as if a disk had failed
     (own_cache / record.SEEN).write_text(json.dumps(seen))
-    assert hub.obtain(row, offline=True).sha256 == SHA256
+    assert locate.obtain(row, offline=True).sha256 == SHA256
     with pytest.raises(CheckpointError, match="recorded on"):
-        hub.obtain(row, offline=True, anew=True)
+        locate.obtain(row, offline=True, anew=True)
     with pytest.raises(CheckpointError, match="recorded on"):
-        hub.obtain(row, offline=True)
+        locate.obtain(row, offline=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -12,9 +13,9 @@ import torch
 
 import fmjax
 import weights_conversion as wc
-from fmjax import specs
+from fmjax import names
 from fmjax.errors import UsageError
-from fmjax.factory import param_shapes
+from fmjax.models.build import param_shapes
 from weights_conversion import detection
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "adding_a_backbone.md").read_text()
@@ -24,11 +25,11 @@ CODE = re.search(r"```python\n(.*?)```", GUIDE, re.S).group(1)
 @pytest.fixture
 def clean(monkeypatch):
     """A registry that forgets what the test adds."""
-    monkeypatch.setattr(specs, "_registered", [])
+    monkeypatch.setattr(names, "_registered", [])
     monkeypatch.setattr(detection, "_added", [])
     yield
-    specs._rows.cache_clear()
-    specs._aliases.cache_clear()
+    names._rows.cache_clear()
+    names._aliases.cache_clear()
 
 
 @pytest.fixture
@@ -76,8 +77,14 @@ def test_a_registered_file_is_told_by_its_keys(mine):
     [
         (lambda: [fmjax.get_spec("ViT-B-16")], "'ViT-B-16' exists already"),
         (lambda: [wc.get_dialect("timm")], "'timm' exists already"),
-        (lambda: [specs.replace(fmjax.get_weights("ViT-B-16.openai"), model="my_vti")], "no architecture 'my_vti'"),
-        (lambda: [specs.replace(fmjax.get_weights("ViT-B-16.openai"), tag="x", sources=(BAD,))], "no dialect 'tim'"),
+        (
+            lambda: [replace(fmjax.get_weights("ViT-B-16.openai"), model="my_vti")],
+            "no architecture 'my_vti'",
+        ),
+        (
+            lambda: [replace(fmjax.get_weights("ViT-B-16.openai"), tag="x", sources=(BAD,))],
+            "no dialect 'tim'",
+        ),
     ],
 )
 def test_what_cannot_be_registered_says_why_and_adds_nothing(clean, rows, message):

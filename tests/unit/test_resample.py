@@ -10,8 +10,8 @@ import pytest
 import torch
 from scipy.ndimage import zoom
 
-from fmjax.resample import nearest_sizes, resample_grid, resample_table, resize_matrices, resize_matrix
-from fmjax.specs import Resample
+from fmjax.models.resample import resample_grid, resample_table, resize_matrices, resize_matrix
+from fmjax.specs import Resample, nearest_sizes
 
 SIZES = [((37, 37), (16, 16)), ((37, 37), (24, 46)), ((16, 16), (24, 9)), ((14, 14), (10, 18)), ((7, 7), (15, 3))]
 TORCH = {

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from fmjax.config import DataConfig
-from fmjax.data.pipeline import augment
+from fmjax.data.batches import augment
 from fmjax.data.resizing import resize, sampled, scaled
 from fmjax.specs import PreprocessConfig
 from tests.support.real_images import photographs

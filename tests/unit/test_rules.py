@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import weights_conversion as wc
-from fmjax.factory import param_shapes
+from fmjax.models.build import param_shapes
 from tests.support.checkpoints import random_file, small
 from weights_conversion.report import MAX_LINES, collapse
 from weights_conversion.writer import write_safetensors

@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 
 import fmjax
-from fmjax import specs
-from fmjax.checkpoint import Checkpoints, has_steps
+from fmjax import names
 from fmjax.cli import main
 from fmjax.config import DataConfig, FinetuneConfig, load_preset
 from fmjax.data.sources import open_source
 from fmjax.data.split import divide
+from fmjax.engine.checkpoint import Checkpoints, has_steps
+from fmjax.engine.records import check_same, check_sizes, check_spec, read_run, read_spec, recorded_split, write_run
 from fmjax.errors import CheckpointError, UsageError
-from fmjax.run_files import check_same, check_sizes, check_spec, read_run, read_spec, recorded_split, write_run
 
 DIGITS = tuple(str(i) for i in range(10))
-SPEC = specs.get_spec("demo_vit_ti4.fashion_mnist")
+SPEC = names.get_spec("demo_vit_ti4.fashion_mnist")
 
 
 @pytest.fixture
@@ -169,8 +169,8 @@ def test_records_of_older_versions_have_defaults_for_what_they_lack(run, config)
 
 
 def test_every_architecture_is_within_the_bounds():
-    for name in specs.list_models():
-        check_sizes(specs.get_spec(name))
+    for name in names.list_models():
+        check_sizes(names.get_spec(name))
 
 
 def test_an_empty_folder_among_the_checkpoints_is_no_step(run):

@@ -9,7 +9,7 @@ from fmjax.config import DataConfig
 from fmjax.data.sources import Splits, digits
 from fmjax.data.split import divide, write_split
 from fmjax.errors import DataError
-from fmjax.evaluate import Scores, known, scored
+from fmjax.programs.evaluate import Scores, known, scored
 
 CLASSES = tuple(str(i) for i in range(10))
 
@@ -53,7 +53,7 @@ def test_a_named_source_is_scored_whole_and_the_run_s_own_by_its_part(tmp_path, 
     half = digits().subset(np.arange(900))
     parts = Splits(half.subset(np.arange(40, 900)), half.subset(np.arange(40)))
     whole = Splits(digits(), None)
-    monkeypatch.setattr("fmjax.evaluate.open_source", lambda data, *_: whole if data == other else parts)
+    monkeypatch.setattr("fmjax.programs.evaluate.open_source", lambda data, *_: whole if data == other else parts)
     write_split(tmp_path, divide(parts, own, None).split)
     # the names are those of the run's images, which says nothing where they are not those of files
     source, told = scored(tmp_path, other, own, CLASSES)

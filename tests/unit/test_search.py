@@ -7,7 +7,7 @@ import json
 import pytest
 
 import fmjax
-from fmjax import specs
+from fmjax import names
 from fmjax.cli import main
 
 TIMM = sorted(
@@ -48,18 +48,18 @@ def test_an_architecture_is_found_by_its_tags_and_family():
 
 
 def test_rows_of_an_architecture_are_its_own():
-    assert [w.tag for w in specs.weights_of("aimv2_large")] == ["224px", "336px", "448px"]
-    assert specs.weights_of("ViT-B-16.openai") == []
+    assert [w.tag for w in names.weights_of("aimv2_large")] == ["224px", "336px", "448px"]
+    assert names.weights_of("ViT-B-16.openai") == []
 
 
 @pytest.mark.parametrize("location", TIMM)
 def test_timms_own_names_are_understood(location):
     plain = location.removeprefix("timm/")
-    assert specs.resolve(plain) == specs.resolve(location) == specs.resolve(f"hf-hub:{location}")
+    assert names.resolve(plain) == names.resolve(location) == names.resolve(f"hf-hub:{location}")
 
 
 def test_timms_architecture_with_our_tag_is_understood():
-    assert specs.resolve("vit_base_patch16_clip_224.laion2b_s34b_b88k") == "ViT-B-16.laion2b_s34b_b88k"
+    assert names.resolve("vit_base_patch16_clip_224.laion2b_s34b_b88k") == "ViT-B-16.laion2b_s34b_b88k"
 
 
 def test_a_search_without_a_hit_does_not_offer_a_random_model(capsys):

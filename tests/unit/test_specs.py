@@ -15,9 +15,9 @@ import pytest
 
 import fmjax
 import weights_conversion as wc
-from fmjax import specs
+from fmjax import names
 from fmjax.errors import UsageError
-from fmjax.factory import param_shapes
+from fmjax.models.build import param_shapes
 
 # Keys and shapes that the authors' own model classes have, and their parameter counts. `{i}` counts to the depth, a
 # number in braces to itself.
@@ -172,13 +172,13 @@ def test_what_belongs_to_the_tag_is_in_the_tag():
     ],
 )
 def test_other_spellings_resolve(alias, name):
-    assert specs.resolve(alias) == name
+    assert names.resolve(alias) == name
 
 
 @pytest.mark.parametrize("shared", ["QuanSun/EVA-CLIP", "eva_giant_patch14_clip_224"])
 def test_a_spelling_that_two_rows_share_is_no_alias(shared):
     with pytest.raises(UsageError, match="unknown model"):
-        specs.resolve(shared)
+        names.resolve(shared)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_a_spelling_that_two_rows_share_is_no_alias(shared):
 )
 def test_unknown_names_are_answered_with_the_nearest(wrong, near):
     with pytest.raises(UsageError, match=near):
-        specs.resolve(wrong)
+        names.resolve(wrong)
 
 
 def test_weights_of_an_architecture_with_several_must_be_named():

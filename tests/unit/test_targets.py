@@ -30,7 +30,7 @@ DEMO = "demo_vit_ti4.fashion_mnist"
 @pytest.fixture
 def clip(tmp_path, monkeypatch) -> Path:
     """A file of ViT-B-16 in small."""
-    monkeypatch.setattr("fmjax.weights.specs.get_spec", lambda name: small(name.split(".")[0]))
+    monkeypatch.setattr("fmjax.weights.load.names.get_spec", lambda name: small(name.split(".")[0]))
     return save(tmp_path / "clip.safetensors", random_file(small("ViT-B-16"), "open_clip"))
 
 
@@ -108,8 +108,8 @@ def test_a_suffix_that_is_not_what_is_written_is_refused_and_none_is_changed(cli
 
 
 def test_a_place_that_cannot_be_written_is_said_before_the_work(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("fmjax.embed.extract", lambda *_: pytest.fail("it began to compute"))
-    monkeypatch.setattr("fmjax.convert.read", lambda *_, **__: pytest.fail("it began to read"))
+    monkeypatch.setattr("fmjax.programs.embed.extract", lambda *_: pytest.fail("it began to compute"))
+    monkeypatch.setattr("fmjax.programs.convert.read", lambda *_, **__: pytest.fail("it began to read"))
     blocked = tmp_path / "file"
     blocked.write_text("")
     assert "cannot be written" in refused(capsys, 5, "embed", DEMO, "--out", blocked / "deep" / "x.npz")
@@ -159,7 +159,7 @@ def test_a_file_system_error_has_a_code_of_its_own_and_no_traceback(clip, tmp_pa
     def fail(*_: object, **__: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "x.safetensors"))
 
-    monkeypatch.setattr("fmjax.convert.write_safetensors", fail)
+    monkeypatch.setattr("fmjax.programs.convert.write_safetensors", fail)
     text = refused(capsys, 5, "convert", "ViT-B-16.openai", clip, tmp_path / "x.safetensors")
     assert text == f"fmjax: {tmp_path}/x.safetensors: No space left on device\n"
 

@@ -12,10 +12,12 @@ from flax import nnx
 
 import fmjax
 from fmjax.errors import UsageError
-from fmjax.factory import initialise, resized
-from fmjax.models.vit import Features, join_blocks, split_blocks
-from fmjax.params import flat, functional, with_params
-from fmjax.resample import resample_table
+from fmjax.models.build import initialise, resized
+from fmjax.models.features import Features
+from fmjax.models.functional import functional, with_params
+from fmjax.models.resample import resample_table
+from fmjax.models.surgery import join_blocks, split_blocks
+from fmjax.trees import flat
 from tests.support.checkpoints import small
 
 SPECS = ["ViT-B-16", "EVA02-B-16", "EVA02-E-14", "dinov2_vitg14_reg", "nv_dinov2_vitg14_reg4"]

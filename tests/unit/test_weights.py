@@ -11,17 +11,17 @@ from safetensors.numpy import load_file
 
 import fmjax
 import weights_conversion as wc
-from fmjax.convert import convert
 from fmjax.errors import CheckpointError, UsageError
-from fmjax.params import flat
-from fmjax.weights import load, read
+from fmjax.programs.convert import convert
+from fmjax.trees import flat
+from fmjax.weights.load import load, read
 from tests.support.checkpoints import random_file, save, small
 
 
 @pytest.fixture
 def in_small(monkeypatch):
     """Architectures with two thin blocks, so that their files are small."""
-    monkeypatch.setattr("fmjax.weights.specs.get_spec", lambda name: small(name.split(".")[0]))
+    monkeypatch.setattr("fmjax.weights.load.names.get_spec", lambda name: small(name.split(".")[0]))
 
 
 def test_plain_name_alias_and_hub_name_ask_the_hub_for_the_same_file(tmp_path, monkeypatch, in_small):

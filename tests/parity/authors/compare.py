@@ -16,10 +16,11 @@ from unittest import mock
 import jax
 import numpy as np
 
-from fmjax import specs, weights
+from fmjax import names, specs
 from fmjax.errors import UsageError
+from fmjax.models.functional import functional
 from fmjax.models.vit import ViT
-from fmjax.params import functional
+from fmjax.weights import load
 from tests.parity.authors import clip, dinov2, dinov3, eva, radio, tips
 from tests.parity.authors.imports import importable
 from tests.parity.authors.original import Original, Size
@@ -79,8 +80,8 @@ def compare(original: Original, directory: Path) -> Comparison:
         theirs = torch_reference.randomise(original.build(), seed=1)
         file = original.save(theirs, Path(folder))
         with _cut(original):
-            read = weights.read(original.name, checkpoint=file)
-            ours = weights.load(original.name, checkpoint=file)
+            read = load.read(original.name, checkpoint=file)
+            ours = load.load(original.name, checkpoint=file)
         errors = [_errors(original, theirs, file, ours, size) for size in original.sizes]
     tokens, pooled, image_gradient = np.max(errors, axis=0).tolist()  # keeps what is not a number
     return Comparison(
@@ -113,7 +114,7 @@ def _differences(named: specs.ViTSpec, of_file: specs.ViTSpec) -> str:
 @contextlib.contextmanager
 def _cut(original: Original) -> Iterator[None]:
     """The published row with fewer blocks under its own name, so that a file is told and read as a whole one is."""
-    rows = specs._rows()[0]
+    rows = names._rows()[0]
     spec = rows[original.arch]
     with mock.patch.dict(rows, {original.arch: replace(spec, depth=original.blocks)}):
         yield

@@ -6,7 +6,7 @@ import importlib
 
 import torch
 
-from fmjax.specs import split_name
+from fmjax.names import split_name
 from tests.parity.authors.original import Original, with_depth
 
 

@@ -10,7 +10,8 @@ from unittest import mock
 
 import torch
 
-from fmjax.specs import ViTSpec, get_spec, split_name
+from fmjax.names import get_spec, split_name
+from fmjax.specs import ViTSpec
 
 Size = tuple[int, int]
 Answer = tuple[torch.Tensor, torch.Tensor]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from fmjax.specs import get_weights
+from fmjax.names import get_weights
 from tests.parity.authors.original import Original
 
 # the names that RADIO registers with timm: the second version of a size has layer scales

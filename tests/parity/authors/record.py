@@ -9,7 +9,8 @@ from pathlib import Path
 from textwrap import fill
 
 from fmjax import zoo
-from fmjax.specs import Weights, get_weights, list_models
+from fmjax.names import get_weights, list_models
+from fmjax.specs import Weights
 from tests.parity.authors.compare import ORIGINALS, Comparison
 from tests.parity.bounds import FORWARD
 

@@ -7,8 +7,8 @@ from dataclasses import fields, replace
 from typing import Any, get_args, get_type_hints
 
 import weights_conversion as wc
-from fmjax import specs
 from fmjax.errors import CheckpointError
+from fmjax.names import weights_of
 from fmjax.specs import Rope, Source, ViTSpec, Weights
 from weights_conversion.errors import quoted
 from weights_conversion.readers.common import parsed
@@ -91,7 +91,7 @@ def kept_facts(metadata: Mapping[str, str]) -> dict[str, Any]:
 def differences(spec: ViTSpec, dialect: str) -> str:
     """What the library that reads a dialect computes differently from this model, in words; "" where nothing is known
     to differ."""
-    rows = specs.weights_of(spec.name)
+    rows = weights_of(spec.name)
     row = next((row for row in rows if row.name == spec.weights), rows[0] if rows else None)
     theirs = spec_in(spec, row, dialect)
     names = [f.name for f in fields(spec) if f.name != "publisher"]

@@ -15,10 +15,11 @@ from typing import TypeVar
 
 from filelock import FileLock
 
-from fmjax import addresses
 from fmjax.errors import CheckpointError
-from fmjax.fetch import Bearer, Bounds, Copy, download, unwritable
-from fmjax.network import (
+from fmjax.specs import Source
+from fmjax.store import addresses
+from fmjax.store.http import Bearer, Bounds, Copy, download, unwritable
+from fmjax.store.network import (
     AGAIN,
     MEANINGS,
     UnreachableError,
@@ -30,7 +31,6 @@ from fmjax.network import (
     timeout_s,
     within,
 )
-from fmjax.specs import Source
 
 HOME = "https://huggingface.co"
 COMMIT = re.compile(r"[0-9a-f]{40}")

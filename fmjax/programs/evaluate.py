@@ -15,14 +15,15 @@ from jax.sharding import Mesh
 from fmjax.config import DataConfig, EvalConfig
 from fmjax.console import console
 from fmjax.data import audit
-from fmjax.data.pipeline import BadImages, eval_batches, to_devices
+from fmjax.data.batches import BadImages, eval_batches, to_devices
 from fmjax.data.sources import Source, open_source
 from fmjax.data.split import UNRECORDED, Split, examples, held_out, is_recorded, joined, relabelled, trained_on
+from fmjax.engine.records import same_source, split_of
 from fmjax.errors import DataError
-from fmjax.params import Apply, Params, functional
+from fmjax.models.functional import Apply, functional
 from fmjax.preprocessing import PreprocessConfig, normalise
-from fmjax.run_files import same_source, split_of
 from fmjax.sharding import batch_divisor, batch_sharding, make_mesh, replicated
+from fmjax.trees import Params
 
 Predict = Callable[[Params, jax.Array], Any]
 
@@ -113,7 +114,7 @@ def evaluate(
 
 def main(run: str, config: EvalConfig) -> Scores:
     """Prints what is scored, and the scores of a run, and returns them."""
-    from fmjax.run import preprocessing, read_run, restore
+    from fmjax.engine.run import preprocessing, read_run, restore
 
     trained, classes = read_run(Path(run))
     mesh = make_mesh()

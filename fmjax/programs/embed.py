@@ -11,13 +11,13 @@ import numpy as np
 from fmjax.config import EmbedConfig, FeaturesConfig, KnnConfig, ProbeConfig
 from fmjax.console import console, counted
 from fmjax.data import audit
-from fmjax.data.pipeline import BadImages, eval_batches, to_devices
+from fmjax.data.batches import BadImages, eval_batches, to_devices
 from fmjax.data.sources import Source, Splits, open_source
+from fmjax.engine.run import asked_size, build_model
 from fmjax.errors import DataError, UsageError
-from fmjax.factory import compute_dtype
-from fmjax.params import functional
+from fmjax.models.build import compute_dtype
+from fmjax.models.functional import functional
 from fmjax.preprocessing import normalise, preprocess_config
-from fmjax.run import asked_size, build_model
 from fmjax.sharding import batch_divisor, batch_sharding, make_mesh, replicated
 from fmjax.targets import check_target
 from weights_conversion.writer import whole

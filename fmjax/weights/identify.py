@@ -7,9 +7,9 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import weights_conversion as wc
-from fmjax import specs
+from fmjax import names
 from fmjax.errors import CheckpointError
-from fmjax.factory import param_shapes
+from fmjax.models.build import param_shapes
 from fmjax.specs import ViTSpec
 from weights_conversion.dialect import Rule
 from weights_conversion.readers import Checkpoint
@@ -66,7 +66,7 @@ def fitting(file: Checkpoint) -> list[str]:
     found, refusals = [], []
     for name, table in itertools.product(near, tables):
         try:
-            if not misfits(file, table, specs.get_spec(name)):
+            if not misfits(file, table, names.get_spec(name)):
                 found.append(name)
         except CheckpointError as error:
             refusals.append(error)
@@ -84,7 +84,7 @@ def closest(file: Checkpoint, table: wc.Dialect, spec: ViTSpec) -> str:
     nearest = [name for distance, name in ranked if distance == ranked[0][0]][:MAX_NAMES]
     if not nearest:
         return f" into {spec.name}"
-    counts = {name: min(_misfits_at_most(file, table, specs.get_spec(name)) for table in tables) for name in nearest}
+    counts = {name: min(_misfits_at_most(file, table, names.get_spec(name)) for table in tables) for name in nearest}
     fewest = min(counts.values())
     best = [name for name, count in counts.items() if count == fewest]
     return f" into {spec.name}; the closest model is {' or '.join(best)}, with {fewest} misfits"
@@ -111,7 +111,7 @@ def _ranked(views: Sequence[View]) -> list[tuple[int, str]]:
     """(in how many telling shapes it differs, architecture), best first, in the zoo's order."""
     if not views:
         return []
-    rows = [(min(_distance(seen, specs.get_spec(name)) for seen in views), name) for name in specs.list_models()]
+    rows = [(min(_distance(seen, names.get_spec(name)) for seen in views), name) for name in names.list_models()]
     return sorted(rows, key=lambda row: row[0])
 
 

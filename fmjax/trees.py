@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
-from jaxtyping import Array, Float
 
 from fmjax.errors import UsageError
-from fmjax.models.vit import Features, ViT
 
 Params = dict[str, Any]
-Apply = Callable[..., Features]
 T = TypeVar("T")
 
 
@@ -46,40 +43,6 @@ def nested(leaves: Mapping[str, T]) -> Params:
             node = node.setdefault(parent, {})
         node[last] = leaf
     return tree
-
-
-def functional(model: ViT) -> tuple[Apply, Params]:
-    """`apply, params`: a pure function `apply(params, images, key=None) -> Features`, and a plain nested dict of
-    arrays."""
-    structure, paths = jax.tree.structure(model), leaf_paths(model)
-
-    def apply(params: Params, images: Float[Array, "B H W C"], key: Array | None = None) -> Features:
-        return jax.tree.unflatten(structure, _strict(params, paths))(images, key)
-
-    return apply, nested(flat(model))
-
-
-def with_params(model: ViT, params: Params) -> ViT:
-    """The model with other parameters. Raises UsageError, naming all of them, for paths missing, unknown or
-    misshapen."""
-    leaves = _strict(params, leaf_paths(model))
-    old = flat(model)
-    wrong = [
-        f"{p} {n.shape}, expected {o.shape}"
-        for (p, o), n in zip(old.items(), leaves, strict=True)
-        if n.shape != o.shape
-    ]
-    if wrong:
-        raise UsageError(f"parameters of another shape: {'; '.join(wrong)}")
-    return jax.tree.unflatten(jax.tree.structure(model), leaves)
-
-
-def _strict(params: Params, paths: Sequence[str]) -> list[Any]:
-    leaves = flat(params)
-    if leaves.keys() != set(paths):
-        missing, unknown = sorted(set(paths) - set(leaves)), sorted(set(leaves) - set(paths))
-        raise UsageError(f"these are not the model's parameters: missing {missing}, unknown {unknown}")
-    return [leaves[path] for path in paths]
 
 
 def virtual_paths(path: str, depth: int, offset: int = 0) -> list[str]:

@@ -11,16 +11,18 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from fmjax import specs
-from fmjax.checkpoint import Checkpoints
 from fmjax.config import FinetuneConfig, ModelConfig
+from fmjax.engine.checkpoint import Checkpoints
+from fmjax.engine.optim import UNUSED, Freeze, frozen
+from fmjax.engine.records import CONFIG, SPEC, damaged, read_run, read_spec
 from fmjax.errors import CheckpointError
-from fmjax.factory import ImageSize, Options, abstract, compute_dtype, initialise, leaf_shardings, resized
-from fmjax.models.vit import ViT, join_blocks, split_blocks
-from fmjax.optim import UNUSED, Freeze, frozen
-from fmjax.params import flat, leaf_paths, nested
+from fmjax.models.build import ImageSize, Options, abstract, compute_dtype, initialise, leaf_shardings, resized
+from fmjax.models.surgery import join_blocks, split_blocks
+from fmjax.models.vit import ViT
 from fmjax.preprocessing import PreprocessConfig, preprocess_config
-from fmjax.run_files import CONFIG, SPEC, damaged, read_run, read_spec
-from fmjax.weights import load, published
+from fmjax.trees import flat, leaf_paths, nested
+from fmjax.weights import export as files
+from fmjax.weights.load import load, published
 
 
 def image_size(config: FinetuneConfig) -> ImageSize:
@@ -112,6 +114,24 @@ def restore(run: str | Path, step: int | None = None, *, mesh: Mesh | None = Non
     leaves = flat(checkpoints.restore_params(wanted, nested(_with_shardings(split, mesh))))
     checkpoints.close()
     return join_blocks(jax.tree.unflatten(jax.tree.structure(split), [leaves[path] for path in leaf_paths(split)]))
+
+
+def export(
+    model: ViT | str | Path,
+    path: str | Path,
+    dialect: str = "timm",
+    base: str | Path | None = None,
+    *,
+    classifier: bool = True,
+) -> Path:
+    """Writes a model, or the newest state of a run, as a safetensors file of a PyTorch dialect and returns its path.
+
+    base: the original file; what fmjax does not model (text towers, mask tokens) returns from it unchanged. A
+    classifier takes the place of the projection, as in timm; classifier=False leaves it out and keeps the projection.
+    Raises CheckpointError where the dialect has no place for a parameter, UsageError where `path` is the base.
+    """
+    whole = model if isinstance(model, ViT) else restore(model)
+    return files.export(whole, path, dialect, base, classifier=classifier)
 
 
 def _with_shardings(model: ViT, mesh: Mesh | None) -> dict[str, jax.ShapeDtypeStruct]:

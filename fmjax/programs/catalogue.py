@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from fmjax import specs
+from fmjax import names
 from fmjax.specs import ViTSpec, Weights
 
 
 def record(name: str) -> dict[str, Any]:
     """The facts of a registered "arch" or "arch.tag" that a list shows."""
-    spec = specs.get_spec(name)
+    spec = names.get_spec(name)
     is_architecture = name == spec.name
-    rows = specs.weights_of(name) if is_architecture else [specs.get_weights(name)]
+    rows = names.weights_of(name) if is_architecture else [names.get_weights(name)]
     doubts = {weights.tag: weights.unverified for weights in rows if weights.unverified}
     return {
         "name": name,
@@ -43,11 +43,11 @@ def _published(weights: Weights) -> dict[str, Any]:
 
 def full_record(name: str) -> dict[str, Any]:
     """The facts of a list, the graph, and for "arch.tag" the whole row of its weights."""
-    spec = dataclasses.asdict(specs.get_spec(name))
+    spec = dataclasses.asdict(names.get_spec(name))
     del spec["aliases"]
     facts = record(name) | {"spec": spec}
     if "tags" not in facts:
-        facts["weights"] = dataclasses.asdict(specs.get_weights(name))
+        facts["weights"] = dataclasses.asdict(names.get_weights(name))
     return facts
 
 
@@ -77,7 +77,7 @@ def line(row: dict[str, Any]) -> str:
 
 def page(name: str) -> str:
     """What a person wants to know of one model, of some 20 lines."""
-    facts, spec = record(name), specs.get_spec(name)
+    facts, spec = record(name), names.get_spec(name)
     height, width = spec.image_size
     rows = {
         "graph": f"width {spec.width}, depth {spec.depth}, {spec.num_heads} heads, MLP {spec.mlp_dim} ({spec.mlp}), "
@@ -91,7 +91,7 @@ def page(name: str) -> str:
     if "tags" in facts:
         rows["weights"] = ", ".join(facts["tags"]) or "none"
     else:
-        rows |= _weights_rows(specs.get_weights(name))
+        rows |= _weights_rows(names.get_weights(name))
     doubts = facts["unverified"]
     if doubts:
         of_tags = dict.fromkeys(doubts.values()) if isinstance(doubts, dict) else (doubts,)

@@ -15,11 +15,21 @@ from requests.auth import AuthBase
 from requests.utils import get_auth_from_url
 from urllib3.exceptions import HTTPError, ProtocolError
 
-from fmjax import addresses
 from fmjax.console import console
 from fmjax.errors import CheckpointError
-from fmjax.network import AGAIN, MEANINGS, UnreachableError, answering_s, contact, rest, retry_after, timeout_s, within
-from fmjax.part import Part
+from fmjax.store import addresses
+from fmjax.store.network import (
+    AGAIN,
+    MEANINGS,
+    UnreachableError,
+    answering_s,
+    contact,
+    rest,
+    retry_after,
+    timeout_s,
+    within,
+)
+from fmjax.store.part import Part
 
 PROGRESS = 6.0  # times the limit for an answer: for every CHUNK of a body
 ENOUGH = 1 << 20  # bytes after which the failures are counted from the beginning

@@ -14,27 +14,29 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from fmjax import run as runs
-from fmjax import run_files as files
-from fmjax.checkpoint import Checkpoints, State, has_steps
 from fmjax.config import FinetuneConfig
 from fmjax.console import console
 from fmjax.data import audit
-from fmjax.data.pipeline import BadImages, to_devices, train_batches
+from fmjax.data.batches import BadImages, to_devices, train_batches
 from fmjax.data.sources import open_source
 from fmjax.data.split import UNRECORDED, Images, divide
+from fmjax.engine import records as files
+from fmjax.engine import run as runs
+from fmjax.engine.checkpoint import Checkpoints, State, has_steps
+from fmjax.engine.metrics import Metrics
+from fmjax.engine.optim import cross_entropy, merge, optimiser, partition, schedule, warmup_steps
+from fmjax.engine.watch import Progress
 from fmjax.errors import UsageError
-from fmjax.evaluate import Scores, evaluate, predict_step
-from fmjax.metrics import Metrics
-from fmjax.models.vit import ViT, split_blocks
-from fmjax.numerics import differences
-from fmjax.optim import cross_entropy, merge, optimiser, partition, schedule, warmup_steps
-from fmjax.params import Apply, Params, flat, functional, with_params
+from fmjax.models.functional import Apply, functional, with_params
+from fmjax.models.surgery import split_blocks
+from fmjax.models.vit import ViT
 from fmjax.preprocessing import PreprocessConfig, normalise
-from fmjax.progress import Progress
-from fmjax.report import draw_confusion, draw_curves
+from fmjax.programs.evaluate import Scores, evaluate, predict_step
+from fmjax.report.figures import draw_confusion, draw_curves
 from fmjax.sharding import batch_divisor, batch_sharding, make_mesh, replicated
-from fmjax.weights import check_export, export
+from fmjax.trees import Params, flat
+from fmjax.weights.export import check_export, export
+from fmjax.weights.publisher import differences
 
 Step = Callable[[State, dict[str, jax.Array]], tuple[State, dict[str, jax.Array]]]
 

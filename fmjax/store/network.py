@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from requests.utils import get_environ_proxies, select_proxy
 
-from fmjax import addresses
 from fmjax.errors import CheckpointError
+from fmjax.store import addresses
 
 ANSWER_S = 10.0  # for an answer; FMJAX_TIMEOUT_S replaces it
 CONNECTING = 0.45  # the share of it for a connection: two hosts that cannot be reached fail within the whole

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from fmjax import specs
-from fmjax.checkpoint import has_steps
 from fmjax.config import DataConfig, FinetuneConfig
 from fmjax.data.split import SPLIT, Split, examples, read_split, write_split
+from fmjax.engine.checkpoint import has_steps
 from fmjax.errors import CheckpointError, UsageError
 from fmjax.serial import from_dict, to_json, write_atomically
 from fmjax.targets import check_not_source

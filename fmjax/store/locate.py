@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import importlib.resources
 import os
 import sys
 from collections.abc import Sequence
@@ -14,11 +15,12 @@ from urllib.parse import urlsplit
 
 from filelock import Timeout
 
-from fmjax import addresses, digests, fetch, hf_files, record, specs
+from fmjax import names
 from fmjax.errors import CheckpointError, safe
-from fmjax.fetch import Bounds, Copy
-from fmjax.network import UnreachableError
 from fmjax.specs import Source, Weights
+from fmjax.store import addresses, digests, http, huggingface, record
+from fmjax.store.http import Bounds, Copy
+from fmjax.store.network import UnreachableError
 
 OFFLINE = ("FMJAX_OFFLINE", "HF_HUB_OFFLINE")
 TRUE = ("1", "ON", "YES", "TRUE")
@@ -77,13 +79,13 @@ def in_order(weights: Weights) -> list[Source]:
 
 def package_file(name: str) -> Path:
     """A file that ships inside this package."""
-    return Path(__file__).parent / name
+    return Path(str(importlib.resources.files("fmjax"))) / name
 
 
 def cached(source: Source) -> Copy | None:
     """The copy of a source on this machine, not checked; None where there is none."""
     if source.kind == "hf":
-        return hf_files.cached(source, source.revision or _known(source).get("revision"))
+        return huggingface.cached(source, source.revision or _known(source).get("revision"))
     if source.kind == "ngc":
         return None
     path = package_file(source.location) if source.kind == "package" else _url_file(source)
@@ -108,7 +110,7 @@ def _here(
     if again and not held:
         return None  # another process may be at it: looked at again under the lock
     if again:
-        hf_files.remove(copy.path)
+        huggingface.remove(copy.path)
     reasons.append(f"{copy.path}: {problem}: {'it was deleted, to be fetched again' if again else fix}")
     return None
 
@@ -149,7 +151,7 @@ def _fetched_once(weights: Weights, source: Source, reasons: list[str], *, accep
                 stack.enter_context(lock)
         except OSError as error:
             if source.kind == "url":  # files of the hub have another folder, and locks there
-                raise CheckpointError(fetch.unwritable(record.cache_folder(), error)) from error
+                raise CheckpointError(http.unwritable(record.cache_folder(), error)) from error
         here = None if accept_new else _here(source, reasons, offline=False, held=True, anew=anew)
         return here or _fetched(weights, source, {} if accept_new else _known(source))
 
@@ -163,11 +165,11 @@ def _fetched(weights: Weights, source: Source, known: dict[str, Any]) -> Located
         problem = digests.wrong(seen[-1], source, copy, known)
         if not problem:
             return _settled(source, copy, seen[-1])
-        hf_files.remove(copy.path)
+        huggingface.remove(copy.path)
     if seen[0] == seen[1] and digests.changed(seen[1], source, known):
         raise CheckpointError(
             f"{_label(source)} has changed: {problem}; if the new content is trusted, run "
-            f"{hf_files.ACCEPT % weights.name}, else use a copy of the old file as checkpoint"
+            f"{huggingface.ACCEPT % weights.name}, else use a copy of the old file as checkpoint"
         )
     raise CheckpointError(
         f"{_label(source)} was fetched twice and is wrong: {problem}; nothing was kept, try another network or mirror"
@@ -175,11 +177,11 @@ def _fetched(weights: Weights, source: Source, known: dict[str, Any]) -> Located
 
 
 def _fetch(weights: Weights, source: Source, known: dict[str, Any]) -> Copy:
-    most = TIMES * 4 * specs.get_spec(weights.model).parameters + EXTRA_BYTES
+    most = TIMES * 4 * names.get_spec(weights.model).parameters + EXTRA_BYTES
     if source.kind == "hf":
-        return hf_files.fetch(source, source.revision or known.get("revision"), name=weights.name, most=most)
+        return huggingface.fetch(source, source.revision or known.get("revision"), name=weights.name, most=most)
     path = _url_file(source)
-    fetch.download(addresses.mirrored(source.location), path, bounds=Bounds(most))
+    http.download(addresses.mirrored(source.location), path, bounds=Bounds(most))
     return Copy(path)
 
 
@@ -193,7 +195,7 @@ def _settled(source: Source, copy: Copy, digest: str) -> Located:
         try:
             record.put("files", _key(source), facts | {"first_used": today})
         except OSError as error:
-            _note(f"{_label(source)} is not recorded: {fetch.unwritable(record.cache_folder(), error)}")
+            _note(f"{_label(source)} is not recorded: {http.unwritable(record.cache_folder(), error)}")
     return found
 
 
@@ -201,7 +203,7 @@ def _show_licence(weights: Weights, source: Source) -> None:
     """One line, the first time that these weights are used on this machine."""
     licence = weights.licence + (" (non-commercial)" if "-NC" in weights.licence else "")
     repository = next((s.location for s in (source, *weights.sources) if s.kind == "hf"), "")
-    home = f"{hf_files.HOME}/{repository}" if repository else addresses.shown(source.location)
+    home = f"{huggingface.HOME}/{repository}" if repository else addresses.shown(source.location)
     try:
         new = record.put("licences_shown", weights.name, weights.licence)
     except OSError:

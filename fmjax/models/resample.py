@@ -8,7 +8,6 @@ the step where that is more than 1, weights renormalised).
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -112,9 +111,3 @@ ANTIALIASED: dict[str, tuple[Kernel, int]] = {
     "bicubic_antialias": (functools.partial(_cubic, a=-0.5), 2),
     "bilinear_antialias": (_linear, 1),
 }
-
-
-def nearest_sizes(size: int, patch: int) -> tuple[int, ...]:
-    """The multiples of the patch on both sides of a size that is none."""
-    low = max(patch, size // patch * patch)
-    return (low,) if low >= size else (low, math.ceil(size / patch) * patch)

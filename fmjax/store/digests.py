@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fmjax import record
 from fmjax.errors import CheckpointError
-from fmjax.fetch import Copy
 from fmjax.specs import Source
+from fmjax.store import record
+from fmjax.store.http import Copy
 from weights_conversion.readers import sniff
 from weights_conversion.readers.archive import open_archive
 from weights_conversion.readers.safetensors import read_safetensors

@@ -14,19 +14,18 @@ from flax import nnx
 from jax.sharding import SingleDeviceSharding
 
 import weights_conversion as wc
-from fmjax import hub, identify, specs
+from fmjax import names, specs
 from fmjax.errors import CheckpointError, UsageError
-from fmjax.factory import ImageSize, LoadOptions, Options, abstract, leaf_shardings, param_shapes, resized
-from fmjax.models.vit import ViT, join_blocks
-from fmjax.numerics import as_told, kept_facts, same_function, spec_in
-from fmjax.params import flat, leaf_paths
-from fmjax.resample import resample_table
+from fmjax.models.build import ImageSize, LoadOptions, Options, abstract, leaf_shardings, param_shapes, resized
+from fmjax.models.resample import resample_table
+from fmjax.models.vit import ViT
 from fmjax.specs import ClassifierInput, Resample, ViTSpec
-from fmjax.targets import check_not_source
+from fmjax.store import locate
+from fmjax.trees import leaf_paths
+from fmjax.weights import identify
+from fmjax.weights.publisher import as_told, kept_facts, same_function, spec_in
 from weights_conversion.readers import Checkpoint, open_checkpoint
-from weights_conversion.writer import write_safetensors
 
-PROJECTION = ("proj.kernel", "proj.bias")
 LOCAL = "local-dir:"
 CLASSIFIER = ("classifier.kernel", "classifier.bias")
 
@@ -107,7 +106,7 @@ def read(
         checkpoint = name.removeprefix(LOCAL)
         name = _recognised(open_checkpoint(checkpoint))
     weights, spec = published(name, checkpoint)
-    path, source = (Path(checkpoint), None) if checkpoint else hub.locate(specs.get_weights(name), offline=offline)
+    path, source = (Path(checkpoint), None) if checkpoint else locate.locate(names.get_weights(name), offline=offline)
     file = open_checkpoint(path)
     table = _dialect(file, dialect or (source.dialect if source else ""), spec, weights)
     num_classes, sees = _classifier(file, table, spec)
@@ -147,7 +146,7 @@ def _classifier(file: Checkpoint, table: wc.Dialect, spec: ViTSpec) -> tuple[int
 def _check_model(file: Checkpoint, spec: ViTSpec) -> None:
     """Raises UsageError where a converted file was made from other weights: its tensors do not show an activation."""
     named = file.metadata.get("model", "")
-    if named and spec.weights and specs.split_name(named)[1] and specs.resolve(named) != spec.weights:
+    if named and spec.weights and names.split_name(named)[1] and names.resolve(named) != spec.weights:
         raise UsageError(
             f"{file.path} was converted from {wc.quoted(named)}, not from {spec.weights}; load it under that name"
         )
@@ -166,63 +165,6 @@ def fill(spec: ViTSpec, params: Mapping[str, wc.LazyTensor], **options: Unpack[O
     return jax.tree.unflatten(jax.tree.structure(outline), leaves)
 
 
-def export(
-    model: ViT | str | Path,
-    path: str | Path,
-    dialect: str = "timm",
-    base: str | Path | None = None,
-    *,
-    classifier: bool = True,
-) -> Path:
-    """Writes a model, or the newest state of a run, as a safetensors file of a PyTorch dialect and returns its path.
-
-    base: the original file; what fmjax does not model (text towers, mask tokens) returns from it unchanged. A
-    classifier takes the place of the projection, as in timm; classifier=False leaves it out and keeps the projection.
-    Raises CheckpointError where the dialect has no place for a parameter, UsageError where `path` is the base.
-    """
-    if base is not None:
-        check_not_source(Path(path), base, flag="the path")
-    if not isinstance(model, ViT):
-        from fmjax.run import restore
-
-        model = restore(model)
-    table, left_out = _target(model, dialect, classifier=classifier)
-    leaves = flat(join_blocks(model))
-    params = {path: _lazy(leaf) for path, leaf in leaves.items()}
-    out = wc.to_torch(params, table, leave_out=left_out, heads=model.spec.num_heads)
-    if base is not None:
-        out |= table.carried(open_checkpoint(base).tensors, out)
-    write_safetensors(path, out)
-    return Path(path)
-
-
-def check_export(model: ViT, dialect: str) -> None:
-    """Raises UsageError where a model, its classifier included, could not be exported: before it is trained."""
-    try:
-        table, left_out = _target(model, dialect, classifier=True)
-        shapes = {path: tuple(leaf.shape) for path, leaf in flat(join_blocks(model)).items()}
-        params = {p: wc.LazyTensor(s, np.dtype(np.float32), lambda _: np.zeros(0)) for p, s in shapes.items()}
-        wc.to_torch(params, table, leave_out=left_out, heads=model.spec.num_heads)
-    except CheckpointError as error:
-        raise UsageError(f"the run could not be exported ({error}); pass --export none, or another --export") from error
-
-
-def _target(model: ViT, dialect: str, *, classifier: bool) -> tuple[wc.Dialect, frozenset[str]]:
-    """The table to export with, and what it leaves out. Raises CheckpointError for what the dialect cannot hold."""
-    has_classifier = classifier and model.classifier is not None
-    left_out = frozenset(PROJECTION if has_classifier else CLASSIFIER)
-    table = wc.writing(dialect, set(leaf_paths(join_blocks(model))) - left_out)
-    if table.read_only:
-        raise CheckpointError(f"{dialect} cannot be exported to: {table.read_only}")
-    seen = {model.classifier_input, "pool" if (model.classifier_input, model.spec.pool) == ("cls", "cls") else ""}
-    if has_classifier and table.classifier not in seen:
-        raise CheckpointError(
-            f"a classifier over {model.classifier_input!r} has no counterpart in {dialect}, where it sees "
-            f"{table.classifier!r}; leave it out with --no-classifier, or train with --classifier {table.classifier}"
-        )
-    return table, left_out
-
-
 def _recognised(file: Checkpoint) -> str:
     """The one architecture that a file fits. Raises CheckpointError where there is none, or several."""
     names = identify.fitting(file)
@@ -235,22 +177,22 @@ def _recognised(file: Checkpoint) -> str:
 def published(name: str, checkpoint: str | Path | None) -> tuple[specs.Weights | None, ViTSpec]:
     """The weights row, if the name has one, and the spec. A file alone does not say which activation it was trained
     with."""
-    resolved = specs.resolve(name)
-    if specs.split_name(resolved)[1]:
-        return specs.get_weights(resolved), specs.get_spec(resolved)
-    own = specs.weights_of(resolved)
+    resolved = names.resolve(name)
+    if names.split_name(resolved)[1]:
+        return names.get_weights(resolved), names.get_spec(resolved)
+    own = names.weights_of(resolved)
     if not own:
-        return None, specs.get_spec(resolved)
+        return None, names.get_spec(resolved)
     if checkpoint is None or len(own) == 1:
-        weights = specs.get_weights(resolved)
-        return weights, specs.get_spec(weights.name)
+        weights = names.get_weights(resolved)
+        return weights, names.get_spec(weights.name)
     if any(w.overrides != own[0].overrides for w in own):
         fields = sorted({field for w in own for field in w.overrides})
         raise UsageError(
             f"the weights of {resolved} differ in {', '.join(fields)}, which a file does not show; name the "
             f"weights that yours come from: {', '.join(w.name for w in own[:3])}, ..."
         )
-    return own[0], specs.get_spec(resolved)
+    return own[0], names.get_spec(resolved)
 
 
 def _dialect(file: Checkpoint, name: str, spec: ViTSpec, weights: specs.Weights | None) -> wc.Dialect:
@@ -272,7 +214,3 @@ def _dialect(file: Checkpoint, name: str, spec: ViTSpec, weights: specs.Weights 
 def _resized_table(table: wc.LazyTensor, spec: ViTSpec, final: ViTSpec) -> wc.LazyTensor:
     resized = resample_table(table.read(()), spec.grid, final.grid, final.resample, prefix=spec.position_prefix)
     return wc.in_memory(resized)
-
-
-def _lazy(leaf: jax.Array) -> wc.LazyTensor:
-    return wc.LazyTensor(tuple(leaf.shape), np.dtype(leaf.dtype), lambda index: np.asarray(leaf[index]))

@@ -10,15 +10,18 @@ from pathlib import Path
 import numpy as np
 
 import weights_conversion as wc
-from fmjax import hub, specs
-from fmjax.checkpoint import has_steps
+from fmjax import names
 from fmjax.console import console
+from fmjax.engine.checkpoint import has_steps
+from fmjax.engine.run import CONFIG, restore
 from fmjax.errors import CheckpointError, UsageError
-from fmjax.numerics import differences
-from fmjax.run import CONFIG, restore
-from fmjax.specs import ViTSpec, resolve
+from fmjax.names import resolve
+from fmjax.specs import ViTSpec
+from fmjax.store import locate
 from fmjax.targets import check_target
-from fmjax.weights import LOCAL, export, read
+from fmjax.weights.export import export
+from fmjax.weights.load import LOCAL, read
+from fmjax.weights.publisher import differences
 from weights_conversion.detection import tables
 from weights_conversion.readers import open_checkpoint
 from weights_conversion.writer import write_safetensors
@@ -111,7 +114,7 @@ def verify(name: str, *, checkpoint: str = "", dialect: str = "", offline: bool 
     """Checks that every tensor of a file is accounted for, and that file -> fmjax -> file returns its bits. A
     published file is hashed anew first."""
     if not checkpoint and not name.startswith(LOCAL):
-        hub.obtain(specs.get_weights(name), offline=offline, anew=True)
+        locate.obtain(names.get_weights(name), offline=offline, anew=True)
     loaded = read(name, checkpoint=checkpoint or None, dialect=dialect or None, offline=offline)
     if loaded.dialect.name == "fmjax":
         raise UsageError(f"{loaded.path} is in fmjax's own names: verify the file that it was converted from")

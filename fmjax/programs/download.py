@@ -6,10 +6,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fmjax import addresses, hub, specs
 from fmjax.console import console
 from fmjax.errors import CheckpointError, UsageError, nearest, safe
+from fmjax.names import get_weights, list_models
 from fmjax.specs import Weights
+from fmjax.store import addresses, locate
 
 
 def main(
@@ -32,7 +33,7 @@ def main(
             console.print(_plan(weights))
             continue
         try:
-            console.print(_facts(weights, hub.obtain(weights, offline=offline, accept_new=accept_new, anew=True)))
+            console.print(_facts(weights, locate.obtain(weights, offline=offline, accept_new=accept_new, anew=True)))
         except CheckpointError as error:
             if len(chosen) == 1:
                 raise
@@ -47,11 +48,11 @@ def matching(names: Sequence[str]) -> list[Weights]:
     found: dict[str, Weights] = {}
     for name in names:
         is_pattern = any(letter in name for letter in "*?[")
-        rows = [specs.get_weights(n) for n in specs.list_models(name, pretrained=True)] if is_pattern else []
+        rows = [get_weights(n) for n in list_models(name, pretrained=True)] if is_pattern else []
         if is_pattern and not rows:
-            known = specs.list_models(pretrained=True)
+            known = list_models(pretrained=True)
             raise UsageError(f"no published weights match {name!r}{nearest(name.strip('*'), known)}")
-        found |= {row.name: row for row in rows or [specs.get_weights(name)]}
+        found |= {row.name: row for row in rows or [get_weights(name)]}
     if not found:
         raise UsageError("fmjax download needs a name or a pattern; for example: fmjax download ViT-B-16.openai")
     return list(found.values())
@@ -68,15 +69,15 @@ def narrowed(weights: Weights, kind: str, dialect: str) -> Weights:
 
 
 def _plan(weights: Weights) -> str:
-    sources = hub.in_order(weights)
-    here = next(((s, copy) for s in sources if (copy := hub.cached(s))), None)
+    sources = locate.in_order(weights)
+    here = next(((s, copy) for s in sources if (copy := locate.cached(s))), None)
     if here:
         return f"{weights.name:<44}here: {here[1].path}"
     first, where = sources[0], addresses.shown(sources[0].location)
     return f"{weights.name:<44}{first.kind} {where} {first.filename} ({first.dialect}), {weights.licence}"
 
 
-def _facts(weights: Weights, found: hub.Located) -> str:
+def _facts(weights: Weights, found: locate.Located) -> str:
     rows = {
         "path": str(found.path),
         "size": f"{found.size:,} bytes",

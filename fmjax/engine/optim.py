@@ -15,7 +15,7 @@ import optax
 
 from fmjax.config import OptimConfig
 from fmjax.errors import UsageError
-from fmjax.params import Params, first_match, flat, nested, virtual_paths
+from fmjax.trees import Params, first_match, flat, nested, virtual_paths
 
 Shapes = Mapping[str, tuple[int, ...]]
 # What a classifier's logits do not depend on, where it sees the pooled tokens and where not: decay would only shrink it

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
-from fmjax.models.vit import Remat, ViT, check_image_size
-from fmjax.params import leaf_paths
+from fmjax.models.vit import Remat, ViT
+from fmjax.names import get_spec
 from fmjax.sharding import param_shardings
-from fmjax.specs import ClassifierInput, ViTSpec, get_spec
+from fmjax.specs import ClassifierInput, ViTSpec, check_image_size
+from fmjax.trees import leaf_paths
 
 ImageSize = int | tuple[int, int]
 

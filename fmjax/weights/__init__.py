@@ -1,0 +1,1 @@
+"""Names and files -> filled models, and the way back."""

@@ -1,0 +1,77 @@
+"""A model -> a file in the names of a PyTorch library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import weights_conversion as wc
+from fmjax.errors import CheckpointError, UsageError
+from fmjax.models.surgery import join_blocks
+from fmjax.models.vit import ViT
+from fmjax.targets import check_not_source
+from fmjax.trees import flat, leaf_paths
+from weights_conversion.readers import open_checkpoint
+from weights_conversion.writer import write_safetensors
+
+CLASSIFIER = ("classifier.kernel", "classifier.bias")
+PROJECTION = ("proj.kernel", "proj.bias")
+
+
+def export(
+    model: ViT,
+    path: str | Path,
+    dialect: str = "timm",
+    base: str | Path | None = None,
+    *,
+    classifier: bool = True,
+) -> Path:
+    """Writes a model as a safetensors file of a PyTorch dialect and returns its path.
+
+    base: the original file; what fmjax does not model (text towers, mask tokens) returns from it unchanged. A
+    classifier takes the place of the projection, as in timm; classifier=False leaves it out and keeps the projection.
+    Raises CheckpointError where the dialect has no place for a parameter, UsageError where `path` is the base.
+    """
+    if base is not None:
+        check_not_source(Path(path), base, flag="the path")
+    table, left_out = _target(model, dialect, classifier=classifier)
+    leaves = flat(join_blocks(model))
+    params = {path: _lazy(leaf) for path, leaf in leaves.items()}
+    out = wc.to_torch(params, table, leave_out=left_out, heads=model.spec.num_heads)
+    if base is not None:
+        out |= table.carried(open_checkpoint(base).tensors, out)
+    write_safetensors(path, out)
+    return Path(path)
+
+
+def check_export(model: ViT, dialect: str) -> None:
+    """Raises UsageError where a model, its classifier included, could not be exported: before it is trained."""
+    try:
+        table, left_out = _target(model, dialect, classifier=True)
+        shapes = {path: tuple(leaf.shape) for path, leaf in flat(join_blocks(model)).items()}
+        params = {p: wc.LazyTensor(s, np.dtype(np.float32), lambda _: np.zeros(0)) for p, s in shapes.items()}
+        wc.to_torch(params, table, leave_out=left_out, heads=model.spec.num_heads)
+    except CheckpointError as error:
+        raise UsageError(f"the run could not be exported ({error}); pass --export none, or another --export") from error
+
+
+def _target(model: ViT, dialect: str, *, classifier: bool) -> tuple[wc.Dialect, frozenset[str]]:
+    """The table to export with, and what it leaves out. Raises CheckpointError for what the dialect cannot hold."""
+    has_classifier = classifier and model.classifier is not None
+    left_out = frozenset(PROJECTION if has_classifier else CLASSIFIER)
+    table = wc.writing(dialect, set(leaf_paths(join_blocks(model))) - left_out)
+    if table.read_only:
+        raise CheckpointError(f"{dialect} cannot be exported to: {table.read_only}")
+    seen = {model.classifier_input, "pool" if (model.classifier_input, model.spec.pool) == ("cls", "cls") else ""}
+    if has_classifier and table.classifier not in seen:
+        raise CheckpointError(
+            f"a classifier over {model.classifier_input!r} has no counterpart in {dialect}, where it sees "
+            f"{table.classifier!r}; leave it out with --no-classifier, or train with --classifier {table.classifier}"
+        )
+    return table, left_out
+
+
+def _lazy(leaf: jax.Array) -> wc.LazyTensor:
+    return wc.LazyTensor(tuple(leaf.shape), np.dtype(leaf.dtype), lambda index: np.asarray(leaf[index]))
