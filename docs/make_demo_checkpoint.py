@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 import fmjax
-from fmjax.config import load_preset
+from fmjax.config.presets import load_preset
 from fmjax.programs.finetune import finetune
 
 CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot")

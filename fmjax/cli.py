@@ -292,7 +292,7 @@ def _download(args: list[str]) -> None:
 
 
 def _finetune(args: list[str]) -> None:
-    from fmjax.config import FinetuneConfig
+    from fmjax.config.run import FinetuneConfig
 
     preset, rest = _first(args, "finetune", "a preset, or a model")
     config = _parse(FinetuneConfig, rest, "finetune", default=_started(preset) if preset else None)
@@ -304,7 +304,9 @@ def _finetune(args: list[str]) -> None:
 def _started(name: str) -> Any:
     """The config of a preset, or the defaults for a model: every other command takes a model in this place."""
     from fmjax import names
-    from fmjax.config import FinetuneConfig, ModelConfig, load_preset, presets
+    from fmjax.config.model import ModelConfig
+    from fmjax.config.presets import load_preset, presets
+    from fmjax.config.run import FinetuneConfig
 
     if name in presets() or name.endswith(".py"):
         return load_preset(name)
@@ -330,7 +332,7 @@ def _on_features(name: str, kind: str, program: str) -> Callable[[list[str]], No
 
 
 def _eval(args: list[str]) -> None:
-    from fmjax.config import EvalConfig
+    from fmjax.config.run import EvalConfig
 
     folder, rest = _first(args, "eval", "a run's folder")
     config = _parse(EvalConfig, rest, "eval")

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from PIL import Image
 
-from fmjax.config import DataConfig, ImagesConfig
+from fmjax.config.data import DataConfig, ImagesConfig
 from fmjax.data.images import Picture, Unreadable, read
 from fmjax.data.resizing import resize, scaled
 from fmjax.data.sources import Source

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fmjax.config import ImagesConfig
+from fmjax.config.data import ImagesConfig
 from fmjax.data.folders import Found, LeftOut, class_folders, few, folded, images, parts, same_folder
 from fmjax.data.images import Picture
 from fmjax.errors import DataError, escaped

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fmjax.config import DataConfig
+from fmjax.config.data import DataConfig
 from fmjax.data.sources import Source, Splits
 from fmjax.errors import CheckpointError, DataError
 from fmjax.serial import write_atomically

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fmjax.config import OptimConfig
+from fmjax.config.recipe import OptimConfig
 from fmjax.errors import UsageError
 from fmjax.trees import Params, first_match, flat, nested, virtual_paths
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from fmjax import specs
-from fmjax.config import DataConfig, FinetuneConfig
+from fmjax.config.data import DataConfig
+from fmjax.config.run import FinetuneConfig
 from fmjax.data.split import SPLIT, Split, examples, read_split, write_split
 from fmjax.engine.checkpoint import has_steps
 from fmjax.errors import CheckpointError, UsageError

@@ -11,7 +11,8 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from fmjax import specs
-from fmjax.config import FinetuneConfig, ModelConfig
+from fmjax.config.model import ModelConfig
+from fmjax.config.run import FinetuneConfig
 from fmjax.engine.checkpoint import Checkpoints
 from fmjax.engine.optim import UNUSED, Freeze, frozen
 from fmjax.engine.records import CONFIG, SPEC, damaged, read_run, read_spec

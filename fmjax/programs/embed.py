@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from fmjax.config import EmbedConfig, FeaturesConfig, KnnConfig, ProbeConfig
+from fmjax.config.features import EmbedConfig, FeaturesConfig, KnnConfig, ProbeConfig
 from fmjax.console import console, counted
 from fmjax.data import audit
 from fmjax.data.batches import BadImages, eval_batches, to_devices

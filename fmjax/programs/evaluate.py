@@ -12,7 +12,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from fmjax.config import DataConfig, EvalConfig
+from fmjax.config.data import DataConfig
+from fmjax.config.run import EvalConfig
 from fmjax.console import console
 from fmjax.data import audit
 from fmjax.data.batches import BadImages, eval_batches, to_devices

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from fmjax.config import FinetuneConfig
+from fmjax.config.run import FinetuneConfig
 from fmjax.console import console
 from fmjax.data import audit
 from fmjax.data.batches import BadImages, to_devices, train_batches

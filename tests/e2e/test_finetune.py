@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 
 import fmjax
 from fmjax.cli import main
-from fmjax.config import load_preset
+from fmjax.config.presets import load_preset
 from fmjax.errors import UsageError
 from fmjax.programs.finetune import finetune
 from fmjax.trees import flat

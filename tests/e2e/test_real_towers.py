@@ -14,7 +14,9 @@ from safetensors.numpy import load_file
 
 import fmjax
 from fmjax.cli import main
-from fmjax.config import DataConfig, KnnConfig, ModelConfig, ProbeConfig
+from fmjax.config.data import DataConfig
+from fmjax.config.features import KnnConfig, ProbeConfig
+from fmjax.config.model import ModelConfig
 from fmjax.engine.run import restore
 from fmjax.models.resample import resize_matrix
 from fmjax.programs.embed import knn_main, probe_main

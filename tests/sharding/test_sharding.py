@@ -11,7 +11,10 @@ import pytest
 
 import fmjax
 import weights_conversion as wc
-from fmjax.config import DataConfig, FinetuneConfig, MeshConfig, ModelConfig, OptimConfig
+from fmjax.config.data import DataConfig
+from fmjax.config.model import ModelConfig
+from fmjax.config.recipe import OptimConfig
+from fmjax.config.run import FinetuneConfig, MeshConfig
 from fmjax.data.batches import to_devices, train_batches
 from fmjax.data.sources import digits
 from fmjax.engine.run import build, preprocessing

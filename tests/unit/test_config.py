@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fmjax import config as c
+from fmjax.config.presets import load_preset
 from fmjax.errors import UsageError
 from fmjax.serial import from_dict, to_json
 
@@ -19,13 +20,13 @@ PRESETS = sorted(p for p in (ROOT / "configs").glob("*.py") if p.stem != "__init
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda p: p.stem)
 def test_preset_parses_and_says_what_it_costs(path):
-    assert c.load_preset(str(path)) == c.load_preset(path.stem)
+    assert load_preset(str(path)) == load_preset(path.stem)
     docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
     assert all(word in docstring for word in ("Expected:", "Cost:", "Command:"))
 
 
 def test_json_round_trip():
-    config = c.load_preset("quickstart")
+    config = load_preset("quickstart")
     assert from_dict(c.FinetuneConfig, json.loads(to_json(config))) == config
 
 
@@ -33,7 +34,7 @@ def test_an_unknown_field_is_answered_with_the_nearest():
     with pytest.raises(UsageError, match=r"no field 'weight_decya'; did you mean weight_decay"):
         from_dict(c.OptimConfig, {"weight_decya": 0.1})
     with pytest.raises(UsageError, match="did you mean quickstart"):
-        c.load_preset("quickstrat")
+        load_preset("quickstrat")
 
 
 @pytest.mark.parametrize(

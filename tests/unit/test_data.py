@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fmjax.config import DataConfig
+from fmjax.config.data import DataConfig
 from fmjax.data import audit
 from fmjax.data.batches import BadImages, crop_box, eval_batches, train_batches
 from fmjax.data.images import AVIF

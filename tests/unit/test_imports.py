@@ -76,7 +76,7 @@ def test_conversion_does_not_know_fmjax(path):
         "import fmjax, fmjax.names; fmjax.list_models(); fmjax.get_weights('ViT-B-16.openai')",
         "from fmjax.cli import main; main(['--help'])",
         "from fmjax.cli import main; main(['models', '*dinov2*'])",
-        "import fmjax.config; fmjax.config.load_preset('quickstart')",
+        "from fmjax.config.presets import load_preset; load_preset('quickstart')",
         "import fmjax.data.images, fmjax.data.resizing, fmjax.data.sources, fmjax.data.audit",
     ],
 )

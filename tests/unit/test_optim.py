@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fmjax.config import OptimConfig
+from fmjax.config.recipe import OptimConfig
 from fmjax.engine.optim import frozen, optimiser, schedule, warmup_steps
 from fmjax.errors import UsageError
 from fmjax.models.build import param_shapes

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import fmjax
-from fmjax.config import FinetuneConfig, ModelConfig
+from fmjax.config.model import ModelConfig
+from fmjax.config.run import FinetuneConfig
 from fmjax.data.split import Part, Split
 from fmjax.engine import records as files
 from fmjax.engine import run as runs

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fmjax.config import DataConfig
+from fmjax.config.data import DataConfig
 from fmjax.data.batches import augment
 from fmjax.data.resizing import resize, sampled, scaled
 from fmjax.specs import PreprocessConfig

@@ -14,7 +14,9 @@ import pytest
 import fmjax
 from fmjax import names
 from fmjax.cli import main
-from fmjax.config import DataConfig, FinetuneConfig, load_preset
+from fmjax.config.data import DataConfig
+from fmjax.config.presets import load_preset
+from fmjax.config.run import FinetuneConfig
 from fmjax.data.sources import open_source
 from fmjax.data.split import divide
 from fmjax.engine.checkpoint import Checkpoints, has_steps

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fmjax.config import DataConfig
+from fmjax.config.data import DataConfig
 from fmjax.data.sources import Splits, digits
 from fmjax.data.split import divide, write_split
 from fmjax.errors import DataError

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fmjax.config import DataConfig
+from fmjax.config.data import DataConfig
 from fmjax.data.sources import digits, image_folder, open_source, stratified
 from fmjax.data.split import (
     SPLIT,

@@ -1,0 +1,50 @@
+"""The presets that ship with fmjax, and presets in files of one's own."""
+
+from __future__ import annotations
+
+import importlib.resources
+import importlib.util
+from pathlib import Path
+
+from fmjax.config.run import FinetuneConfig
+from fmjax.errors import UsageError, nearest
+
+
+def presets() -> dict[str, Path]:
+    """The presets that ship with fmjax, by name."""
+    folder = Path(str(importlib.resources.files("fmjax.presets")))
+    return {path.stem: path for path in sorted(folder.glob("*.py")) if path.stem != "__init__"}
+
+
+def load_preset(name: str) -> FinetuneConfig:
+    """The `config` of a preset: a path to a Python file, which is run, or the name of one that ships with fmjax.
+
+    Raises UsageError for what is neither, with the nearest names.
+    """
+    shipped, path = presets(), Path(name)
+    if path.suffix == ".py":
+        if not path.is_file():
+            known = path.stem in shipped
+            other = (
+                f"; the preset that ships with fmjax is called {path.stem}" if known else nearest(path.stem, shipped)
+            )
+            raise UsageError(f"no file {name!r}{other}")
+        return _config_in(path)
+    if name not in shipped:
+        raise UsageError(
+            f"no preset {name!r}{nearest(name, shipped)}; the presets are {', '.join(shipped)}, or pass a .py file, or "
+            f"a model's name"
+        )
+    return _config_in(shipped[name])
+
+
+def _config_in(path: Path) -> FinetuneConfig:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = getattr(module, "config", None)
+    if not isinstance(config, FinetuneConfig):
+        raise UsageError(f"{path} defines no `config = FinetuneConfig(...)`")
+    return config

@@ -1,0 +1,81 @@
+"""A run, and what is asked of one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import tyro
+
+from fmjax.config.checks import MAX_SEED, check_source, require
+from fmjax.config.data import DataConfig
+from fmjax.config.model import ModelConfig
+from fmjax.config.recipe import OptimConfig
+from fmjax.specs import ClassifierInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """How many devices each axis has. One may be -1: the devices that the others leave."""
+
+    data: int = -1  # copies of the model
+    fsdp: int = 1  # parts that each copy's parameters and optimiser state are split into
+    tensor: int = 1  # parts that heads and hidden units are split into
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """A fine-tuning run."""
+
+    out: str = "runs/finetune"  # the run's folder; running again with the same one resumes
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    steps: int = 200  # of the optimiser, in all
+    batch_size: int = 64  # images in a step, over all devices
+    classifier: ClassifierInput = "pool"  # what the classifier sees: the pooled tokens, before any projection
+    drop_path: float = 0.0  # of the last block; blocks before it drop less (arXiv:1603.09382)
+    remat: Literal["none", "dots", "full"] = "none"  # what blocks keep for the backward pass
+    unroll: bool = False  # trace every block instead of scanning over them
+    eval_every: int = 100  # steps between two scores of the validation part
+    save_every: int = 100  # steps between two checkpoints
+    log_every: int = 10  # steps between two rows of metrics.jsonl
+    keep: int = 2  # checkpoints, the newest ones
+    seed: int = 0  # of new parameters, drop path and the order of the images
+    compare_random: bool = False  # also train the same model from random weights, and print both
+    export: Literal["timm", "open_clip_timm", "none"] = "timm"  # dialect of the file that is written at the end
+    fresh: bool = False  # start over: the run's checkpoints are deleted and its records written anew
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "eval_every", "save_every", "log_every", "keep"):
+            require(getattr(self, name) >= 1, f"--{name.replace('_', '-')}", getattr(self, name), "1 or more")
+        require(0 <= self.seed <= MAX_SEED, "--seed", self.seed, f"0 to {MAX_SEED}")
+        require(0 <= self.drop_path < 1, "--drop-path", self.drop_path, "0 or more, below 1")
+        accumulate = self.optim.accumulate
+        require(
+            self.batch_size % accumulate == 0,
+            "--batch-size",
+            self.batch_size,
+            f"a multiple of --optim.accumulate {accumulate}",
+        )
+        exports = self.export == "none" or self.classifier in ("pool", "cls")
+        require(
+            exports, "--export", self.export, f'"none" with --classifier {self.classifier}, which no other library has'
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """A fine-tuned run on the validation part of its own data, or of another source with the same classes."""
+
+    # instead of the run's own data: "digits", "folder:DIR" or "tfds:NAME"
+    source: Annotated[str, tyro.conf.arg(aliases=("--data.source",))] = ""
+    step: int = -1  # of the checkpoint; -1 is the newest
+    batch_size: int = 32  # images at a time, over all devices; scores do not depend on it
+
+    def __post_init__(self) -> None:
+        require(self.batch_size >= 1, "--batch-size", self.batch_size, "1 or more")
+        require(self.step >= -1, "--step", self.step, "a step, or -1 for the newest")
+        if self.source:
+            check_source(self.source)
