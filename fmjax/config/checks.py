@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from fmjax.config.schemes import scheme_of
 from fmjax.errors import UsageError
 
 PILLOW_PIXELS = 89_478_485  # above which Pillow warns of a decompression bomb, and soon refuses
-
-
 MAX_SEED = 2**32 - 1  # what numpy and scikit-learn take
 
 
@@ -20,9 +19,7 @@ def require(condition: bool, flag: str, value: Any, expected: str) -> None:
 
 def check_source(source: str) -> None:
     """Raises UsageError for what names no kind of data."""
-    kind, _, rest = source.partition(":")
-    fits = source == "digits" or (kind in ("folder", "tfds") and rest)
-    require(bool(fits), "--data.source", source, '"digits", "folder:DIR" or "tfds:NAME"')
+    scheme_of(source)
 
 
 def compiles(pattern: str) -> bool:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from fmjax.data.example import Examples, Splits
 from fmjax.data.folders import LeftOut
 from fmjax.data.images import regular_file
-from fmjax.data.sources import Source, Splits
 from fmjax.errors import DataError, escaped
 
 MOST_FILES = 200_000  # of both parts together, whose sizes are looked at
@@ -18,7 +18,7 @@ MOST_BYTES = 500_000_000  # that are read to prove that files are alike
 HEAD = 4096  # bytes that are compared first
 
 
-def lines(splits: Splits, train: Source, val: Source | None) -> list[str]:
+def lines(splits: Splits, train: Examples, val: Examples | None) -> list[str]:
     """One line each: what of the source is left out, how it was read, and what val shares with train."""
     out = [left_out_line(splits.left_out)] if splits.left_out else []
     out += [*splits.notes, linked_line(train)]
@@ -33,7 +33,7 @@ def left_out_line(rows: Sequence[LeftOut]) -> str:
     return f"left out: {told}"
 
 
-def shared_line(train: Source, val: Source) -> str:
+def shared_line(train: Examples, val: Examples) -> str:
     """That files of val are in train too, byte for byte; "" where none is.
 
     Only sizes that occur on both sides are read, their first 4 KB first. Of more than 200,000 files every n-th is
@@ -50,17 +50,17 @@ def shared_line(train: Source, val: Source) -> str:
     )
 
 
-def linked_line(source: Source) -> str:
+def linked_line(examples: Examples) -> str:
     """That one file is in two classes, by links of any kind; "" where none is."""
     seen: dict[tuple[int, int], int] = {}
     twice = []
-    for number, path in enumerate(source.files[:MOST_FILES]):
+    for number, path in enumerate(examples.files[:MOST_FILES]):
         status = _status(path)
         if status is None:
             continue
         first = seen.setdefault((status.st_dev, status.st_ino), number)
-        if source.labels[first] != source.labels[number]:
-            twice.append((source.files[first], path))
+        if examples.labels[first] != examples.labels[number]:
+            twice.append((examples.files[first], path))
     if not twice:
         return ""
     one, other = twice[0]

@@ -1,119 +1,115 @@
-"""Sources -> batches of uint8 images, by Grain: decoded by threads, the same for a seed whatever their number.
+"""Examples -> batches of arrays, by Grain: decoded by threads, the same for a seed whatever their number. No jax.
 
-A batch has image [B H W 3] uint8, label [B], weight [B], index [B] and reason [B]. An unreadable image has weight 0 and
-a reason: it is left out of the loss and of every metric, and nothing else moves. Padding has weight 0 and index -1.
+A batch has the fields that the view gives, stacked, and weight float32 [B], index int32 [B] and reason [B]. An
+unreadable example is a blank one of weight 0 with a reason: it is left out of the loss and of every metric, and nothing
+else moves. Padding has weight 0 and index -1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-import grain.python as grain
-import jax
 import numpy as np
-from jax.sharding import NamedSharding
 from PIL import Image
 
-from fmjax.config.data import DataConfig, ImagesConfig
-from fmjax.data.images import Picture, Unreadable, read
-from fmjax.data.resizing import resize, scaled
-from fmjax.data.sources import Source
+from fmjax.config.data import ImagesConfig
+from fmjax.data.example import Example, Examples
+from fmjax.data.images import Unreadable, read
 from fmjax.errors import DataError, escaped
-from fmjax.specs import PreprocessConfig
+
+if TYPE_CHECKING:  # Grain imports jax where it finds it, so each function that uses it imports it itself
+    import grain.python as grain
 
 Batch = dict[str, Any]  # of numpy arrays
-Transform = Callable[[Image.Image], np.ndarray]
-ASPECT = (3 / 4, 4 / 3)
-REASON = "U200"  # as wide for all images: batches are stacked into one array
+View = Callable[[Example, np.random.Generator | None], Example]  # decoded fields -> arrays; no rng: evaluation
+REASON = "U200"  # as wide for all examples: batches are stacked into one array
+HOST_FIELDS = ("index", "reason")  # of a batch: for a person, not for the network
+BLACK = 64  # pixels a side of the picture whose view stands in for an unreadable one
 
 
 def train_batches(
-    source: Source, config: DataConfig, preprocess: PreprocessConfig, *, batch_size: int, seed: int
+    examples: Examples, view: View, config: ImagesConfig, *, batch_size: int, seed: int
 ) -> grain.DatasetIterator:
-    """An endless iterator of shuffled, augmented batches. Its get_state and set_state are the position in the data."""
-    if len(source) == 0:
+    """An endless iterator of shuffled batches. Its get_state and set_state are the position in the data.
+
+    view: gets the "image" as an upright RGB or grey PIL picture, every other field as it is, and a generator that is
+    the same for a seed and a place in the data.
+    """
+    import grain.python as grain
+
+    if len(examples) == 0:
         raise DataError("there are no training images")
+    blank = _blank(examples, view, np.random.default_rng(0))
 
-    def load(example: dict[str, Any], rng: np.random.Generator) -> Batch:
-        return _example(source, example, config, preprocess, lambda image: augment(image, preprocess, config, rng))
+    def load(index: int, rng: np.random.Generator) -> Batch:
+        return _row(examples, int(index), lambda example: view(example, rng), config=config, blank=blank)
 
-    dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(load)
+    # indices are shuffled: an example itself is read by the thread that decodes it
+    dataset = grain.MapDataset.source(range(len(examples))).seed(seed).shuffle().repeat().random_map(load)
     return iter(dataset.batch(batch_size).to_iter_dataset(_threads(config)))
 
 
-def eval_batches(
-    source: Source, config: ImagesConfig, preprocess: PreprocessConfig, *, batch_size: int
-) -> Iterator[Batch]:
-    """Every image once, in order; the last batch is padded."""
+def eval_batches(examples: Examples, view: View, config: ImagesConfig, *, batch_size: int) -> Iterator[Batch]:
+    """Every example once, in order, as the view gives it without a generator; the last batch is padded."""
+    import grain.python as grain
 
-    def load(example: dict[str, Any]) -> Batch:
-        return _example(source, example, config, preprocess, lambda image: resize(image, preprocess))
+    blank = _blank(examples, view, None) if len(examples) else {}
 
-    dataset = grain.MapDataset.source(source).map(load).batch(batch_size)
+    def load(index: int) -> Batch:
+        return _row(examples, int(index), lambda example: view(example, None), config=config, blank=blank)
+
+    dataset = grain.MapDataset.source(range(len(examples))).map(load).batch(batch_size)
     for batch in dataset.to_iter_dataset(_threads(config)):
         yield _padded(batch, batch_size)
 
 
 def _threads(config: ImagesConfig) -> grain.ReadOptions:
+    import grain.python as grain
+
     return grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=4 * config.threads)
 
 
-def _example(
-    source: Source, example: dict[str, Any], config: ImagesConfig, preprocess: PreprocessConfig, transform: Transform
+def _row(
+    examples: Examples, index: int, view: Callable[[Example], Example], *, config: ImagesConfig, blank: Example
 ) -> Batch:
-    pixels, reason = _pixels(source.read(example["index"]), config.max_pixels, transform)
-    bad = pixels is None
+    """An example as it stands in a batch."""
+    example = examples.read(index)
+    found, reason = _seen(example, view, config.max_pixels)
+    if found is None:
+        # the label of an unreadable image is known
+        known = {name: example[name] for name, value in blank.items() if name in example and np.ndim(value) == 0}
+        found = {**blank, **known}
     return {
-        "image": np.zeros((*preprocess.image_size, 3), np.uint8) if bad else pixels,
-        "label": np.int32(example["label"]),
-        "weight": np.float32(not bad),
-        "index": np.int32(example["index"]),
+        **found,
+        "weight": np.float32(not reason),
+        "index": np.int32(index),
         "reason": np.array(reason, REASON),
     }
 
 
-def _pixels(picture: Picture, max_pixels: int, transform: Transform) -> tuple[np.ndarray | None, str]:
-    """The transformed picture and ""; or None, and why there is none."""
+def _seen(example: Example, view: Callable[[Example], Example], max_pixels: int) -> tuple[Example | None, str]:
+    """The view of an example and ""; or None, and why there is none."""
     try:
-        return transform(read(picture, max_pixels=max_pixels)), ""
+        return view(_decoded(example, max_pixels)), ""
     except Unreadable as error:
         return None, error.reason
     except (ValueError, OverflowError, MemoryError) as error:  # of a transform, for a shape that it cannot take
         return None, escaped(f"it cannot be resized: {error or type(error).__name__}", 200)
 
 
-def augment(
-    image: Image.Image, preprocess: PreprocessConfig, config: DataConfig, rng: np.random.Generator
-) -> np.ndarray:
-    """Random resized crop (arXiv:1409.4842, as torchvision draws it) and mirror image.
-
-    The crop is resized as the weights' evaluation resizes: big_vision trains without antialiasing, too.
-    """
-    height, width = preprocess.image_size
-    if config.crop_scale < 1:
-        box = crop_box(image.size, config.crop_scale, rng)
-        pixels = scaled(image, box, (width, height), preprocess.interpolation)
-    else:
-        pixels = resize(image, preprocess)
-    return pixels[:, ::-1] if rng.random() < config.flip else pixels
+def _decoded(example: Example, max_pixels: int) -> Example:
+    return {**example, "image": read(example["image"], max_pixels=max_pixels)}
 
 
-def crop_box(size: tuple[int, int], scale: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of a crop with `scale` to all of the area; the whole image if ten draws do not fit."""
-    width, height = size
-    for _ in range(10):
-        area = width * height * rng.uniform(scale, 1)
-        aspect = np.exp(rng.uniform(*np.log(ASPECT)))
-        w, h = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
-        if 0 < w <= width and 0 < h <= height:
-            left, top = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
-            return left, top, left + w, top + h
-    return 0, 0, width, height
+def _blank(examples: Examples, view: View, rng: np.random.Generator | None) -> Example:
+    """Zeros in the shapes and kinds that the view gives: what it makes of a black picture says which."""
+    example = {**examples.read(0), "image": Image.new("RGB", (BLACK, BLACK))}
+    return {name: np.zeros_like(value) for name, value in view(example, rng).items()}
 
 
 def _padded(batch: Batch, size: int) -> Batch:
-    missing = size - len(batch["label"])
+    missing = size - len(batch["index"])
     if not missing:
         return batch
     filler = {"index": -1, "reason": ""}
@@ -121,28 +117,30 @@ def _padded(batch: Batch, size: int) -> Batch:
     return {key: np.concatenate([value, pad[key]]) for key, value in batch.items()}
 
 
-def to_devices(batch: Batch, sharding: NamedSharding) -> dict[str, jax.Array]:
-    """What the step needs of a batch, spread over the devices."""
-    names = ("image", "label", "weight")
-    return {name: jax.make_array_from_process_local_data(sharding, batch[name]) for name in names}
-
-
 class BadImages:
     """Counts unreadable images, each once, and stops the run when there are too many.
 
-    `add` returns the new ones' names, each with its reason, as they may be printed.
+    `add` returns the new ones' names, each with its reason, as they may be printed. get_state and set_state are what a
+    run saves, so that one that goes on neither repeats the names nor counts anew.
     """
 
-    def __init__(self, source: Source, limit: int) -> None:
-        self.source, self.limit = source, limit
+    def __init__(self, examples: Examples, limit: int) -> None:
+        self.examples, self.limit = examples, limit
         self.indices: set[int] = set()
+
+    def get_state(self) -> list[int]:
+        """The indices of all that were unreadable so far, in order."""
+        return sorted(self.indices)
+
+    def set_state(self, state: Sequence[int]) -> None:
+        self.indices = {int(index) for index in state}
 
     def add(self, batch: Batch) -> list[str]:
         bad = (batch["weight"] == 0) & (batch["index"] >= 0)
         found = dict(zip(batch["index"][bad].tolist(), batch["reason"][bad].tolist(), strict=True))
         new = {index: reason for index, reason in sorted(found.items()) if index not in self.indices}
         self.indices |= set(new)
-        told = [f"{escaped(self.source.names(index))}: {reason}" for index, reason in new.items()]
+        told = [f"{escaped(self.examples.names(index))}: {reason}" for index, reason in new.items()]
         if len(self.indices) > self.limit:
             raise DataError(
                 f"{len(self.indices)} unreadable images, more than --data.max-bad {self.limit}; the last: "

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Integer, UInt8
 from PIL import Image
 
 from fmjax.data.pixels import bands
@@ -12,7 +12,9 @@ from fmjax.specs import Interpolation, PreprocessConfig
 
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 WHOLE = 32  # a picture is scaled whole, then cropped, up to this many times the area of the crop
+Size = tuple[int, int]  # width, height
 Box = tuple[int, int, int, int]  # left, top, right, bottom
+Mask = Integer[np.ndarray, "H W"]
 
 
 def resize(image: Image.Image, config: PreprocessConfig) -> UInt8[np.ndarray, "H W C"]:
@@ -21,17 +23,40 @@ def resize(image: Image.Image, config: PreprocessConfig) -> UInt8[np.ndarray, "H
     A thin picture, whose whole would be over 32 times the crop, is cropped while it is scaled. The filter is the same;
     Pillow may take rows before columns then, whose rounding differs from what the originals' order gives.
     """
+    target, window = evaluated(image.size, config)
+    return windowed(image, target, window=window, interpolation=config.interpolation)
+
+
+def evaluated(size: Size, config: PreprocessConfig) -> tuple[Size, Box]:
+    """((width, height) that evaluation scales a picture of a size to, the window that it then crops)."""
     height, width = config.image_size
     target = (int(width / config.crop_pct), int(height / config.crop_pct))
     if config.resize_mode == "shortest":
-        target = _covering(image.size, target)
-    window = _centre(target, width, height)
-    if config.interpolation == "bilinear_no_antialias":
+        target = covering(size, target)
+    return target, _centre(target, width, height)
+
+
+def windowed(
+    image: Image.Image, target: Size, *, window: Box, interpolation: Interpolation
+) -> UInt8[np.ndarray, "H W C"]:
+    """A window of the picture as it is when scaled to the target (width, height)."""
+    if interpolation == "bilinear_no_antialias":
         return sampled(image, target, window=window)
-    method = RESAMPLING[config.interpolation]
+    method = RESAMPLING[interpolation]
+    width, height = window[2] - window[0], window[3] - window[1]
     if target[0] * target[1] > WHOLE * width * height:
         return _pixels(image.resize((width, height), method, box=_back(window, target, image.size)))
-    return _pixels((image.resize(target, method) if target != image.size else image).crop(window))
+    whole = image.resize(target, method) if target != image.size else image
+    return _pixels(whole.crop(window))
+
+
+def nearest(mask: Mask, target: Size, *, window: Box) -> Mask:
+    """The same window of the mask scaled to the target: of each pixel, the value at its centre, never a mixture."""
+    left, top, right, bottom = window
+    height, width = mask.shape
+    rows = ((np.arange(top, bottom) + 0.5) * (height / target[1])).astype(np.int64)
+    columns = ((np.arange(left, right) + 0.5) * (width / target[0])).astype(np.int64)
+    return mask[np.ix_(np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1))]
 
 
 def scaled(
@@ -43,7 +68,7 @@ def scaled(
     return _pixels(image.resize(size, RESAMPLING[interpolation], box=box))
 
 
-def _covering(size: tuple[int, int], wanted: tuple[int, int]) -> tuple[int, int]:
+def covering(size: Size, wanted: Size) -> Size:
     """(width, height) with the image's own shape that covers the wanted size; rounding down as torchvision does."""
     width, height = size
     if width * wanted[1] <= height * wanted[0]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fmjax.config.data import DataConfig
-from fmjax.data.sources import Source, Splits
+from fmjax.data.example import Examples, Field, Splits
 from fmjax.errors import CheckpointError, DataError
 from fmjax.serial import write_atomically
 
@@ -80,8 +80,8 @@ class Changes:
 class Images:
     """A run's two sources, their record, and how the data differ from the record (None: they were not recorded)."""
 
-    train: Source
-    val: Source
+    train: Examples
+    val: Examples
     split: Split
     changes: Changes | None
 
@@ -113,7 +113,7 @@ def divide(splits: Splits, data: DataConfig, recorded: Split | None) -> Images:
     return Images(*_sources(everything, present, recorded), recorded, changes)
 
 
-def held_out(everything: Source, data: DataConfig, recorded: Split) -> tuple[Source, Changes]:
+def held_out(everything: Examples, data: DataConfig, recorded: Split) -> tuple[Examples, Changes]:
     """The recorded images for the score, and how all of the data differ from the record; training images may be gone.
 
     Raises DataError where one of the images for the score is: the score of the others would be another one.
@@ -128,12 +128,12 @@ def held_out(everything: Source, data: DataConfig, recorded: Split) -> tuple[Sou
     return _chosen(everything, present, recorded.val), compare(recorded, present)
 
 
-def is_recorded(everything: Source, data: DataConfig, recorded: Split) -> bool:
+def is_recorded(everything: Examples, data: DataConfig, recorded: Split) -> bool:
     """Whether a folder holds all of a run's images, under the names and with the sizes that they had."""
     return bool(everything.files) and not compare(recorded, part_of(everything, data.source)).lost
 
 
-def trained_on(source: Source, place: str, recorded: Split) -> list[str]:
+def trained_on(source: Examples, place: str, recorded: Split) -> list[str]:
     """The names of the files that have the name and the size of one that the run was trained on."""
     known = dict(zip(recorded.train.names, recorded.train.sizes.tolist(), strict=True))
     part = part_of(source, place)
@@ -141,29 +141,33 @@ def trained_on(source: Source, place: str, recorded: Split) -> list[str]:
     return [name for name, size in sizes if size != NOT_A_FILE and known.get(name) == size]
 
 
-def joined(splits: Splits) -> Source:
+def joined(splits: Splits) -> Examples:
     """All images of a source."""
     train, val = splits.train, splits.val
     if val is None:
         return train
     count = len(train)
+
+    def either(one: Field, other: Field) -> Field:
+        return lambda i: one(i) if i < count else other(i - count)
+
     return replace(
         train,
-        read=lambda i: train.read(i) if i < count else val.read(i - count),
+        fields={name: either(field, val.fields[name]) for name, field in train.fields.items()},
         labels=np.concatenate([train.labels, val.labels]),
-        names=lambda i: train.names(i) if i < count else val.names(i - count),
+        names=either(train.names, val.names),
         files=[*train.files, *val.files],
     )
 
 
-def relabelled(source: Source, classes: tuple[str, ...]) -> Source:
+def relabelled(source: Examples, classes: tuple[str, ...]) -> Examples:
     """The same images with labels that index other classes, by name; -1 for those of a class that is not among them."""
     numbers = {name: i for i, name in enumerate(classes)}
     table = np.asarray([numbers.get(name, -1) for name in source.classes], np.int32)
     return replace(source, labels=table[source.labels], classes=classes)
 
 
-def part_of(source: Source, place: str) -> Part:
+def part_of(source: Examples, place: str) -> Part:
     """The names and sizes of a source's images. place: the `--data.source` that it was opened by.
 
     Names of files are below the source's folder, so that it can be moved; nothing is read of a file but its size.
@@ -199,11 +203,11 @@ def compare(recorded: Split, present: Part, *, training: bool = True) -> Changes
     return Changes([name for name in present.names if name not in known], removed, changed)
 
 
-def _sources(everything: Source, present: Part, recorded: Split) -> tuple[Source, Source]:
+def _sources(everything: Examples, present: Part, recorded: Split) -> tuple[Examples, Examples]:
     return _chosen(everything, present, recorded.train), _chosen(everything, present, recorded.val)
 
 
-def _chosen(everything: Source, present: Part, part: Part) -> Source:
+def _chosen(everything: Examples, present: Part, part: Part) -> Examples:
     """The images of a part, in its order, which the position in the data counts by."""
     where = {name: i for i, name in enumerate(present.names)}
     return everything.subset(np.fromiter((where[name] for name in part.names), np.int64, len(part)))

@@ -11,14 +11,17 @@ import numpy as np
 from fmjax.config.features import EmbedConfig, FeaturesConfig, KnnConfig, ProbeConfig
 from fmjax.console import console, counted
 from fmjax.data import audit
-from fmjax.data.batches import BadImages, eval_batches, to_devices
-from fmjax.data.sources import Source, Splits, open_source
+from fmjax.data.batches import BadImages, eval_batches
+from fmjax.data.example import Examples, Splits
+from fmjax.data.sources import open_source
+from fmjax.data.transforms import Views
+from fmjax.engine.placement import on_mesh
 from fmjax.engine.run import asked_size, build_model
 from fmjax.errors import DataError, UsageError
 from fmjax.models.build import compute_dtype
 from fmjax.models.functional import functional
 from fmjax.preprocessing import normalise, preprocess_config
-from fmjax.sharding import batch_divisor, batch_sharding, make_mesh, replicated
+from fmjax.sharding import batch_divisor, make_mesh, replicated
 from fmjax.targets import check_target
 from weights_conversion.writer import whole
 
@@ -33,7 +36,7 @@ class Embeddings:
     classes: tuple[str, ...]
 
 
-def extract(config: FeaturesConfig, sources: list[Source]) -> list[Embeddings]:
+def extract(config: FeaturesConfig, sources: list[Examples]) -> list[Embeddings]:
     """The pooled embedding of every readable image of each source."""
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     image_size = preprocess_config(config.model.name, asked_size(config.model)).image_size
@@ -44,15 +47,15 @@ def extract(config: FeaturesConfig, sources: list[Source]) -> list[Embeddings]:
     pooled = jax.jit(lambda p, x: apply(p, normalise(x, preprocess)).pooled, out_shardings=replicated(mesh))
     size = -(-config.batch_size // batch_divisor(mesh)) * batch_divisor(mesh)
 
-    def embed(source: Source) -> Embeddings:
+    def embed(source: Examples) -> Embeddings:
         rows, kept, bad = [], [], BadImages(source, config.data.max_bad)
-        batches = eval_batches(source, config.data, preprocess, batch_size=size)
+        batches = eval_batches(source, Views(preprocess), config.data, batch_size=size)
         sized = ((int((batch["index"] >= 0).sum()), batch) for batch in batches)
         for batch in counted(sized, len(source), "images"):
             for name in bad.add(batch):
                 console.print(f"unreadable image left out: {name}")
             real = batch["weight"] > 0
-            images = to_devices(batch, batch_sharding(mesh))["image"]
+            images = on_mesh(batch, mesh)["image"]
             rows.append(np.asarray(pooled(params, images), np.float32)[real])
             kept += batch["index"][real].tolist()
         if not kept:
@@ -141,7 +144,7 @@ def _check_neighbours(config: KnnConfig, images: int) -> None:
         raise UsageError(f"--k {config.k} neighbours of {images} images; take fewer")
 
 
-def _check_folds(config: ProbeConfig, found: Embeddings | Source) -> None:
+def _check_folds(config: ProbeConfig, found: Embeddings | Examples) -> None:
     """Raises DataError, with the class and what would help, where a class has fewer images than there are folds."""
     counts = np.bincount(found.labels, minlength=len(found.classes))
     few = np.flatnonzero(counts < config.folds)

@@ -16,14 +16,17 @@ from fmjax.config.data import DataConfig
 from fmjax.config.run import EvalConfig
 from fmjax.console import console
 from fmjax.data import audit
-from fmjax.data.batches import BadImages, eval_batches, to_devices
-from fmjax.data.sources import Source, open_source
+from fmjax.data.batches import BadImages, eval_batches
+from fmjax.data.example import Examples
+from fmjax.data.sources import open_source
 from fmjax.data.split import UNRECORDED, Split, examples, held_out, is_recorded, joined, relabelled, trained_on
+from fmjax.data.transforms import Views
+from fmjax.engine.placement import on_mesh
 from fmjax.engine.records import same_source, split_of
 from fmjax.errors import DataError
 from fmjax.models.functional import Apply, functional
 from fmjax.preprocessing import PreprocessConfig, normalise
-from fmjax.sharding import batch_divisor, batch_sharding, make_mesh, replicated
+from fmjax.sharding import batch_divisor, make_mesh, replicated
 from fmjax.trees import Params
 
 Predict = Callable[[Params, jax.Array], Any]
@@ -92,7 +95,7 @@ def predict_step(apply: Apply, preprocess: PreprocessConfig, mesh: Mesh) -> Pred
 def evaluate(
     predict: Predict,
     params: Params,
-    source: Source,
+    source: Examples,
     data: DataConfig,
     preprocess: PreprocessConfig,
     mesh: Mesh,
@@ -101,11 +104,11 @@ def evaluate(
 ) -> Scores:
     """The scores over a source; they do not depend on the batch size or the devices."""
     rows, labels, bad = [], [], BadImages(source, data.max_bad)
-    for batch in eval_batches(source, data, preprocess, batch_size=batch_size):
+    for batch in eval_batches(source, Views(preprocess), data, batch_size=batch_size):
         for name in bad.add(batch):
             console.print(f"unreadable image left out: {name}")
         real = batch["weight"] > 0
-        rows.append(np.asarray(predict(params, to_devices(batch, batch_sharding(mesh))["image"]))[real])
+        rows.append(np.asarray(predict(params, on_mesh(batch, mesh)["image"]))[real])
         labels.append(batch["label"][real])
     found = Scores(np.concatenate(labels), np.concatenate(rows), len(bad.indices))
     if not len(found.labels):
@@ -133,7 +136,7 @@ def main(run: str, config: EvalConfig) -> Scores:
     return scores
 
 
-def scored(run: Path, data: DataConfig, trained: DataConfig, classes: tuple[str, ...]) -> tuple[Source, list[str]]:
+def scored(run: Path, data: DataConfig, trained: DataConfig, classes: tuple[str, ...]) -> tuple[Examples, list[str]]:
     """What `fmjax eval` scores, and the lines that say so: the images that the run held out, or those of another
     source."""
     split, own = split_of(run, classes), same_source(data, trained)
@@ -158,7 +161,7 @@ def scored(run: Path, data: DataConfig, trained: DataConfig, classes: tuple[str,
     return source, said + told
 
 
-def own_images(everything: Source, data: DataConfig, split: Split) -> tuple[Source, list[str]]:
+def own_images(everything: Examples, data: DataConfig, split: Split) -> tuple[Examples, list[str]]:
     """The images that a run held out, and how the data have changed since."""
     source, changes = held_out(everything, data, split)
     told = [f"scored  {data.source}, the images that the run held out: {len(source):,}"]
@@ -167,7 +170,7 @@ def own_images(everything: Source, data: DataConfig, split: Split) -> tuple[Sour
     return source, told
 
 
-def known(source: Source, data: DataConfig, classes: tuple[str, ...]) -> Source:
+def known(source: Examples, data: DataConfig, classes: tuple[str, ...]) -> Examples:
     """The images with the labels of a run. Raises DataError, by name, for classes that it does not know."""
     out = relabelled(source, classes)
     unknown = [source.classes[i] for i in np.unique(source.labels[out.labels < 0])]

@@ -17,14 +17,16 @@ from jax.sharding import Mesh
 from fmjax.config.run import FinetuneConfig
 from fmjax.console import console
 from fmjax.data import audit
-from fmjax.data.batches import BadImages, to_devices, train_batches
+from fmjax.data.batches import BadImages, train_batches
 from fmjax.data.sources import open_source
 from fmjax.data.split import UNRECORDED, Images, divide
+from fmjax.data.transforms import Views
 from fmjax.engine import records as files
 from fmjax.engine import run as runs
 from fmjax.engine.checkpoint import Checkpoints, State, has_steps
 from fmjax.engine.metrics import Metrics
 from fmjax.engine.optim import cross_entropy, merge, optimiser, partition, schedule, warmup_steps
+from fmjax.engine.placement import on_mesh
 from fmjax.engine.watch import Progress
 from fmjax.errors import UsageError
 from fmjax.models.functional import Apply, functional, with_params
@@ -105,9 +107,9 @@ def run_steps(
     """Trains from the newest checkpoint to the last step, evaluating and saving on the way, and finishes the run."""
     out = Path(config.out)
     checkpoints = Checkpoints(out, keep=config.keep)
-    batches = train_batches(
-        images.train, config.data, preprocess, batch_size=config.batch_size, seed=stream_seed(config.seed, "data")
-    )
+    seed = stream_seed(config.seed, "data")
+    view = Views(preprocess, config.data.crop_scale, config.data.flip)
+    batches = train_batches(images.train, view, config.data, batch_size=config.batch_size, seed=seed)
     state, start = resumed(config, trainer.state, checkpoints, batches)
     metrics = Metrics(out / "metrics.jsonl", start)
     if metrics.dropped:
@@ -125,7 +127,7 @@ def run_steps(
                 batch = next(batches)
             for name in bad.add(batch):
                 progress.print(f"unreadable image left out: {name}")
-            state, values = trainer.step(state, to_devices(batch, batch_sharding(mesh)))
+            state, values = trainer.step(state, on_mesh(batch, mesh))
             if step == start + 1:
                 jax.block_until_ready(values)  # compiled and done: from here on, time is a step's own
                 progress.begin(step)

@@ -18,7 +18,7 @@ from typing import Any
 from fmjax.data import audit
 from fmjax.data.images import Picture, read
 from fmjax.data.resizing import resize
-from fmjax.data.sources import image_folder
+from fmjax.data.sources.folder import image_folder
 from fmjax.errors import DataError
 from fmjax.specs import PreprocessConfig
 from tests.security.worker import Audit, forget_peak, memory

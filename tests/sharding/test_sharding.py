@@ -15,8 +15,10 @@ from fmjax.config.data import DataConfig
 from fmjax.config.model import ModelConfig
 from fmjax.config.recipe import OptimConfig
 from fmjax.config.run import FinetuneConfig, MeshConfig
-from fmjax.data.batches import to_devices, train_batches
-from fmjax.data.sources import digits
+from fmjax.data.batches import train_batches
+from fmjax.data.sources.digits import digits
+from fmjax.data.transforms import Views
+from fmjax.engine.placement import on_mesh
 from fmjax.engine.run import build, preprocessing
 from fmjax.errors import UsageError
 from fmjax.models.build import initialise, leaf_shardings, param_shapes
@@ -59,12 +61,17 @@ def trainer_on(name: str, config: FinetuneConfig = CONFIG) -> tuple[Trainer, obj
     return make_trainer(config, model, mesh, preprocessing(config)), mesh
 
 
+def digit_batches(config: FinetuneConfig, batch_size: int):
+    view = Views(preprocessing(config), config.data.crop_scale, config.data.flip)
+    return train_batches(digits(), view, config.data, batch_size=batch_size, seed=0)
+
+
 def losses(name: str, config: FinetuneConfig = CONFIG) -> list[float]:
     trainer, mesh = trainer_on(name, config)
-    batches = train_batches(digits(), config.data, preprocessing(config), batch_size=config.batch_size, seed=0)
+    batches = digit_batches(config, config.batch_size)
     state, out = trainer.state, []
     for _ in range(config.steps):
-        state, values = trainer.step(state, to_devices(next(batches), batch_sharding(mesh)))
+        state, values = trainer.step(state, on_mesh(next(batches), mesh))
         out.append(float(values["loss"]))
     return out
 
@@ -107,8 +114,8 @@ def test_accumulation_does_not_change_the_losses(one_device):
 
 def compiled_step(name: str):
     trainer, mesh = trainer_on(name)
-    batches = train_batches(digits(), CONFIG.data, preprocessing(CONFIG), batch_size=16, seed=0)
-    batch = to_devices(next(batches), batch_sharding(mesh))
+    batches = digit_batches(CONFIG, 16)
+    batch = on_mesh(next(batches), mesh)
     return trainer, trainer.step.lower(trainer.state, batch).compile()
 
 
@@ -143,10 +150,10 @@ def test_frozen_blocks_have_no_moments():
     moments = sum(leaf.size for leaf in jax.tree.leaves(trainer.state["optimiser"]))
     total = sum(leaf.size for leaf in before.values())
     assert moments < 2 * total * 0.4
-    batches = train_batches(digits(), config.data, preprocessing(config), batch_size=16, seed=0)
+    batches = digit_batches(config, 16)
     state = trainer.state
     for _ in range(3):
-        state, _ = trainer.step(state, to_devices(next(batches), batch_sharding(mesh)))
+        state, _ = trainer.step(state, on_mesh(next(batches), mesh))
     after = {path: np.asarray(leaf) for path, leaf in flat(state["params"]).items()}
     same = {path for path in before if np.array_equal(before[path], after[path])}
     assert same == trainer.frozen_paths

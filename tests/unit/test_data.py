@@ -13,14 +13,20 @@ from PIL import Image
 
 from fmjax.config.data import DataConfig
 from fmjax.data import audit
-from fmjax.data.batches import BadImages, crop_box, eval_batches, train_batches
+from fmjax.data.batches import BadImages, eval_batches, train_batches
+from fmjax.data.example import Examples, stratified
 from fmjax.data.images import AVIF
-from fmjax.data.sources import Source, digits, image_folder, open_source, stratified, tensorflow_dataset
+from fmjax.data.sources import open_source
+from fmjax.data.sources.digits import digits
+from fmjax.data.sources.folder import image_folder
+from fmjax.data.sources.tfds import tensorflow_dataset
+from fmjax.data.transforms import Views, crop_box
 from fmjax.errors import DataError, UsageError, escaped
 from fmjax.preprocessing import PreprocessConfig
 from tests.security.pictures import noise, png, saved
 
 SMALL = PreprocessConfig(image_size=(16, 16), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+VIEW = Views(SMALL, DataConfig().crop_scale, DataConfig().flip)
 
 
 @pytest.fixture
@@ -81,7 +87,7 @@ def test_one_class_or_one_image_is_not_enough(folder):
 
 def batches(folder, threads: int, count: int):
     config = DataConfig(source=f"folder:{folder}", threads=threads)
-    iterator = train_batches(image_folder(folder).train, config, SMALL, batch_size=5, seed=3)
+    iterator = train_batches(image_folder(folder).train, VIEW, config, batch_size=5, seed=3)
     return [next(iterator) for _ in range(count)]
 
 
@@ -104,16 +110,16 @@ def test_position_continues_where_it_was(folder):
     config = DataConfig(source=f"folder:{folder}")
     source = image_folder(folder).train
     expected = batches(folder, 4, 6)
-    iterator = train_batches(source, config, SMALL, batch_size=5, seed=3)
+    iterator = train_batches(source, VIEW, config, batch_size=5, seed=3)
     for _ in range(3):
         next(iterator)
-    fresh = train_batches(source, config, SMALL, batch_size=5, seed=3)
+    fresh = train_batches(source, VIEW, config, batch_size=5, seed=3)
     fresh.set_state(iterator.get_state())
     assert all(same(next(fresh), batch) for batch in expected[3:])
 
 
 def test_every_image_is_evaluated_once_and_the_rest_is_padding(folder):
-    rows = list(eval_batches(image_folder(folder).train, DataConfig(), SMALL, batch_size=5))
+    rows = list(eval_batches(image_folder(folder).train, VIEW, DataConfig(), batch_size=5))
     index = np.concatenate([batch["index"] for batch in rows])
     assert index.tolist() == [*range(12), -1, -1, -1]
     assert np.concatenate([batch["weight"] for batch in rows]).tolist() == [1.0] * 12 + [0.0] * 3
@@ -123,7 +129,7 @@ def test_unreadable_images_are_named_counted_and_have_no_weight(folder):
     (folder / "train" / "cat" / "0.png").write_bytes(b"<html>")
     source = image_folder(folder).train
     bad = BadImages(source, 1)
-    rows = list(eval_batches(source, DataConfig(), SMALL, batch_size=12))
+    rows = list(eval_batches(source, VIEW, DataConfig(), batch_size=12))
     assert rows[0]["weight"].tolist() == [0.0] + [1.0] * 11
     (told,) = bad.add(rows[0])
     assert re.search(r"cat/0\.png: it is no JPEG, PNG, WebP, .* or its header is damaged$", told)
@@ -150,7 +156,7 @@ def test_each_unreadable_image_is_named_with_its_reason_in_training_and_evaluati
     (folder / "train" / "dog" / "gone.png").unlink()
     os.mkfifo(folder / "train" / "dog" / "gone.png")  # what was a file when it was listed
     make = {"train": partial(train_batches, seed=0), "eval": eval_batches}[mode]
-    batch = next(iter(make(source, config, SMALL, batch_size=len(source))))
+    batch = next(iter(make(source, VIEW, config, batch_size=len(source))))
     told = BadImages(source, 10).add(batch)
     assert len(told) == len(BAD) + 1 == int((batch["weight"] == 0).sum())
     for name, reason in [*((name, row[1]) for name, row in BAD.items()), ("gone.png", "a pipe, socket or device")]:
@@ -160,7 +166,7 @@ def test_each_unreadable_image_is_named_with_its_reason_in_training_and_evaluati
 
 def test_the_cap_on_pixels_is_a_flag(folder):
     source = image_folder(folder).train
-    (batch,) = eval_batches(source, DataConfig(max_pixels=479), SMALL, batch_size=12)
+    (batch,) = eval_batches(source, VIEW, DataConfig(max_pixels=479), batch_size=12)
     assert batch["weight"].sum() == 0
     assert set(batch["reason"].tolist()) == {
         "it has 24 x 20 pixels, more than the 479 that a PNG may have; make it smaller, or raise --data.max-pixels"
@@ -170,14 +176,46 @@ def test_the_cap_on_pixels_is_a_flag(folder):
 
 
 @pytest.mark.parametrize("error", [ValueError("height and width must be > 0"), OverflowError(), MemoryError()])
-def test_an_error_of_the_transform_is_a_bad_image(folder, error, monkeypatch):
-    def fails(*_):
-        raise error
+def test_an_error_of_the_transform_is_a_bad_image(folder, error):
+    def view(example, rng):
+        if example["image"].size == (24, 20):  # that of the folder's images
+            raise error
+        return VIEW(example, rng)
 
-    monkeypatch.setattr("fmjax.data.batches.resize", fails)
     source = image_folder(folder).train
-    (batch,) = eval_batches(source, DataConfig(), SMALL, batch_size=12)
+    (batch,) = eval_batches(source, view, DataConfig(), batch_size=12)
     assert "it cannot be resized: " in BadImages(source, 12).add(batch)[0]
+    assert not batch["image"].any()
+    assert batch["label"].tolist() == source.labels.tolist()
+
+
+def test_what_was_unreadable_is_saved_with_a_run(folder):
+    (folder / "train" / "cat" / "0.png").write_bytes(b"x")
+    (folder / "train" / "dog" / "2.png").write_bytes(b"x")
+    source = image_folder(folder).train
+    (batch,) = eval_batches(source, VIEW, DataConfig(), batch_size=12)
+    bad, resumed = BadImages(source, 2), BadImages(source, 2)
+    assert len(bad.add(batch)) == 2
+    assert bad.get_state() == [0, 8]
+    resumed.set_state(bad.get_state())
+    assert resumed.add(batch) == []
+    fewer = BadImages(source, 1)
+    fewer.set_state([3])
+    with pytest.raises(DataError, match=r"3 unreadable images, more than --data\.max-bad 1"):
+        fewer.add(batch)
+
+
+def test_a_batch_has_the_fields_that_the_view_gives(folder):
+    def view(example, rng):
+        return {"pair": np.stack([np.asarray(example["image"].resize((4, 4)))] * 2), "seen": np.int64(rng is not None)}
+
+    (folder / "train" / "cat" / "0.png").write_bytes(b"x")
+    source = image_folder(folder).train
+    (batch,) = eval_batches(source, view, DataConfig(), batch_size=13)
+    assert set(batch) == {"pair", "seen", "weight", "index", "reason"}
+    assert batch["pair"].shape == (13, 2, 4, 4, 3)
+    assert [i for i in range(13) if not batch["pair"][i].any()] == [0, 12]
+    assert next(train_batches(source, view, DataConfig(), batch_size=12, seed=0))["seen"].sum() == 11
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "VAL", "Valid", "ValiDation"])
@@ -221,7 +259,7 @@ def test_avif_is_an_image_where_pillow_reads_it_and_is_counted_where_not(folder)
     assert [row.example for row in splits.left_out if row.reason == "with another suffix"] == ["train/cat/x.avif"] * (
         not AVIF
     )
-    assert next(iter(eval_batches(splits.train, DataConfig(), SMALL, batch_size=13)))["weight"].sum() == 12 + AVIF
+    assert next(iter(eval_batches(splits.train, VIEW, DataConfig(), batch_size=13)))["weight"].sum() == 12 + AVIF
 
 
 def test_duplicates_of_train_in_val_are_named_for_a_split_of_ones_own_too(folder):
@@ -286,7 +324,7 @@ def test_tensorflow_dataset_is_prepared_and_read_as_array_record(tmp_path):
     splits = tensorflow_dataset("small_digits", str(tmp_path))
     assert splits.val is not None
     assert (len(splits.train), len(splits.val)) == (60, 20)
-    batch = next(iter(eval_batches(splits.val, DataConfig(), SMALL, batch_size=20)))
+    batch = next(iter(eval_batches(splits.val, VIEW, DataConfig(), batch_size=20)))
     assert batch["weight"].all()
     assert sorted(batch["label"]) == sorted(digits().labels[60:80])  # TFDS shuffles what it writes
     with pytest.raises(DataError, match="tfds:no_such_set cannot be prepared"):
@@ -295,7 +333,7 @@ def test_tensorflow_dataset_is_prepared_and_read_as_array_record(tmp_path):
 
 def test_both_parts_of_a_split_keep_an_image_of_every_class():
     labels = np.repeat(np.arange(3, dtype=np.int32), 4)
-    source = Source(lambda i: labels[i], labels, ("a", "b", "c"), str)
+    source = Examples({"image": lambda i: labels[i]}, labels, ("a", "b", "c"), str)
     for fraction in (0.01, 0.5, 0.95):
         for part in stratified(source, fraction, 0):
             assert set(part.labels) == {0, 1, 2}

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fmjax.config.data import DataConfig
-from fmjax.data.batches import augment
 from fmjax.data.resizing import resize, sampled, scaled
+from fmjax.data.transforms import random_resized_crop
 from fmjax.specs import PreprocessConfig
 from tests.support.real_images import photographs
 
@@ -63,8 +62,7 @@ def test_an_image_of_the_right_size_is_left_as_it_is():
 
 def test_training_resizes_crops_as_evaluation_does():
     image = Image.fromarray(PHOTOGRAPHS["astronaut"])
-    data = DataConfig(crop_scale=0.5, flip=0.0)
-    found = augment(image, SIGLIP, data, np.random.default_rng(0))
+    found = random_resized_crop({"image": image}, SIGLIP, np.random.default_rng(0), scale=0.5)["image"]
     assert found.shape == (224, 224, 3)
     box = (100, 50, 400, 350)
     cropped = np.asarray(image.crop(box))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from fmjax.config.data import DataConfig
-from fmjax.data.sources import Splits, digits
+from fmjax.data.example import Splits
+from fmjax.data.sources.digits import digits
 from fmjax.data.split import divide, write_split
 from fmjax.errors import DataError
 from fmjax.programs.evaluate import Scores, known, scored

@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from fmjax.config.data import DataConfig
-from fmjax.data.sources import digits, image_folder, open_source, stratified
+from fmjax.data.example import stratified
+from fmjax.data.sources import open_source
+from fmjax.data.sources.digits import digits
+from fmjax.data.sources.folder import image_folder
 from fmjax.data.split import (
     SPLIT,
     Part,

@@ -1,0 +1,39 @@
+"""The kinds of data that `--data.source` names, and where the function lives that opens each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fmjax.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A kind of data. home: "module:function" of open_examples(place, config, *, classes) -> Splits."""
+
+    home: str
+    place: str = ""  # what follows the colon; "" where nothing does
+
+
+SCHEMES = {
+    "digits": Scheme("fmjax.data.sources.digits:open_examples"),
+    "folder": Scheme("fmjax.data.sources.folder:open_examples", place="DIR"),
+    "tfds": Scheme("fmjax.data.sources.tfds:open_examples", place="NAME"),
+}
+
+
+def scheme_of(source: str) -> tuple[Scheme, str]:
+    """(scheme, place) of a `--data.source`. Raises UsageError for what names no kind of data."""
+    name, colon, place = source.partition(":")
+    scheme = SCHEMES.get(name)
+    # what has a place needs one, and what has none takes none
+    if scheme is None or bool(scheme.place) != bool(place) or bool(scheme.place) != bool(colon):
+        raise UsageError(f"--data.source is {source!r}; it must be {_spellings()}")
+    return scheme, place
+
+
+def _spellings() -> str:
+    """All that there are, as a sentence lists them."""
+    spelled = [f"{name}:{scheme.place}" if scheme.place else name for name, scheme in SCHEMES.items()]
+    *most, last = [f'"{each}"' for each in spelled]
+    return f"{', '.join(most)} or {last}"

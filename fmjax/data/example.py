@@ -1,0 +1,118 @@
+"""Examples: random access to the fields of each, nothing decoded before it is asked for. Imports no jax."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fmjax.data.folders import LeftOut, few
+from fmjax.errors import DataError
+
+Example = dict[str, Any]  # fields of one: as they lie (path, file contents, PIL image, array), later arrays
+Field = Callable[[int], Any]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A set of examples. `fields["image"](i)` is a Picture, as is a mask; any other field is a number or an array."""
+
+    fields: Mapping[str, Field]
+    labels: np.ndarray  # int32 [N]: index into `classes`, by which a split is stratified; zeros where unlabelled
+    classes: tuple[str, ...]
+    names: Callable[[int], str]
+    files: Sequence[Path] = ()  # of each image, where they are files
+    labelled: bool = True  # whether an example as a whole is of a class, so that its label is one of its fields
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        """The fields that `read` gives."""
+        return (*self.fields, *(("label",) if self.labelled else ()))
+
+    def read(self, index: int) -> Example:
+        """All fields of one example; "label" is an int32 number."""
+        example = {name: field(index) for name, field in self.fields.items()}
+        if self.labelled:
+            example["label"] = np.int32(self.labels[index])
+        return example
+
+    def subset(self, indices: np.ndarray) -> Examples:
+        """The same examples, fewer of them, in the order of the indices."""
+
+        def at(field: Field) -> Field:
+            return lambda i: field(int(indices[i]))
+
+        return Examples(
+            fields={name: at(field) for name, field in self.fields.items()},
+            labels=self.labels[indices],
+            classes=self.classes,
+            names=at(self.names),
+            files=[self.files[i] for i in indices] if self.files else (),
+            labelled=self.labelled,
+        )
+
+
+@dataclass(frozen=True)
+class Splits:
+    """train and val share their classes; val is None where the source has no split of its own."""
+
+    train: Examples
+    val: Examples | None
+    left_out: tuple[LeftOut, ...] = ()  # what of the source is not used, and why
+    notes: tuple[str, ...] = ()  # what a person should know of how it was read
+
+    def both(self, fraction: float, seed: int) -> tuple[Examples, Examples]:
+        """(train, val), val taken from train, the same part of every class, where there is none."""
+        return (self.train, self.val) if self.val is not None else divided(self.train, fraction, seed)
+
+
+def check_fields(examples: Examples, needs: Sequence[str], *, source: str) -> None:
+    """Raises DataError where the examples lack a field that is needed. source: as `--data.source` names it."""
+    missing = [name for name in needs if name not in examples.field_names]
+    if missing:
+        raise DataError(
+            f"{source} has {few(examples.field_names)} and no {few(missing)}, which is needed here; "
+            f"pass another --data.source"
+        )
+
+
+def divided(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
+    """Two disjoint parts, the second with `fraction` of the examples: of every class, where they are labelled."""
+    return (stratified if examples.labelled else drawn)(examples, fraction, seed)
+
+
+def stratified(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
+    """Two disjoint parts with the same share of every class; the second has `fraction` of the examples."""
+    counts = np.bincount(examples.labels, minlength=len(examples.classes))
+    rare = [name for name, count in zip(examples.classes, counts, strict=True) if count < 2]
+    if rare:
+        raise DataError(
+            f"a split needs two images of every class; {few(rare)} has fewer; add some, or make a val/ folder"
+        )
+    # each part needs an image of every class at least
+    return _parts(examples, fraction, seed=seed, least=len(examples.classes), stratify=examples.labels)
+
+
+def drawn(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
+    """Two disjoint parts; the second has `fraction` of the examples, whatever is in them."""
+    if len(examples) < 2:
+        raise DataError(f"a split needs two images, not {len(examples)}; add some, or make a val/ folder")
+    return _parts(examples, fraction, seed=seed, least=1, stratify=None)
+
+
+def _parts(
+    examples: Examples, fraction: float, *, seed: int, least: int, stratify: np.ndarray | None
+) -> tuple[Examples, Examples]:
+    """Both parts, in the order of the source; each has at least `least` examples."""
+    from sklearn.model_selection import train_test_split
+
+    everything = np.arange(len(examples))
+    count = min(max(round(len(examples) * fraction), least), len(examples) - least)
+    train, val = train_test_split(everything, test_size=count, stratify=stratify, random_state=seed)
+    return examples.subset(np.sort(train)), examples.subset(np.sort(val))

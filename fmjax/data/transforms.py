@@ -1,0 +1,149 @@
+"""Transforms of a whole example: its image and its mask move together. Imports no jax.
+
+An example has "image", an upright RGB or grey PIL picture, and may have "mask", an integer array [H W] of its size.
+What comes back has arrays: image uint8 [h w 3], mask [h w]. All other fields stay. The image is interpolated, the mask
+takes the nearest value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fmjax.data.example import Example
+from fmjax.data.resizing import Box, Size, covering, evaluated, nearest, resize, scaled, windowed
+from fmjax.specs import PreprocessConfig
+
+ASPECT = (3 / 4, 4 / 3)  # width to height of a random crop
+TRIES = 10  # at a crop that fits
+
+
+@dataclass(frozen=True)
+class Views:
+    """How a classifier's examples are seen: crop and mirror image in training, the weights' own evaluation else.
+
+    crop_scale: smallest part of the image's area that a crop has; 1 switches the crop off. flip: a probability.
+    """
+
+    images: PreprocessConfig
+    crop_scale: float = 1
+    flip: float = 0
+
+    def __call__(self, example: Example, rng: np.random.Generator | None) -> Example:
+        """The arrays of an example. rng None: evaluation."""
+        if rng is None:
+            return fit(example, self.images)
+        if self.crop_scale < 1:
+            example = random_resized_crop(example, self.images, rng, scale=self.crop_scale)
+        else:
+            example = fit(example, self.images)
+        return mirror(example, rng, probability=self.flip)
+
+
+def fit(example: Example, config: PreprocessConfig) -> Example:
+    """The weights' own evaluation: resize, then crop the centre."""
+    target, window = evaluated(example["image"].size, config)
+    return _moved(
+        example,
+        image=lambda image: resize(image, config),
+        mask=lambda mask: nearest(mask, target, window=window),
+    )
+
+
+def random_resized_crop(
+    example: Example, config: PreprocessConfig, rng: np.random.Generator, *, scale: float
+) -> Example:
+    """Part of an example, at config's image_size (arXiv:1409.4842, as torchvision draws it).
+
+    scale: smallest part of the area. The crop is resized as the weights' evaluation resizes: big_vision trains without
+    antialiasing, too.
+    """
+    height, width = config.image_size
+    left, top, right, bottom = box = crop_box(example["image"].size, scale, rng)
+    return _moved(
+        example,
+        image=lambda image: scaled(image, box, (width, height), config.interpolation),
+        mask=lambda mask: nearest(mask[top:bottom, left:right], (width, height), window=(0, 0, width, height)),
+    )
+
+
+def mirror(example: Example, rng: np.random.Generator, *, probability: float) -> Example:
+    """The mirror image of an example of arrays, or the example itself."""
+    if rng.random() >= probability:
+        return example
+    return _moved(example, image=lambda image: image[:, ::-1], mask=lambda mask: mask[:, ::-1])
+
+
+def scale_jitter_crop(
+    example: Example,
+    config: PreprocessConfig,
+    rng: np.random.Generator,
+    *,
+    jitter: tuple[float, float] = (0.5, 2.0),
+    ignore: int = 255,
+) -> Example:
+    """A random crop of config's image_size out of an example scaled by a random factor.
+
+    At factor 1 the shorter side is that of the crop (arXiv:2304.07193 sec. 7.4, as mmsegmentation trains). What the
+    scaled example does not fill is of the mean colour on the right and below, and `ignore` in the mask.
+    """
+    height, width = config.image_size
+    target = _jittered(example["image"].size, (width, height), rng.uniform(*jitter))
+    window = _random_window(target, (width, height), rng)
+    mean = np.round(np.asarray(config.mean) * 255).astype(np.uint8)
+    shape = (height, width)
+
+    def image(picture: Any) -> np.ndarray:
+        return _filled(windowed(picture, target, window=window, interpolation=config.interpolation), shape, mean)
+
+    def mask(values: np.ndarray) -> np.ndarray:
+        return _filled(nearest(values, target, window=window), shape, ignore)
+
+    return _moved(example, image=image, mask=mask)
+
+
+def crop_box(size: Size, scale: float, rng: np.random.Generator) -> Box:
+    """(left, top, right, bottom) of a crop with `scale` to all of the area; the whole image if ten draws do not fit."""
+    width, height = size
+    for _ in range(TRIES):
+        area = width * height * rng.uniform(scale, 1)
+        aspect = np.exp(rng.uniform(*np.log(ASPECT)))
+        w, h = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
+            return left, top, left + w, top + h
+    return 0, 0, width, height
+
+
+def _moved(example: Example, *, image: Callable[[Any], Any], mask: Callable[[Any], Any]) -> Example:
+    """The example with each of its pictures moved in its own way."""
+    moved = {**example, "image": image(example["image"])}
+    if "mask" in example:
+        moved["mask"] = mask(example["mask"])
+    return moved
+
+
+def _jittered(size: Size, wanted: Size, factor: float) -> Size:
+    """(width, height) of a picture that covers the wanted size, times a factor."""
+    width, height = covering(size, wanted)
+    return max(round(width * factor), 1), max(round(height * factor), 1)
+
+
+def _random_window(size: Size, wanted: Size, rng: np.random.Generator) -> Box:
+    """A window of the wanted size, or of all that there is along a side that is shorter."""
+    width, height = min(size[0], wanted[0]), min(size[1], wanted[1])
+    left, top = int(rng.integers(0, size[0] - width + 1)), int(rng.integers(0, size[1] - height + 1))
+    return left, top, left + width, top + height
+
+
+def _filled(array: np.ndarray, shape: tuple[int, int], value: Any) -> np.ndarray:
+    """[h w ...] -> [H W ...], the rest of one value."""
+    if array.shape[:2] == shape:
+        return array
+    out = np.empty((*shape, *array.shape[2:]), array.dtype)
+    out[:] = value
+    out[: array.shape[0], : array.shape[1]] = array
+    return out

@@ -1,0 +1,19 @@
+"""Batches on the host -> arrays on the mesh."""
+
+from __future__ import annotations
+
+import jax
+from jax.sharding import Mesh
+
+from fmjax.data.batches import HOST_FIELDS, Batch
+from fmjax.sharding import batch_sharding
+
+
+def on_mesh(batch: Batch, mesh: Mesh) -> dict[str, jax.Array]:
+    """The arrays that a step needs of a batch, spread over the devices; which examples they are stays on the host."""
+    place = batch_sharding(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(place, array)
+        for name, array in batch.items()
+        if name not in HOST_FIELDS
+    }
