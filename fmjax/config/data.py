@@ -12,19 +12,22 @@ from fmjax.config.checks import MAX_SEED, PILLOW_PIXELS, check_source, require
 
 @dataclass(frozen=True, kw_only=True)
 class ImagesConfig:
-    """Images with labels: the built-in digits, an image folder, or a TensorFlow dataset in ArrayRecord files."""
+    """Images with labels: the built-in digits, an image folder, or a TensorFlow dataset in ArrayRecord files; or images
+    with a mask each."""
 
-    # "digits", "folder:DIR" or "tfds:NAME"
+    # "digits", "folder:DIR", "masks:DIR" or "tfds:NAME"
     source: Annotated[str, tyro.conf.arg(aliases=("--source",))] = "digits"
     data_dir: str = ""  # where tfds: looks; "" is its default
     threads: int = 4  # that decode and augment
     max_bad: int = 100  # unreadable images that are named, counted and left out before the run stops
+    ignore: int = 255  # value in a mask of pixels that are of no class
     max_pixels: int = 50_000_000  # of one picture, which may take 8 bytes each; larger ones are unreadable
 
     def __post_init__(self) -> None:
         check_source(self.source)
         require(self.threads >= 1, "--data.threads", self.threads, "1 or more")
         require(self.max_bad >= 0, "--data.max-bad", self.max_bad, "0 or more")
+        require(0 <= self.ignore <= 65_535, "--data.ignore", self.ignore, "0 to 65535")
         within = 1 <= self.max_pixels <= PILLOW_PIXELS
         require(within, "--data.max-pixels", self.max_pixels, f"1 to {PILLOW_PIXELS}, Pillow's own limit")
 

@@ -18,6 +18,7 @@ class Scheme:
 SCHEMES = {
     "digits": Scheme("fmjax.data.sources.digits:open_examples"),
     "folder": Scheme("fmjax.data.sources.folder:open_examples", place="DIR"),
+    "masks": Scheme("fmjax.data.sources.masks:open_examples", place="DIR"),
     "tfds": Scheme("fmjax.data.sources.tfds:open_examples", place="NAME"),
 }
 
@@ -34,6 +35,6 @@ def scheme_of(source: str) -> tuple[Scheme, str]:
 
 def _spellings() -> str:
     """All that there are, as a sentence lists them."""
-    spelled = [f"{name}:{scheme.place}" if scheme.place else name for name, scheme in SCHEMES.items()]
+    spelled = [f"{name}:{scheme.place}".rstrip(":") for name, scheme in SCHEMES.items()]
     *most, last = [f'"{each}"' for each in spelled]
     return f"{', '.join(most)} or {last}"

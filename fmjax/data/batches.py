@@ -8,21 +8,25 @@ else moves. Padding has weight 0 and index -1.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from fmjax.config.data import ImagesConfig
+from fmjax.data import masks
 from fmjax.data.example import Example, Examples
 from fmjax.data.images import Unreadable, read
+from fmjax.data.masks import WrongMask
 from fmjax.errors import DataError, escaped
 
 if TYPE_CHECKING:  # Grain imports jax where it finds it, so each function that uses it imports it itself
     import grain.python as grain
 
 Batch = dict[str, Any]  # of numpy arrays
-View = Callable[[Example, np.random.Generator | None], Example]  # decoded fields -> arrays; no rng: evaluation
+Rng = np.random.Generator
+View = Callable[[Example, Rng | None], Example]  # decoded fields -> arrays; no rng: evaluation
 REASON = "U200"  # as wide for all examples: batches are stacked into one array
 HOST_FIELDS = ("index", "reason")  # of a batch: for a person, not for the network
 BLACK = 64  # pixels a side of the picture whose view stands in for an unreadable one
@@ -33,35 +37,37 @@ def train_batches(
 ) -> grain.DatasetIterator:
     """An endless iterator of shuffled batches. Its get_state and set_state are the position in the data.
 
-    view: gets the "image" as an upright RGB or grey PIL picture, every other field as it is, and a generator that is
-    the same for a seed and a place in the data.
+    view: gets the "image" as an upright RGB or grey PIL picture, the "mask" as uint16 [H W], every other field as it
+    is, and a generator that is the same for a seed and a place in the data. Raises DataError, from the batch that meets
+    it, for a mask that is wrong.
     """
     import grain.python as grain
 
     if len(examples) == 0:
         raise DataError("there are no training images")
-    blank = _blank(examples, view, np.random.default_rng(0))
-
-    def load(index: int, rng: np.random.Generator) -> Batch:
-        return _row(examples, int(index), lambda example: view(example, rng), config=config, blank=blank)
-
+    loader = Loader.of(examples, view, config, rng=np.random.default_rng(0))
     # indices are shuffled: an example itself is read by the thread that decodes it
-    dataset = grain.MapDataset.source(range(len(examples))).seed(seed).shuffle().repeat().random_map(load)
-    return iter(dataset.batch(batch_size).to_iter_dataset(_threads(config)))
+    shuffled = grain.MapDataset.source(range(len(examples))).seed(seed).shuffle().repeat()
+    batches = shuffled.random_map(loader.row).batch(batch_size)
+    return iter(batches.to_iter_dataset(_threads(config)))
 
 
-def eval_batches(examples: Examples, view: View, config: ImagesConfig, *, batch_size: int) -> Iterator[Batch]:
+def eval_batches(
+    examples: Examples,
+    view: View,
+    config: ImagesConfig,
+    *,
+    batch_size: int,
+) -> Iterator[Batch]:
     """Every example once, in order, as the view gives it without a generator; the last batch is padded."""
     import grain.python as grain
 
-    blank = _blank(examples, view, None) if len(examples) else {}
-
-    def load(index: int) -> Batch:
-        return _row(examples, int(index), lambda example: view(example, None), config=config, blank=blank)
-
-    dataset = grain.MapDataset.source(range(len(examples))).map(load).batch(batch_size)
+    if len(examples) == 0:
+        return
+    loader = Loader.of(examples, view, config, rng=None)
+    dataset = grain.MapDataset.source(range(len(examples))).map(loader.row).batch(batch_size)
     for batch in dataset.to_iter_dataset(_threads(config)):
-        yield _padded(batch, batch_size)
+        yield _padded(batch, batch_size, loader.blank)
 
 
 def _threads(config: ImagesConfig) -> grain.ReadOptions:
@@ -70,51 +76,84 @@ def _threads(config: ImagesConfig) -> grain.ReadOptions:
     return grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=4 * config.threads)
 
 
-def _row(
-    examples: Examples, index: int, view: Callable[[Example], Example], *, config: ImagesConfig, blank: Example
-) -> Batch:
-    """An example as it stands in a batch."""
-    example = examples.read(index)
-    found, reason = _seen(example, view, config.max_pixels)
-    if found is None:
-        # the label of an unreadable image is known
-        known = {name: example[name] for name, value in blank.items() if name in example and np.ndim(value) == 0}
-        found = {**blank, **known}
-    return {
-        **found,
-        "weight": np.float32(not reason),
-        "index": np.int32(index),
-        "reason": np.array(reason, REASON),
-    }
+@dataclass(frozen=True)
+class Loader:
+    """An index -> what stands in a batch. Grain's threads call it."""
+
+    examples: Examples
+    view: View
+    config: ImagesConfig
+    blank: Example  # arrays that stand for an example which cannot be read
+
+    @classmethod
+    def of(cls, examples: Examples, view: View, config: ImagesConfig, *, rng: Rng | None) -> Loader:
+        """With the blank that the view makes: in training, where it gets a generator, it may be another one."""
+        return cls(examples, view, config, _blank(examples, view, rng, ignore=config.ignore))
+
+    def row(self, index: int, rng: Rng | None = None) -> Batch:
+        """The view of an example, its weight and index, and the reason where the weight is 0."""
+        example = self.examples.read(int(index))
+        found, reason = self._seen(int(index), example, rng)
+        weight = 0 if found is None else 1
+        if found is None:
+            # numbers, as the label of an unreadable image, are known all the same
+            numbers = {name for name, value in self.blank.items() if np.ndim(value) == 0}
+            found = {**self.blank, **{name: example[name] for name in numbers & set(example)}}
+        return {
+            **found,
+            "weight": np.float32(weight),
+            "index": np.int32(index),
+            "reason": np.array(reason, REASON),
+        }
+
+    def _seen(self, index: int, example: Example, rng: Rng | None) -> tuple[Example | None, str]:
+        """The view of an example and ""; or None, and why there is none."""
+        try:
+            return self.view(self._decoded(index, example), rng), ""
+        except WrongMask:  # wrong labels are no unreadable picture: the run stops and names them
+            raise
+        except Unreadable as error:
+            return None, error.reason
+        except (ValueError, OverflowError, MemoryError) as error:  # of a view, for a shape that it cannot take
+            return None, escaped(f"it cannot be resized: {error or type(error).__name__}", 200)
+
+    def _decoded(self, index: int, example: Example) -> Example:
+        """The example with a picture for its image and an array of checked values for its mask, where it has one."""
+        config = self.config
+        decoded = {**example, "image": read(example["image"], max_pixels=config.max_pixels)}
+        if "mask" in example:
+            name = self.examples.names(index)
+            found = masks.read(example["mask"], name=name, max_pixels=config.max_pixels)
+            classes = len(self.examples.classes)
+            masks.check(found, decoded["image"].size, classes=classes, ignore=config.ignore)
+            decoded["mask"] = found.values
+        return decoded
 
 
-def _seen(example: Example, view: Callable[[Example], Example], max_pixels: int) -> tuple[Example | None, str]:
-    """The view of an example and ""; or None, and why there is none."""
-    try:
-        return view(_decoded(example, max_pixels)), ""
-    except Unreadable as error:
-        return None, error.reason
-    except (ValueError, OverflowError, MemoryError) as error:  # of a transform, for a shape that it cannot take
-        return None, escaped(f"it cannot be resized: {error or type(error).__name__}", 200)
-
-
-def _decoded(example: Example, max_pixels: int) -> Example:
-    return {**example, "image": read(example["image"], max_pixels=max_pixels)}
-
-
-def _blank(examples: Examples, view: View, rng: np.random.Generator | None) -> Example:
-    """Zeros in the shapes and kinds that the view gives: what it makes of a black picture says which."""
+def _blank(examples: Examples, view: View, rng: Rng | None, *, ignore: int) -> Example:
+    """Zeros in the shapes and kinds that the view gives a black picture; no pixel of a mask is of a class."""
     example = {**examples.read(0), "image": Image.new("RGB", (BLACK, BLACK))}
-    return {name: np.zeros_like(value) for name, value in view(example, rng).items()}
+    if "mask" in example:
+        example["mask"] = np.full((BLACK, BLACK), ignore, masks.VALUE)
+    seen = view(example, rng)
+    blank = {name: np.zeros_like(value) for name, value in seen.items()}
+    if "mask" in blank:
+        blank["mask"] = np.full_like(seen["mask"], ignore)
+    return blank
 
 
-def _padded(batch: Batch, size: int) -> Batch:
+def _padded(batch: Batch, size: int, blank: Example) -> Batch:
+    """The batch, filled up with blanks of weight 0 and index -1."""
     missing = size - len(batch["index"])
     if not missing:
         return batch
-    filler = {"index": -1, "reason": ""}
-    pad = {k: np.full((missing, *v.shape[1:]), filler.get(k, 0), v.dtype) for k, v in batch.items()}
-    return {key: np.concatenate([value, pad[key]]) for key, value in batch.items()}
+    filler = {**blank, "weight": 0, "index": -1, "reason": ""}
+
+    def filled(name: str, rows: np.ndarray) -> np.ndarray:
+        value = np.asarray(filler[name], rows.dtype)
+        return np.concatenate([rows, np.broadcast_to(value, (missing, *rows.shape[1:]))])
+
+    return {name: filled(name, rows) for name, rows in batch.items()}
 
 
 class BadImages:

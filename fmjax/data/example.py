@@ -25,6 +25,7 @@ class Examples:
     classes: tuple[str, ...]
     names: Callable[[int], str]
     files: Sequence[Path] = ()  # of each image, where they are files
+    masks: Sequence[Path] = ()  # of each mask, where they are files
     labelled: bool = True  # whether an example as a whole is of a class, so that its label is one of its fields
 
     def __len__(self) -> int:
@@ -53,9 +54,14 @@ class Examples:
             labels=self.labels[indices],
             classes=self.classes,
             names=at(self.names),
-            files=[self.files[i] for i in indices] if self.files else (),
+            files=_chosen(self.files, indices),
+            masks=_chosen(self.masks, indices),
             labelled=self.labelled,
         )
+
+
+def _chosen(paths: Sequence[Path], indices: np.ndarray) -> Sequence[Path]:
+    return [paths[i] for i in indices] if paths else ()
 
 
 @dataclass(frozen=True)
@@ -68,8 +74,10 @@ class Splits:
     notes: tuple[str, ...] = ()  # what a person should know of how it was read
 
     def both(self, fraction: float, seed: int) -> tuple[Examples, Examples]:
-        """(train, val), val taken from train, the same part of every class, where there is none."""
-        return (self.train, self.val) if self.val is not None else divided(self.train, fraction, seed)
+        """(train, val), val taken from train where there is none: of labelled examples the same part of every class."""
+        if self.val is not None:
+            return self.train, self.val
+        return divided(self.train, fraction, seed)
 
 
 def check_fields(examples: Examples, needs: Sequence[str], *, source: str) -> None:
@@ -84,7 +92,8 @@ def check_fields(examples: Examples, needs: Sequence[str], *, source: str) -> No
 
 def divided(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
     """Two disjoint parts, the second with `fraction` of the examples: of every class, where they are labelled."""
-    return (stratified if examples.labelled else drawn)(examples, fraction, seed)
+    divide = stratified if examples.labelled else drawn
+    return divide(examples, fraction, seed)
 
 
 def stratified(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
@@ -96,7 +105,8 @@ def stratified(examples: Examples, fraction: float, seed: int) -> tuple[Examples
             f"a split needs two images of every class; {few(rare)} has fewer; add some, or make a val/ folder"
         )
     # each part needs an image of every class at least
-    return _parts(examples, fraction, seed=seed, least=len(examples.classes), stratify=examples.labels)
+    least, labels = len(examples.classes), examples.labels
+    return _parts(examples, fraction, seed=seed, least=least, stratify=labels)
 
 
 def drawn(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:

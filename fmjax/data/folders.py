@@ -10,7 +10,7 @@ import os
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,10 +66,10 @@ def few(names: Iterable[str], limit: int = 5) -> str:
     return ", ".join(escaped(name, 60) for name in names[:limit]) + more
 
 
-def parts(root: Path, found: Found) -> dict[str, Path]:
+def parts(root: Path, found: Found, *, scheme: str = "folder", used: Sequence[str] = ()) -> dict[str, Path]:
     """The folders of a set by their part: train, val and test where it is split, else {"": root}.
 
-    Raises DataError where that cannot be told.
+    used: names beside the parts that are not left out. Raises DataError where the parts cannot be told.
     """
     if not root.is_dir():
         raise DataError(
@@ -88,10 +88,10 @@ def parts(root: Path, found: Found) -> dict[str, Path]:
     if "train" not in by_role:
         raise DataError(
             f"{escaped(str(root))} has {few(f'{folder.name}/' for folder in named)} and no train/; name one of them, "
-            f"as in folder:DIR/{named[0].name}, or add train/"
+            f"as in {scheme}:DIR/{named[0].name}, or add train/"
         )
     for entry in entries(root):
-        if root / entry.name not in named:
+        if root / entry.name not in named and entry.name not in used:
             found.skip(_beside(entry), entry.path)
     return by_role
 
@@ -207,8 +207,11 @@ def _check_names(root: Path, folders: Sequence[Path]) -> None:
             )
 
 
-def images(folder: Path, found: Found) -> list[Path]:
-    """The images of a class, those in folders below it too. Raises DataError where it is a whole set of its own."""
+def images(folder: Path, found: Found, *, check: Callable[[Path, Sequence[str]], None] | None = None) -> list[Path]:
+    """The images of a class, those in folders below it too.
+
+    check: gets the folder and those in it. Raises DataError where it is a whole set of its own.
+    """
     paths, waiting = [], [str(folder)]
     while waiting:
         here = waiting.pop()
@@ -231,12 +234,17 @@ def images(folder: Path, found: Found) -> list[Path]:
             else:
                 found.skip(reason, entry.path)
         if not below:
-            _check_level(folder, waiting)
+            (check or _check_level)(folder, waiting)
     return sorted(map(Path, paths))
 
 
+def roles_of(folders: Sequence[str]) -> set[str]:
+    """The parts that folders are named as."""
+    return {ROLES[name.lower()] for name in map(os.path.basename, folders) if name.lower() in ROLES}
+
+
 def _check_level(folder: Path, inside: Sequence[str]) -> None:
-    roles = {ROLES[name.lower()] for name in map(os.path.basename, inside) if name.lower() in ROLES}
+    roles = roles_of(inside)
     if "train" in roles and len(roles) > 1:
         raise DataError(
             f"the class folder {escaped(str(folder))} has train/ and {few(roles - {'train'})}/ in it; pass it as "

@@ -85,10 +85,10 @@ def read(picture: Picture, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     try:
         if isinstance(picture, Image.Image):
             return plain(picture)
-        with _opened(picture, max_pixels) as file, _identified(file, max_pixels) as image:
+        with opened(picture, max_pixels) as image:
             return plain(image)
     except Exception as error:  # Pillow's plugins raise whatever a damaged file makes them raise
-        raise Unreadable(_name(picture), _reason(error, max_pixels)) from error
+        raise Unreadable(_name(picture), reason_of(error, max_pixels)) from error
 
 
 def _name(picture: Picture) -> str:
@@ -97,7 +97,8 @@ def _name(picture: Picture) -> str:
     return "the content" if isinstance(picture, bytes) else "the PIL image"
 
 
-def _reason(error: Exception, max_pixels: int) -> str:
+def reason_of(error: Exception, max_pixels: int) -> str:
+    """Why a picture cannot be read, as it may be printed."""
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"it has more than {max_pixels:,} pixels; make it smaller"
     if isinstance(error, UnidentifiedImageError):
@@ -110,7 +111,14 @@ def _reason(error: Exception, max_pixels: int) -> str:
 
 
 @contextlib.contextmanager
-def _opened(picture: str | Path | bytes, max_pixels: int) -> Iterator[Reader]:
+def opened(picture: str | Path | bytes, max_pixels: int, *, formats: tuple[str, ...] = tuple(FORMATS)) -> Iterator[Any]:
+    """A picture of one of the formats: its header has been read and its size checked, nothing is decoded yet."""
+    with _reader(picture, max_pixels) as file, _identified(file, max_pixels, formats) as image:
+        yield image
+
+
+@contextlib.contextmanager
+def _reader(picture: str | Path | bytes, max_pixels: int) -> Iterator[Reader]:
     if isinstance(picture, bytes):
         yield Reader(io.BytesIO(picture), len(picture), max_pixels)
         return
@@ -138,11 +146,11 @@ def check_regular(mode: int) -> None:
         raise DataError("it is a pipe, socket or device, not a file")
 
 
-def _identified(file: Reader, max_pixels: int) -> Image.Image:
+def _identified(file: Reader, max_pixels: int, formats: tuple[str, ...]) -> Image.Image:
     """The picture behind a file: its header is read, nothing decoded. Raises DataError where it is too much."""
     if not file.size:
         raise DataError("the file is empty")
-    image = Image.open(file, formats=tuple(FORMATS))
+    image = Image.open(file, formats=formats)
     scans = _scans(image, file)
     _check_size(image, scans, max_pixels)
     _check_tiles(image, max_pixels)

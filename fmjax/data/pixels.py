@@ -36,11 +36,12 @@ def plain(image: Image.Image) -> Image.Image:
     """The same, where a grey picture stays grey ("L"): a quarter of the memory, and the same bits after a resize."""
     image.load()  # some formats know of their rotation only at the end
     mode, convert = _rule(image)
-    upright = _upright(image)
-    return upright if convert is None else _by_bands(upright, mode, convert)
+    turned = upright(image)
+    return turned if convert is None else _by_bands(turned, mode, convert)
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF orientation says."""
     # exif_transpose copies the whole picture where there is nothing to do, which is nearly always
     if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
         return image

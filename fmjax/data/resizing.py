@@ -14,7 +14,6 @@ RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.
 WHOLE = 32  # a picture is scaled whole, then cropped, up to this many times the area of the crop
 Size = tuple[int, int]  # width, height
 Box = tuple[int, int, int, int]  # left, top, right, bottom
-Mask = Integer[np.ndarray, "H W"]
 
 
 def resize(image: Image.Image, config: PreprocessConfig) -> UInt8[np.ndarray, "H W C"]:
@@ -50,7 +49,7 @@ def windowed(
     return _pixels(whole.crop(window))
 
 
-def nearest(mask: Mask, target: Size, *, window: Box) -> Mask:
+def nearest(mask: Integer[np.ndarray, "H W"], target: Size, *, window: Box) -> Integer[np.ndarray, "h w"]:
     """The same window of the mask scaled to the target: of each pixel, the value at its centre, never a mixture."""
     left, top, right, bottom = window
     height, width = mask.shape

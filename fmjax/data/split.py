@@ -157,14 +157,27 @@ def joined(splits: Splits) -> Examples:
         labels=np.concatenate([train.labels, val.labels]),
         names=either(train.names, val.names),
         files=[*train.files, *val.files],
+        masks=[*train.masks, *val.masks],
     )
 
 
 def relabelled(source: Examples, classes: tuple[str, ...]) -> Examples:
     """The same images with labels that index other classes, by name; -1 for those of a class that is not among them."""
+    if not source.labelled:  # the classes are those of pixels, whose numbers are in files
+        return _of_classes(source, classes)
     numbers = {name: i for i, name in enumerate(classes)}
     table = np.asarray([numbers.get(name, -1) for name in source.classes], np.int32)
     return replace(source, labels=table[source.labels], classes=classes)
+
+
+def _of_classes(source: Examples, classes: tuple[str, ...]) -> Examples:
+    """The same examples. Raises DataError where the values of their masks mean other classes."""
+    if source.classes != classes:
+        raise DataError(
+            f"the masks have {len(source.classes)} classes ({examples(source.classes)}) and the run "
+            f"{len(classes)} ({examples(classes)}); a value must mean the same, so put the run's into classes.txt"
+        )
+    return source
 
 
 def part_of(source: Examples, place: str) -> Part:
@@ -178,8 +191,15 @@ def part_of(source: Examples, place: str) -> Part:
         return Part(names, labels, np.full(len(names), NOT_A_FILE, np.int64))
     folder = os.path.join(Path(place.partition(":")[2]).expanduser(), "")
     paths = [str(path) for path in source.files]
-    sizes = np.fromiter((_size(path) for path in paths), np.int64, len(paths))
+    sizes = _sizes(paths)
+    if source.masks:  # a mask that changes makes its image another example
+        sizes = sizes + _sizes([str(path) for path in source.masks])
     return Part([path.removeprefix(folder).replace(os.sep, "/") for path in paths], labels, sizes)
+
+
+def _sizes(paths: Sequence[str]) -> np.ndarray:
+    """int64 [N], in bytes."""
+    return np.fromiter((_size(path) for path in paths), np.int64, len(paths))
 
 
 def _size(path: str) -> int:

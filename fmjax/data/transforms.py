@@ -62,11 +62,12 @@ def random_resized_crop(
     antialiasing, too.
     """
     height, width = config.image_size
+    size, whole = (width, height), (0, 0, width, height)
     left, top, right, bottom = box = crop_box(example["image"].size, scale, rng)
     return _moved(
         example,
-        image=lambda image: scaled(image, box, (width, height), config.interpolation),
-        mask=lambda mask: nearest(mask[top:bottom, left:right], (width, height), window=(0, 0, width, height)),
+        image=lambda image: scaled(image, box, size, config.interpolation),
+        mask=lambda mask: nearest(mask[top:bottom, left:right], size, window=whole),
     )
 
 
@@ -97,7 +98,8 @@ def scale_jitter_crop(
     shape = (height, width)
 
     def image(picture: Any) -> np.ndarray:
-        return _filled(windowed(picture, target, window=window, interpolation=config.interpolation), shape, mean)
+        seen = windowed(picture, target, window=window, interpolation=config.interpolation)
+        return _filled(seen, shape, mean)
 
     def mask(values: np.ndarray) -> np.ndarray:
         return _filled(nearest(values, target, window=window), shape, ignore)
@@ -135,7 +137,8 @@ def _jittered(size: Size, wanted: Size, factor: float) -> Size:
 def _random_window(size: Size, wanted: Size, rng: np.random.Generator) -> Box:
     """A window of the wanted size, or of all that there is along a side that is shorter."""
     width, height = min(size[0], wanted[0]), min(size[1], wanted[1])
-    left, top = int(rng.integers(0, size[0] - width + 1)), int(rng.integers(0, size[1] - height + 1))
+    left = int(rng.integers(0, size[0] - width + 1))
+    top = int(rng.integers(0, size[1] - height + 1))
     return left, top, left + width, top + height
 
 

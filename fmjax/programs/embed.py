@@ -12,7 +12,7 @@ from fmjax.config.features import EmbedConfig, FeaturesConfig, KnnConfig, ProbeC
 from fmjax.console import console, counted
 from fmjax.data import audit
 from fmjax.data.batches import BadImages, eval_batches
-from fmjax.data.example import Examples, Splits
+from fmjax.data.example import Examples, Splits, check_fields
 from fmjax.data.sources import open_source
 from fmjax.data.transforms import Views
 from fmjax.engine.placement import on_mesh
@@ -68,6 +68,7 @@ def extract(config: FeaturesConfig, sources: list[Examples]) -> list[Embeddings]
 def _open(config: FeaturesConfig) -> Splits:
     """The sources, having said what of them is left out and what they share."""
     splits = open_source(config.data)
+    check_fields(splits.train, ("image", "label"), source=config.data.source)
     for line in audit.lines(splits, splits.train, splits.val):
         console.print(line)
     return splits

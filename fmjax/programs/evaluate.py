@@ -17,7 +17,7 @@ from fmjax.config.run import EvalConfig
 from fmjax.console import console
 from fmjax.data import audit
 from fmjax.data.batches import BadImages, eval_batches
-from fmjax.data.example import Examples
+from fmjax.data.example import Examples, check_fields
 from fmjax.data.sources import open_source
 from fmjax.data.split import UNRECORDED, Split, examples, held_out, is_recorded, joined, relabelled, trained_on
 from fmjax.data.transforms import Views
@@ -142,6 +142,7 @@ def scored(run: Path, data: DataConfig, trained: DataConfig, classes: tuple[str,
     split, own = split_of(run, classes), same_source(data, trained)
     # the run's own data must be what they were; other data may have fewer classes, but no others
     splits = open_source(data, None if own else classes)
+    check_fields(splits.train, ("image", "label"), source=data.source)
     said = audit.lines(splits, splits.train, splits.val)
     if split is None and own:
         val = known(splits.both(data.val_fraction, data.split_seed)[1], data, classes)

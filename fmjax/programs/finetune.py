@@ -18,6 +18,7 @@ from fmjax.config.run import FinetuneConfig
 from fmjax.console import console
 from fmjax.data import audit
 from fmjax.data.batches import BadImages, train_batches
+from fmjax.data.example import check_fields
 from fmjax.data.sources import open_source
 from fmjax.data.split import UNRECORDED, Images, divide
 from fmjax.data.transforms import Views
@@ -79,6 +80,7 @@ def finetune(config: FinetuneConfig, share: Path | None = None) -> Scores:
         )
     out = Path(config.out)
     splits = open_source(config.data)
+    check_fields(splits.train, ("image", "label"), source=config.data.source)
     # all that can be refused is, before a model is made and before anything is written
     files.check_folder(out, config)
     files.check_same(out, config, splits.train.classes)

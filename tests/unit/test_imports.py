@@ -78,7 +78,7 @@ def test_conversion_does_not_know_fmjax(path):
         "from fmjax.cli import main; main(['models', '*dinov2*'])",
         "from fmjax.config.presets import load_preset; load_preset('quickstart')",
         "import fmjax.data, fmjax.data.batches, fmjax.data.transforms, fmjax.data.split, fmjax.data.audit",
-        "import fmjax.data.sources.digits, fmjax.data.sources.folder, fmjax.data.sources.tfds",
+        "from fmjax.data.sources import digits, folder, masks, open_source, tfds",
     ],
 )
 def test_names_rows_presets_and_help_do_not_import_jax(statement):

@@ -10,7 +10,12 @@ from fmjax.config.data import ImagesConfig
 from fmjax.data.example import Examples, Splits
 
 
-def open_examples(place: str, config: ImagesConfig, *, classes: Sequence[str] | None = None) -> Splits:
+def open_examples(
+    place: str,
+    config: ImagesConfig,
+    *,
+    classes: Sequence[str] | None = None,
+) -> Splits:
     """All of them, without a split of their own; they are the same whatever is asked for."""
     return Splits(digits(), None)
 

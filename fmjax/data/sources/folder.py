@@ -13,7 +13,12 @@ from fmjax.data.folders import Found, class_folders, few, folded, images, parts,
 from fmjax.errors import DataError, escaped
 
 
-def open_examples(place: str, config: ImagesConfig, *, classes: Sequence[str] | None = None) -> Splits:
+def open_examples(
+    place: str,
+    config: ImagesConfig,
+    *,
+    classes: Sequence[str] | None = None,
+) -> Splits:
     """The image folder at a path. classes: those that there may be, in their order."""
     return image_folder(Path(place).expanduser(), classes)
 
@@ -61,7 +66,8 @@ def _classes(root: Path, found: Found, known: Sequence[str] | None) -> Examples:
         raise DataError(f"{escaped(str(root))} has one class, {few(names)}; classification needs two or more")
     paths = [path for row in by_class.values() for path in row]
     label = {name: number for number, name in enumerate(names)}
-    labels = np.repeat([label[name] for name in by_class], [len(row) for row in by_class.values()]).astype(np.int32)
+    counts = [len(row) for row in by_class.values()]
+    labels = np.repeat([label[name] for name in by_class], counts).astype(np.int32)
     return Examples({"image": lambda i: paths[i]}, labels, names, lambda i: str(paths[i]), paths)
 
 

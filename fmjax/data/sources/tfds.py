@@ -12,7 +12,12 @@ from fmjax.data.example import Examples, Splits
 from fmjax.errors import DataError
 
 
-def open_examples(place: str, config: ImagesConfig, *, classes: Sequence[str] | None = None) -> Splits:
+def open_examples(
+    place: str,
+    config: ImagesConfig,
+    *,
+    classes: Sequence[str] | None = None,
+) -> Splits:
     """The dataset of a name. It has the classes that it has; a caller compares them."""
     return tensorflow_dataset(place, config.data_dir)
 
