@@ -37,7 +37,7 @@ def main(rounds: int) -> None:
 
     import fmjax
     import weights_conversion as wc
-    from fmjax.models.build import param_shapes
+    from fmjax.models.build import abstract, param_shapes
     from fmjax.models.functional import functional
     from fmjax.weights.load import fill
 
@@ -52,7 +52,7 @@ def main(rounds: int) -> None:
     compiled_torch = torch.compile(reference)
     ways, compile_s = {}, {}
     for name, unroll in (("fmjax scanned", False), ("fmjax unrolled", True)):
-        apply, tree = functional(fill(spec, params, unroll=unroll))
+        apply, tree = functional(fill(abstract(spec, unroll=unroll), params))
         start = time.perf_counter()
         step = jax.jit(lambda p, x, apply=apply: apply(p, x).pooled).lower(tree, images).compile()
         compile_s[f"{name} forward"] = time.perf_counter() - start

@@ -6,13 +6,15 @@ import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
+from jax.typing import DTypeLike
 
+from fmjax.models.layers import Dtype
 from fmjax.models.vit import Remat, ViT
 from fmjax.names import get_spec
 from fmjax.sharding import param_shardings
@@ -23,13 +25,7 @@ ImageSize = int | tuple[int, int]
 
 
 class LoadOptions(TypedDict, total=False):
-    """What `create` and `load` both take.
-
-    classifier: what it sees. drop_path: the last block's rate;
-    blocks before it have less, linearly. remat: what blocks keep for the backward pass. unroll: trace every block
-    instead of scanning over them. dtype: the compute dtype (None: that of the images). param_dtype: of the
-    parameters. mesh: where the parameters lie; None is one device.
-    """
+    """What `create` and `load` both take, as a dictionary."""
 
     classifier: ClassifierInput
     drop_path: float
@@ -41,33 +37,116 @@ class LoadOptions(TypedDict, total=False):
 
 
 class Options(LoadOptions, total=False):
-    """What `create` takes. num_classes: width of a new classifier, 0 for none."""
+    """What `create` takes, as a dictionary."""
 
     num_classes: int
 
 
 def create(
-    name: str, *, rngs: nnx.Rngs | None = None, image_size: ImageSize | None = None, **options: Unpack[Options]
+    name: str,
+    *,
+    rngs: nnx.Rngs | None = None,
+    image_size: ImageSize | None = None,
+    num_classes: int = 0,
+    classifier: ClassifierInput = "pool",
+    drop_path: float = 0.0,
+    remat: Remat = "none",
+    unroll: bool = False,
+    dtype: Dtype = None,
+    param_dtype: DTypeLike = jnp.float32,
+    mesh: Mesh | None = None,
 ) -> ViT:
-    """A model with random parameters, born on the mesh. Raises UsageError for an unknown name or an image size that
-    does not fit; rngs defaults to nnx.Rngs(0)."""
-    return initialise(resized(get_spec(name), image_size), rngs, **options)
+    """A model with random parameters, born on the mesh.
+
+    rngs: nnx.Rngs(0) where None.
+    image_size: in pixels, one side or (height, width), that the position table is made for; None: the published one.
+    num_classes: width of a new classifier, which starts at zero; 0 for none.
+    classifier: what it is computed from.
+    drop_path: the last block's rate; blocks before it have less, linearly.
+    remat: what blocks keep for the backward pass: all, the products ("dots") or their input only ("full").
+    unroll: trace every block instead of scanning over them.
+    dtype: the compute dtype; None: that of the images.
+    param_dtype: of the parameters.
+    mesh: where the parameters lie; None is one device.
+    Raises UsageError for an unknown name or an image size that does not fit.
+    """
+    return initialise(
+        resized(get_spec(name), image_size),
+        rngs,
+        num_classes=num_classes,
+        classifier=classifier,
+        drop_path=drop_path,
+        remat=remat,
+        unroll=unroll,
+        dtype=dtype,
+        param_dtype=param_dtype,
+        mesh=mesh,
+    )
 
 
-def initialise(spec: ViTSpec, rngs: nnx.Rngs | None = None, **options: Unpack[Options]) -> ViT:
-    """`create`, for a spec of your own."""
-    outline = abstract(spec, **options)
+def initialise(
+    spec: ViTSpec,
+    rngs: nnx.Rngs | None = None,
+    *,
+    num_classes: int = 0,
+    classifier: ClassifierInput = "pool",
+    drop_path: float = 0.0,
+    remat: Remat = "none",
+    unroll: bool = False,
+    dtype: Dtype = None,
+    param_dtype: DTypeLike = jnp.float32,
+    mesh: Mesh | None = None,
+) -> ViT:
+    """`create`, for a spec of your own; the options are those of `create`."""
+    make = functools.partial(
+        ViT,
+        spec,
+        num_classes=num_classes,
+        classifier=classifier,
+        drop_path=drop_path,
+        remat=remat,
+        unroll=unroll,
+        dtype=dtype,
+        param_dtype=param_dtype,
+        mesh=mesh,
+    )
+    outline = jax.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
     key = (rngs or nnx.Rngs(0)).params()
+    # the leaves alone leave the jitted function: only they can be given shardings
     leaves = jax.jit(
-        lambda key: jax.tree.leaves(ViT(spec, rngs=nnx.Rngs(key), **options)),
-        out_shardings=leaf_shardings(outline, options.get("mesh")),
+        lambda key: jax.tree.leaves(make(rngs=nnx.Rngs(key))),
+        out_shardings=leaf_shardings(outline, mesh),
     )(key)
     return jax.tree.unflatten(jax.tree.structure(outline), leaves)
 
 
-def abstract(spec: ViTSpec, **options: Unpack[Options]) -> ViT:
-    """The model with shapes in the place of arrays: costs no memory."""
-    return jax.eval_shape(lambda: ViT(spec, rngs=nnx.Rngs(0), **options))
+def abstract(
+    spec: ViTSpec,
+    *,
+    num_classes: int = 0,
+    classifier: ClassifierInput = "pool",
+    drop_path: float = 0.0,
+    remat: Remat = "none",
+    unroll: bool = False,
+    dtype: Dtype = None,
+    param_dtype: DTypeLike = jnp.float32,
+    mesh: Mesh | None = None,
+) -> ViT:
+    """The model with shapes in the place of arrays, which costs no memory; the options are those of `create`."""
+    return jax.eval_shape(
+        lambda: ViT(
+            spec,
+            rngs=nnx.Rngs(0),
+            num_classes=num_classes,
+            classifier=classifier,
+            drop_path=drop_path,
+            remat=remat,
+            unroll=unroll,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            mesh=mesh,
+        )
+    )
 
 
 def leaf_shardings(model: ViT, mesh: Mesh | None) -> list[Any] | None:

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Unpack, get_args
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import Mesh, Sharding, SingleDeviceSharding
+from jax.typing import DTypeLike
 
 import weights_conversion as wc
 from fmjax import names, specs
 from fmjax.errors import CheckpointError, UsageError
-from fmjax.models.build import ImageSize, LoadOptions, Options, abstract, leaf_shardings, param_shapes, resized
+from fmjax.models.build import ImageSize, abstract, leaf_shardings, param_shapes, resized
+from fmjax.models.layers import Dtype
 from fmjax.models.resample import resample_table
-from fmjax.models.vit import ViT
+from fmjax.models.vit import Remat, ViT
 from fmjax.specs import ClassifierInput, Resample, ViTSpec
 from fmjax.store import locate
 from fmjax.trees import leaf_paths
@@ -59,38 +61,74 @@ def load(
     rngs: nnx.Rngs | None = None,
     image_size: ImageSize | None = None,
     num_classes: int | None = None,
-    **options: Unpack[LoadOptions],
+    classifier: ClassifierInput | None = None,
+    drop_path: float = 0.0,
+    remat: Remat = "none",
+    unroll: bool = False,
+    dtype: Dtype = None,
+    param_dtype: DTypeLike = jnp.float32,
+    mesh: Mesh | None = None,
 ) -> ViT:
     """A model filled with published weights, every tensor of the file accounted for; each device is given its own
     slice.
 
     name: "arch.tag", an alias, a hub repository, or "local-dir:PATH", which tells the architecture by its tensors.
     checkpoint: a file or folder instead of the published source: .safetensors, PyTorch's .pt, .pth, .bin or .ckpt, or
-    .npz; no code of it is run. dialect: how its tensors are named
-    (None: told by its keys). resample: how the position table follows another image size (None: the weights' own
-    policy). offline: only what is on this machine. rngs: taken as by create, and not needed. num_classes: of a new
-    classifier, which starts at zero; 0 for none; None keeps the file's own where it has one. Raises UsageError for
-    names and sizes, CheckpointError for files; MisfitError lists all that does not fit.
+    .npz; no code of it is run.
+    dialect: how its tensors are named; None: told by its keys.
+    resample: how the position table follows another image size; None: the weights' own policy.
+    offline: only what is on this machine.
+    rngs: taken as by create, and not needed.
+    image_size: in pixels, one side or (height, width), that the position table is resized to; None: the published one.
+    num_classes: of a new classifier, which starts at zero; 0 for none; None keeps the file's own where it has one.
+    classifier: what it is computed from; None: as in the file, and the pooled tokens for a new one.
+    drop_path: the last block's rate; blocks before it have less, linearly.
+    remat: what blocks keep for the backward pass: all, the products ("dots") or their input only ("full").
+    unroll: trace every block instead of scanning over them.
+    dtype: the compute dtype; None: that of the images.
+    param_dtype: of the parameters.
+    mesh: where the parameters lie; None is one device.
+    Raises UsageError for names and sizes, CheckpointError for files; MisfitError lists all that does not fit.
     """
-    loaded = read(
-        name, checkpoint=checkpoint, dialect=dialect, offline=offline, dtype=options.get("param_dtype", jnp.float32)
+    loaded = read(name, checkpoint=checkpoint, dialect=dialect, offline=offline, dtype=param_dtype)
+    spec, params = _for_size(loaded, image_size, resample)
+    if num_classes is not None:
+        params = {path: tensor for path, tensor in params.items() if path not in CLASSIFIER}
+    elif loaded.num_classes:
+        num_classes, classifier = loaded.num_classes, _as_in_the_file(loaded, classifier)
+    outline = abstract(
+        spec,
+        num_classes=num_classes or 0,
+        classifier=classifier or "pool",
+        drop_path=drop_path,
+        remat=remat,
+        unroll=unroll,
+        dtype=dtype,
+        param_dtype=param_dtype,
+        mesh=mesh,
     )
-    spec = replace(loaded.spec, **({"resample": resample} if resample else {}))
+    return fill(outline, params, mesh=mesh)
+
+
+def _for_size(
+    loaded: Loaded, image_size: ImageSize | None, resample: Resample | None
+) -> tuple[ViTSpec, dict[str, wc.LazyTensor]]:
+    """Spec and parameters of a checkpoint for images of a size, its position table resized where the grid is new."""
+    spec = replace(loaded.spec, resample=resample or loaded.spec.resample)
     final = resized(spec, image_size)
     params = dict(loaded.conversion.params)
     if final.grid != spec.grid and "pos_embed" in params:
         params["pos_embed"] = _resized_table(params["pos_embed"], spec, final)
-    if num_classes is not None:
-        params = {path: tensor for path, tensor in params.items() if path not in CLASSIFIER}
-    elif loaded.num_classes:
-        asked = options.setdefault("classifier", loaded.sees)
-        if asked != loaded.sees:
-            raise UsageError(
-                f"the classifier in {loaded.path.name} sees {loaded.sees!r}, not {asked!r}; pass num_classes for a "
-                f"new one"
-            )
-    classes = loaded.num_classes if num_classes is None else num_classes
-    return fill(final, params, num_classes=classes, **options)
+    return final, params
+
+
+def _as_in_the_file(loaded: Loaded, asked: ClassifierInput | None) -> ClassifierInput:
+    """What the classifier in the file is computed from. Raises UsageError where something else was asked for."""
+    if asked not in (None, loaded.sees):
+        raise UsageError(
+            f"the classifier in {loaded.path.name} sees {loaded.sees!r}, not {asked!r}; pass num_classes for a new one"
+        )
+    return loaded.sees
 
 
 def read(
@@ -152,17 +190,26 @@ def _check_model(file: Checkpoint, spec: ViTSpec) -> None:
         )
 
 
-def fill(spec: ViTSpec, params: Mapping[str, wc.LazyTensor], **options: Unpack[Options]) -> ViT:
-    """The model of a spec with those parameters, each device reading its own part; a classifier starts at zero."""
-    outline, mesh = abstract(spec, **options), options.get("mesh")
-    shardings = leaf_shardings(outline, mesh) or [SingleDeviceSharding(jax.devices()[0])] * len(leaf_paths(outline))
+def fill(outline: ViT, params: Mapping[str, wc.LazyTensor], *, mesh: Mesh | None = None) -> ViT:
+    """The model of an outline (see `abstract`) with those parameters by their paths, each device reading its own part.
+
+    A parameter that is not among them, as a new classifier's, starts at zero.
+    """
+    paths = leaf_paths(outline)
+    one_device = [SingleDeviceSharding(jax.devices()[0])] * len(paths)
+    shardings = leaf_shardings(outline, mesh) or one_device
     leaves = [
-        jax.make_array_from_callback(params[path].shape, sharding, lambda index, p=path: params[p].read(index or ()))
-        if path in params
-        else jax.device_put(np.zeros(leaf.shape, leaf.dtype), sharding)
-        for path, leaf, sharding in zip(leaf_paths(outline), jax.tree.leaves(outline), shardings, strict=True)
+        _placed(params.get(path), leaf, sharding)
+        for path, leaf, sharding in zip(paths, jax.tree.leaves(outline), shardings, strict=True)
     ]
     return jax.tree.unflatten(jax.tree.structure(outline), leaves)
+
+
+def _placed(tensor: wc.LazyTensor | None, leaf: jax.ShapeDtypeStruct, sharding: Sharding) -> jax.Array:
+    if tensor is None:
+        return jax.device_put(np.zeros(leaf.shape, leaf.dtype), sharding)
+    # an empty index: the device holds the whole array
+    return jax.make_array_from_callback(tensor.shape, sharding, lambda index: tensor.read(index or ()))
 
 
 def _recognised(file: Checkpoint) -> str:

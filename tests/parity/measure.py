@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 import weights_conversion as wc
-from fmjax.models.build import param_shapes
+from fmjax.models.build import abstract, param_shapes
 from fmjax.models.features import Features
 from fmjax.models.functional import functional
 from fmjax.models.vit import ViT
@@ -109,7 +109,7 @@ def measure(case: Case, sizes: tuple[str, ...] = ("native", "square", "wide")) -
             param_shapes(case.spec, case.num_classes),
             heads=case.spec.num_heads,
         )
-        model = fill(case.spec, read.params, num_classes=case.num_classes)
+        model = fill(abstract(case.spec, num_classes=case.num_classes), read.params)
         reference = case.reference(case, file, Path(folder))
         wanted = {name: size for name, size in case.sizes.items() if name in sizes}
         return [_at(case, read, model, reference, name, size) for name, size in wanted.items()]
@@ -235,7 +235,8 @@ def _table_without_gradient(case: Case) -> bool:
 
 def _half(case: Case, read: wc.Conversion, reference: Reference, images, tokens, pooled) -> tuple[float, float, float]:
     """bfloat16 against float32: our error, our cosine, and the reference's own error."""
-    apply, params = functional(fill(case.spec, read.params, num_classes=case.num_classes, dtype=jnp.bfloat16))
+    outline = abstract(case.spec, num_classes=case.num_classes, dtype=jnp.bfloat16)
+    apply, params = functional(fill(outline, read.params))
     out = jax.jit(apply)(params, images.transpose(0, 2, 3, 1))
     ours = [np.asarray(x, np.float32) for x in (all_tokens(out, case.spec), out.pooled)]
     truth = (tokens, pooled)

@@ -21,7 +21,7 @@ from fmjax.data.transforms import Views
 from fmjax.engine.placement import on_mesh
 from fmjax.engine.run import build, preprocessing
 from fmjax.errors import UsageError
-from fmjax.models.build import initialise, leaf_shardings, param_shapes
+from fmjax.models.build import abstract, initialise, leaf_shardings, param_shapes
 from fmjax.models.functional import functional
 from fmjax.programs.finetune import Trainer, check_batch, make_trainer
 from fmjax.sharding import batch_sharding, make_mesh
@@ -185,7 +185,7 @@ def test_each_of_eight_devices_gets_an_eighth_and_the_host_no_more(name):
         return wc.LazyTensor(array.shape, array.dtype, read)
 
     params = {path: watched(path, array) for path, array in values.items()}
-    model = fill(spec, params, mesh=make_mesh(data=1, fsdp=8))
+    model = fill(abstract(spec), params, mesh=make_mesh(data=1, fsdp=8))
     for path, leaf in flat(model).items():
         if path.endswith("kernel") or path in ("pos_embed", "registers", "summary_tokens"):
             assert leaf.addressable_shards[0].data.size == leaf.size // 8, path
