@@ -15,7 +15,8 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from fmjax.models.layers import Dtype
-from fmjax.models.vit import Remat, ViT
+from fmjax.models.stack import Remat
+from fmjax.models.vit import ViT
 from fmjax.names import get_spec
 from fmjax.sharding import param_shardings
 from fmjax.specs import ClassifierInput, ViTSpec, check_image_size

@@ -5,24 +5,58 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fmjax.errors import UsageError
+from fmjax.models.features import Features
+from fmjax.models.layers import ZEROS, Linear
 from fmjax.specs import ClassifierInput, ViTSpec
 
 
-def classifier_width(spec: ViTSpec, kind: ClassifierInput) -> int:
+def classifier_head(
+    spec: ViTSpec,
+    num_classes: int,
+    classifier: ClassifierInput = "pool",
+    *,
+    rngs: nnx.Rngs,
+    param_dtype: DTypeLike = jnp.float32,
+) -> Linear:
+    """A linear classifier over what `classifier_input` gives, computed in float32.
+
+    It starts at zero, so that the first loss is log(num_classes). Raises UsageError where the model has no such token.
+    """
+    inputs = classifier_width(spec, classifier)
+    return Linear(
+        inputs,
+        num_classes,
+        bias=True,
+        dtype=jnp.float32,
+        param_dtype=param_dtype,
+        rngs=rngs,
+        init=ZEROS,
+    )
+
+
+def classifier_width(spec: ViTSpec, classifier: ClassifierInput) -> int:
     """How many numbers a classifier over that input sees. Raises UsageError where the model has no such token."""
-    if kind in ("cls", "cls_patches") and not spec.num_cls:
-        raise UsageError(f"{spec.name} has no class token for classifier={kind!r}; use 'pool' or 'patches'")
-    return {"pool": spec.pool_dim, "cls_patches": 2 * spec.width}.get(kind, spec.width)
+    if classifier in ("cls", "cls_patches") and not spec.num_cls:
+        raise UsageError(f"{spec.name} has no class token for classifier={classifier!r}; use 'pool' or 'patches'")
+    return {"pool": spec.pool_dim, "cls_patches": 2 * spec.width}.get(classifier, spec.width)
 
 
-def classifier_input(pool: Float[Array, "B P"], features: Any, kind: ClassifierInput) -> Float[Array, "B I"]:
-    """What a classifier sees: the pooled tokens before any projection; or, after the final norm, the class token, the
-    mean of the patches, or both (DINOv2's linear probe: both)."""
-    if kind == "pool":
-        return pool
-    parts = {"cls": ("cls",), "patches": ("patches",), "cls_patches": ("cls", "patches")}[kind]
-    found = {"cls": features.cls, "patches": features.patches.mean((1, 2))}
-    return jnp.concatenate([found[part] for part in parts], -1)
+def classifier_input(features: Features, classifier: ClassifierInput) -> Float[Array, "B I"]:
+    """What a classifier sees of features whose `pooled` has no projection (`ViT.unprojected`).
+
+    "pool": the pooled tokens; or, after the final norm, "cls": the class token, "patches": the mean of the patches,
+    "cls_patches": both (DINOv2's linear probe).
+    """
+    mean = features.patches.mean((1, 2))  # B D
+    parts: dict[ClassifierInput, list[Any]] = {
+        "pool": [features.pooled],
+        "cls": [features.cls],
+        "patches": [mean],
+        "cls_patches": [features.cls, mean],
+    }
+    return jnp.concatenate(parts[classifier], -1)

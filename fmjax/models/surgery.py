@@ -1,11 +1,15 @@
-"""A model's blocks in two stacks, and in one again."""
+"""Models out of models: blocks in two stacks and in one again, a classifier put on and taken off."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 
+from fmjax.errors import UsageError
+from fmjax.models.heads import classifier_width
+from fmjax.models.layers import Linear
 from fmjax.models.vit import ViT
+from fmjax.specs import ClassifierInput
 
 
 def split_blocks(model: ViT, frozen: int) -> ViT:
@@ -26,4 +30,29 @@ def join_blocks(model: ViT) -> ViT:
     out = jax.tree.map(lambda a: a, model)
     out.blocks = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), model.frozen_blocks, model.blocks)
     out.frozen_blocks = None
+    return out
+
+
+def with_classifier(model: ViT, head: Linear, classifier: ClassifierInput) -> ViT:
+    """The model with a linear layer as its classifier: `logits` are head(classifier_input(...)), as in training.
+
+    Raises UsageError where the layer is of another width than that input, or the model has no such token.
+    """
+    inputs, expected = head.kernel.shape[0], classifier_width(model.spec, classifier)
+    if inputs != expected:
+        raise UsageError(
+            f"a head of {inputs} inputs is no classifier over {classifier!r} of {model.spec.name}, which has "
+            f"{expected}; make it with classifier_head(spec, num_classes, {classifier!r}, rngs=...)"
+        )
+    out = jax.tree.map(lambda a: a, model)
+    out.classifier = jax.tree.map(lambda a: a, head)
+    out.classifier_input = classifier
+    return out
+
+
+def without_classifier(model: ViT) -> ViT:
+    """The backbone alone, as `create` makes it with num_classes=0: undoes `with_classifier`."""
+    out = jax.tree.map(lambda a: a, model)
+    out.classifier = None
+    out.classifier_input = "pool"
     return out

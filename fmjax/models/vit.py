@@ -4,33 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Literal
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fmjax.errors import UsageError
 from fmjax.models.features import Features
-from fmjax.models.heads import classifier_input, classifier_width
-from fmjax.models.layers import SMALL_INIT, ZEROS, AttentionPool, Block, Dtype, Linear, Norm, PatchEmbed, drop_path
+from fmjax.models.heads import classifier_head, classifier_input
+from fmjax.models.layers import SMALL_INIT, AttentionPool, Block, Dtype, Linear, Norm, PatchEmbed
 from fmjax.models.resample import resample_grid
 from fmjax.models.rope import rope_table
-from fmjax.sharding import BATCH_AXES
+from fmjax.models.stack import Remat, between, run_stack
 from fmjax.specs import ClassifierInput, ViTSpec, check_image_size
 
-Remat = Literal["none", "dots", "full"]  # what a block keeps for its backward pass: everything, its products, its input
 Grid = tuple[int, int]
 
 
+class Embedded(NamedTuple):
+    """Images as tokens, before the first block."""
+
+    tokens: Float[Array, "B L D"]
+    grid: Grid  # rows and columns of patches
+    rope: Float[Array, "2 L K"] | None  # sine and cosine for every token
+
+
 class ViT(nnx.Module):
-    """A vision transformer. Blocks are stacked: each of their parameters has a leading depth axis."""
+    """A vision transformer. Blocks are stacked: each of their parameters has a leading depth axis.
+
+    Its stages are `embed`, `run_blocks`, `final_norm` and `features`; a call is all of them, with pooling, projection
+    and classifier.
+    """
 
     def __init__(
         self,
@@ -46,32 +56,35 @@ class ViT(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         mesh: Mesh | None = None,
     ):
-        def norm() -> Norm:
-            return Norm(spec, spec.width, dtype=dtype, param_dtype=param_dtype)
+        def norm_if(wanted: bool) -> Norm | None:
+            return Norm(spec, spec.width, **dtypes) if wanted else None
 
-        def small(*shape: int) -> nnx.Param:
-            return nnx.Param(SMALL_INIT(rngs.params(), shape, param_dtype))
+        def small_if(wanted: bool, *shape: int) -> nnx.Param | None:
+            return nnx.Param(SMALL_INIT(rngs.params(), shape, param_dtype)) if wanted else None
 
-        parts = {"dtype": dtype, "param_dtype": param_dtype}
-        positions = spec.position_prefix + spec.grid[0] * spec.grid[1]
-        self.patch_embed = PatchEmbed(spec, **parts, rngs=rngs)
-        self.patch_norm = norm() if spec.patch_norm else None
-        self.cls_token = small(spec.width) if spec.num_cls else None
-        self.summary_tokens = small(spec.num_cls - 1, spec.width) if spec.num_cls > 1 else None
-        self.registers = small(spec.num_registers, spec.width) if spec.num_registers else None
-        self.pos_embed = small(positions, spec.width) if spec.positions != "none" else None
-        self.norm_pre = norm() if spec.norm_pre else None
-        self.frozen_blocks: Block | None = nnx.data(None)  # the leading blocks that are not trained: see `split_blocks`
-        self.blocks = jax.vmap(lambda key: Block(spec, **parts, rngs=nnx.Rngs(key)))(
+        # random numbers are drawn in the order of these lines: moving one changes what a seed gives
+        dtypes = {"dtype": dtype, "param_dtype": param_dtype}
+        width, rows, columns = spec.width, *spec.grid
+        self.patch_embed = PatchEmbed(spec, **dtypes, rngs=rngs)
+        self.patch_norm = norm_if(spec.patch_norm)
+        self.cls_token = small_if(spec.num_cls > 0, width)
+        self.summary_tokens = small_if(spec.num_cls > 1, spec.num_cls - 1, width)
+        self.registers = small_if(spec.num_registers > 0, spec.num_registers, width)
+        positions = spec.position_prefix + rows * columns
+        self.pos_embed = small_if(spec.positions != "none", positions, width)
+        self.norm_pre = norm_if(spec.norm_pre)
+        # the leading blocks that are not trained (see `surgery.split_blocks`), and all others
+        self.frozen_blocks: Block | None = nnx.data(None)
+        self.blocks = jax.vmap(lambda key: Block(spec, **dtypes, rngs=nnx.Rngs(key)))(
             jax.random.split(rngs.params(), spec.depth)
         )
-        self.norm = norm() if spec.final_norm and not spec.norm_after_pool else None
-        self.pool = AttentionPool(spec, **parts, rngs=rngs) if spec.pool == "map" else None
-        self.fc_norm = norm() if spec.norm_after_pool else None
-        linear = partial(Linear, param_dtype=param_dtype, rngs=rngs)
-        self.proj = linear(spec.pool_dim, spec.embed_dim, bias=spec.proj_bias, dtype=dtype) if spec.embed_dim else None
-        inputs = classifier_width(spec, classifier) if num_classes else 0
-        self.classifier = linear(inputs, num_classes, bias=True, dtype=jnp.float32, init=ZEROS) if num_classes else None
+        self.norm = norm_if(spec.final_norm and not spec.norm_after_pool)
+        self.pool = AttentionPool(spec, **dtypes, rngs=rngs) if spec.pool == "map" else None
+        self.fc_norm = norm_if(spec.norm_after_pool)
+        self.proj = _projection(spec, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.classifier: Linear | None = nnx.data(None)
+        if num_classes:
+            self.classifier = classifier_head(spec, num_classes, classifier, rngs=rngs, param_dtype=param_dtype)
         self.spec = spec
         self.classifier_input: ClassifierInput = classifier
         self.drop_path = drop_path
@@ -85,69 +98,143 @@ class ViT(nnx.Module):
 
         A key switches drop path on. Raises UsageError, with the nearest sizes, for an image size that does not fit.
         """
-        x, grid, rope = self._embed(images)
-        x = self._run(x, rope, key, 0, self.spec.depth)
-        tokens = self._normed(x)
-        features = self._features(tokens, grid)
-        pool = self._pooled(x, tokens, features, grid)
-        features = replace(features, pooled=pool if self.proj is None else self.proj(pool))
-        if self.classifier is None:
-            return features
-        seen = classifier_input(pool, features, self.classifier_input).astype(jnp.float32)
-        return replace(features, logits=self.classifier(seen))
+        features = self.unprojected(images, key)
+        logits = None
+        if self.classifier is not None:
+            logits = self.classifier(classifier_input(features, self.classifier_input))
+        pooled: Any = features.pooled
+        if self.proj is not None:
+            pooled = self.proj(pooled)
+        return replace(features, pooled=pooled, logits=logits)
+
+    def unprojected(self, images: Float[Array, "B H W C"], key: Array | None = None) -> Features:
+        """Features whose `pooled` are the pooled tokens [B P] before any projection: what a classifier sees.
+
+        A key switches drop path on. Raises UsageError for an image size that does not fit.
+        """
+        x, grid, rope = self.embed(images)
+        x = self.run_blocks(x, rope, key=key)
+        normed = self.final_norm(x)
+        return replace(self.features(normed, grid), pooled=self._pooled(x, normed, grid))
 
     def intermediates(
-        self, images: Float[Array, "B H W C"], layers: int | Sequence[int] = 4, norm: bool = False
+        self,
+        images: Float[Array, "B H W C"],
+        layers: int | Sequence[int] = 4,
+        norm: bool = False,
+        *,
+        key: Array | None = None,
     ) -> list[Features]:
-        """Features after some of the blocks: the last `layers`, or those of the given indices, with the final norm or
-        not."""
+        """Features after some of the blocks, `pooled` None in them.
+
+        layers: the last so many, or increasing indices, from the end where negative. norm: with the final norm. A key
+        switches drop path on, and drops what a call with that key drops. Raises UsageError for layers that the model
+        has not, and for an image size that does not fit.
+        """
+        wanted = self._indices(layers)
+        x, grid, rope = self.embed(images)
+        found, start = [], 0
+        for index in wanted:
+            x = self.run_blocks(x, rope, start=start, stop=index + 1, key=key)
+            start = index + 1
+            found.append(self.features(self.final_norm(x) if norm else x, grid))
+        return found
+
+    def _indices(self, layers: int | Sequence[int]) -> list[int]:
         depth = self.spec.depth
-        wanted = (
-            list(range(depth - layers, depth)) if isinstance(layers, int) else [i + depth * (i < 0) for i in layers]
-        )
+        if isinstance(layers, int):
+            wanted = list(range(depth - layers, depth))
+        else:
+            wanted = [index + depth * (index < 0) for index in layers]
         if not wanted or min(wanted) < 0 or max(wanted) >= depth or wanted != sorted(set(wanted)):
             raise UsageError(f"layers={layers}: pass a count from 1 to {depth}, or increasing indices below {depth}")
-        x, grid, rope = self._embed(images)
-        out, start = [], 0
-        for index in wanted:
-            x = self._run(x, rope, None, start, index + 1)
-            start = index + 1
-            out.append(self._features(self._normed(x) if norm else x, grid))
-        return out
+        return wanted
 
-    def _embed(self, images: Array) -> tuple[Array, Grid, Array | None]:
+    def embed(self, images: Float[Array, "B H W C"]) -> Embedded:
+        """Normalised images as tokens [B L D] with their positions, the grid (h, w) of their patches, and its rope.
+
+        The tokens are: class tokens, registers, h w patches; or with the registers last. Raises UsageError for an image
+        size that does not fit.
+        """
         spec = self.spec
         check_image_size(images.shape[1:3], spec)
-        patches = self.patch_embed(images)  # B h w D
-        patches = patches if self.patch_norm is None else self.patch_norm(patches)
+        patches = self._patches(images)  # B h w D
         grid: Grid = (patches.shape[1], patches.shape[2])
-        if self.pos_embed is not None:
-            table = rearrange(self.pos_embed[spec.position_prefix :], "(h w) d -> h w d", h=spec.grid[0])
-            patches = patches + resample_grid(table, grid, spec.resample).astype(patches.dtype)
+        registers = [] if self.registers is None else [self.registers[...]]
+        leading, last = [*self._class_tokens(), *registers], []
+        if spec.register_position == "end":
+            leading, last = [*self._class_tokens()], registers
 
-        def token(value: Array) -> Array:  # T D -> B T D
-            return jnp.broadcast_to(value.astype(patches.dtype), (images.shape[0], *value.shape))
+        def of_each(tokens: Array) -> Array:  # T D -> B T D
+            shape = (images.shape[0], *tokens.shape)
+            return jnp.broadcast_to(tokens.astype(patches.dtype), shape)
 
-        registers = [] if self.registers is None else [token(self.registers[...])]
-        before, after = (registers, []) if spec.register_position == "after_cls" else ([], registers)
-        leading = [token(tokens) for tokens in self._class_tokens()]
-        x = jnp.concatenate([*leading, *before, rearrange(patches, "b h w d -> b (h w) d"), *after], 1)  # B L D
-        return x if self.norm_pre is None else self.norm_pre(x), grid, rope_table(spec, grid)
+        rows = rearrange(patches, "b h w d -> b (h w) d")
+        x = jnp.concatenate([*map(of_each, leading), rows, *map(of_each, last)], 1)  # B L D
+        if self.norm_pre is not None:
+            x = self.norm_pre(x)
+        return Embedded(x, grid, rope_table(spec, grid))
+
+    def _patches(self, images: Array) -> Array:
+        """One token for every patch [B h w D], its position added."""
+        patches = self.patch_embed(images)
+        if self.patch_norm is not None:
+            patches = self.patch_norm(patches)
+        if self.pos_embed is None:
+            return patches
+        # the parameter keeps the published size; its table is resampled while tracing
+        spec, grid = self.spec, (patches.shape[1], patches.shape[2])
+        table = self.pos_embed[spec.position_prefix :]
+        table = rearrange(table, "(h w) d -> h w d", h=spec.grid[0])
+        return patches + resample_grid(table, grid, spec.resample).astype(patches.dtype)
 
     def _class_tokens(self) -> Iterator[Array]:
-        """The class token with its position, then the summaries, which have none."""
+        """The class token [1 D] with its position, then the summaries [S D], which have none."""
         if self.cls_token is not None:
-            position = 0 if self.pos_embed is None or not self.spec.position_prefix else self.pos_embed[0]
-            yield (self.cls_token[...] + position)[None]
+            token = self.cls_token[...]
+            if self.pos_embed is not None and self.spec.position_prefix:
+                token = token + self.pos_embed[0]
+            yield token[None]
         if self.summary_tokens is not None:
             yield self.summary_tokens[...]
 
-    def _normed(self, x: Array) -> Array:
+    def run_blocks(
+        self,
+        x: Float[Array, "B L D"],
+        rope: Float[Array, "2 L K"] | None,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        key: Array | None = None,
+    ) -> Float[Array, "B L D"]:
+        """Tokens after the blocks from `start` to before `stop`; None: to the last.
+
+        A key switches drop path on; a block drops the same whether it runs with the others or in a part of them.
+        """
+        depth = self.spec.depth
+        rates = jnp.asarray(np.linspace(0, self.drop_path, depth), jnp.float32)
+        keys = None if key is None else jax.random.split(key, depth)
+        stacks = [stack for stack in (self.frozen_blocks, self.blocks) if stack is not None]
+        for blocks, depths in between(stacks, start, depth if stop is None else stop):
+            x = run_stack(
+                blocks,
+                x,
+                rope=rope,
+                rates=rates[depths],
+                keys=None if keys is None else keys[depths],
+                remat=self.remat,
+                unroll=self.unroll,
+                mesh=self.mesh,
+            )
+        return x
+
+    def final_norm(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         """All tokens after the final norm, which some models only apply to their mean (fc_norm) and some have not."""
         norm = self.norm or self.fc_norm
         return x if norm is None else norm(x)
 
-    def _features(self, x: Array, grid: Grid) -> Features:
+    def features(self, x: Float[Array, "B L D"], grid: Grid) -> Features:
+        """Tokens told apart: cls [B D], registers [B R D], summary [B S D], patches [B h w D]; `pooled` is None."""
         spec, tokens = self.spec, grid[0] * grid[1]
         after_cls = spec.register_position == "after_cls"
         first = spec.num_cls + (spec.num_registers if after_cls else 0)
@@ -160,56 +247,26 @@ class ViT(nnx.Module):
             summary=x[:, : spec.num_cls] if spec.num_cls > 1 else None,
         )
 
-    def _pooled(self, x: Array, tokens: Array, features: Features, grid: Grid) -> Array:
-        """One vector for an image, before any projection: x are the tokens without, `tokens` those with the norm."""
+    def _pooled(self, x: Array, normed: Array, grid: Grid) -> Array:
+        """One vector for an image out of its tokens without and with the final norm, before any projection."""
         if self.pool is not None:
-            return self.pool(tokens)
+            return self.pool(normed)
         if self.spec.pool == "cls":
-            return rearrange(tokens[:, self.spec.pool_tokens, :], "b t d -> b (t d)")
-        if self.fc_norm is not None:
-            return self.fc_norm(self._features(x, grid).patches.mean((1, 2)))
-        return features.patches.mean((1, 2))
-
-    def _run(self, x: Array, rope: Array | None, key: Array | None, start: int, stop: int) -> Array:
-        rates = jnp.asarray(np.linspace(0, self.drop_path, self.spec.depth), jnp.float32)
-        keys = None if key is None else jax.random.split(key, self.spec.depth)
-        for blocks, low, high in self._stacks(start, stop):
-            here = None if keys is None else keys[low:high]
-            x = self._scan(blocks, x, rope, rates[low:high], here)
-        return x
-
-    def _stacks(self, start: int, stop: int) -> Iterator[tuple[Block, int, int]]:
-        """The stacked blocks between two depths, each with the depths that it covers."""
-        offset = 0
-        for stack in (self.frozen_blocks, self.blocks):
-            if stack is None:
-                continue
-            size = stack.norm1.scale.shape[0]
-            low, high = max(start, offset), min(stop, offset + size)
-            if low < high:
-                part = stack if high - low == size else jax.tree.map(lambda a: a[low - offset : high - offset], stack)  # noqa: B023
-                yield part, low, high
-            offset += size
-
-    def _scan(self, blocks: Block, x: Array, rope: Array | None, rates: Array, keys: Array | None) -> Array:
-        def body(x: Array, layer: tuple[Block, Array, Array | None]) -> tuple[Array, None]:
-            block, rate, key = layer
-            first, second = (None, None) if key is None else jax.random.split(key)
-            x = self._constrain(x)
-            x = self._constrain(x + drop_path(block.attention_branch(x, rope), rate, first))
-            return x + drop_path(block.mlp_branch(x), rate, second), None
-
-        return jax.lax.scan(_rematerialised(body, self.remat), x, (blocks, rates, keys), unroll=self.unroll or 1)[0]
-
-    def _constrain(self, x: Array) -> Array:
-        """Keeps the activations spread over the batch, so that it is the weights which are gathered."""
-        if self.mesh is None:
-            return x
-        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, PartitionSpec(BATCH_AXES)))
+            return rearrange(normed[:, self.spec.pool_tokens, :], "b t d -> b (t d)")
+        if self.fc_norm is None:
+            return self.features(normed, grid).patches.mean((1, 2))
+        # the norm of the mean, not the mean of what the norm gives
+        return self.fc_norm(self.features(x, grid).patches.mean((1, 2)))
 
 
-def _rematerialised(body, policy: Remat):
-    if policy == "none":
-        return body
-    saved = None if policy == "full" else jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-    return jax.checkpoint(body, policy=saved, prevent_cse=False)
+def _projection(spec: ViTSpec, *, dtype: Dtype, param_dtype: DTypeLike, rngs: nnx.Rngs) -> Linear | None:
+    if not spec.embed_dim:
+        return None
+    return Linear(
+        spec.pool_dim,
+        spec.embed_dim,
+        bias=spec.proj_bias,
+        dtype=dtype,
+        param_dtype=param_dtype,
+        rngs=rngs,
+    )

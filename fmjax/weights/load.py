@@ -20,7 +20,8 @@ from fmjax.errors import CheckpointError, UsageError
 from fmjax.models.build import ImageSize, abstract, leaf_shardings, param_shapes, resized
 from fmjax.models.layers import Dtype
 from fmjax.models.resample import resample_table
-from fmjax.models.vit import Remat, ViT
+from fmjax.models.stack import Remat
+from fmjax.models.vit import ViT
 from fmjax.specs import ClassifierInput, Resample, ViTSpec
 from fmjax.store import locate
 from fmjax.trees import leaf_paths

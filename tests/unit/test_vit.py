@@ -12,11 +12,12 @@ from flax import nnx
 
 import fmjax
 from fmjax.errors import UsageError
-from fmjax.models.build import initialise, resized
+from fmjax.models.build import abstract, initialise, resized
 from fmjax.models.features import Features
 from fmjax.models.functional import functional, with_params
+from fmjax.models.heads import classifier_head, classifier_input
 from fmjax.models.resample import resample_table
-from fmjax.models.surgery import join_blocks, split_blocks
+from fmjax.models.surgery import join_blocks, split_blocks, with_classifier, without_classifier
 from fmjax.trees import flat
 from tests.support.checkpoints import small
 
@@ -81,6 +82,26 @@ def test_intermediate_features_end_in_the_models_own(model):
             model.intermediates(x, wrong)
 
 
+def test_a_call_is_its_stages_one_after_the_other(model):
+    x = images(model.spec.image_size)
+    tokens, grid, rope = model.embed(x)
+    halfway = model.run_blocks(tokens, rope, stop=2)
+    ends = model.final_norm(model.run_blocks(halfway, rope, start=2))
+    out = model(x)
+    assert close(model.features(ends, grid), replace(out, pooled=None, logits=None), 0.0)
+    assert grid == model.spec.grid
+    assert tokens.shape == (2, model.spec.num_cls + model.spec.num_registers + grid[0] * grid[1], model.spec.width)
+
+
+def test_intermediate_features_drop_what_a_call_with_that_key_drops(model):
+    x, key = images(model.spec.image_size, batch=4), jax.random.key(0)
+    dropping = with_params(initialise(model.spec, num_classes=5, drop_path=0.5), functional(model)[1])
+    out, (first, last) = dropping(x, key), dropping.intermediates(x, [1, 2], norm=True, key=key)
+    assert close(last, replace(out, pooled=None, logits=None), 0.0)
+    assert not close(first, dropping.intermediates(x, [1], norm=True)[0], 0.0)
+    assert close(dropping.intermediates(x, [2], norm=True)[0], replace(model(x), pooled=None, logits=None), 0.0)
+
+
 def test_splitting_blocks_is_the_same_function_and_joins_back(model):
     x, split = images(model.spec.image_size), split_blocks(model, 2)
     assert close(split(x), model(x))
@@ -88,6 +109,37 @@ def test_splitting_blocks_is_the_same_function_and_joins_back(model):
     joined = join_blocks(split)
     assert jax.tree.structure(joined) == jax.tree.structure(model)
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(joined), jax.tree.leaves(model), strict=True))
+
+
+@pytest.mark.parametrize("kind", ["pool", "cls_patches"])
+def test_a_head_trained_beside_the_backbone_becomes_its_classifier_and_comes_off_again(model, kind):
+    x, backbone = images(model.spec.image_size), without_classifier(model)
+    head = classifier_head(model.spec, 5, kind, rngs=nnx.Rngs(0))
+    head.kernel[...] = jax.random.normal(jax.random.key(0), head.kernel.shape)
+    joined = with_classifier(backbone, head, kind)
+    assert backbone(x).logits is None
+    assert joined.classifier_input == kind
+    assert close(joined(x), replace(model(x), logits=head(classifier_input(backbone.unprojected(x), kind))), 0.0)
+    again = without_classifier(joined)
+    assert jax.tree.structure(again) == jax.tree.structure(backbone) == jax.tree.structure(abstract(model.spec))
+    made = abstract(model.spec, num_classes=5, classifier=kind)
+    assert jax.tree.structure(joined) == jax.tree.structure(made)
+    assert flat(made).keys() == flat(joined).keys()
+    assert model.classifier is not None
+
+
+def test_a_head_of_another_width_is_refused(model):
+    head = classifier_head(model.spec, 5, "cls_patches", rngs=nnx.Rngs(0))
+    with pytest.raises(UsageError, match="96 inputs is no classifier over 'cls'"):
+        with_classifier(model, head, "cls")
+
+
+def test_a_head_is_the_classifier_that_a_model_makes(model):
+    head = classifier_head(model.spec, 5, rngs=nnx.Rngs(0), param_dtype=jnp.bfloat16)
+    outline = abstract(model.spec, num_classes=5, param_dtype=jnp.bfloat16).classifier
+    assert jax.tree.structure(head) == jax.tree.structure(outline)
+    assert [(a.shape, a.dtype) for a in jax.tree.leaves(head)] == [(a.shape, a.dtype) for a in jax.tree.leaves(outline)]
+    assert not any(jnp.any(leaf) for leaf in jax.tree.leaves(head))
 
 
 def test_a_table_resized_once_gives_what_tracing_gives(model):
