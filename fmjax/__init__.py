@@ -17,7 +17,7 @@ _HOMES = {
     "fmjax.engine.run": ("export", "restore"),
     "fmjax.preprocessing": ("preprocess", "preprocess_config"),
     "fmjax.sharding": ("make_mesh",),
-    "fmjax.errors": ("CheckpointError", "DataError", "UsageError"),
+    "fmjax.errors": ("CheckpointError", "DataError", "FmjaxError", "UsageError"),
 }
 _OWNER = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -26,6 +26,7 @@ __all__ = [
     "CheckpointError",
     "DataError",
     "Features",
+    "FmjaxError",
     "PreprocessConfig",
     "Rope",
     "Source",
@@ -52,7 +53,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from fmjax.engine.run import export, restore
-    from fmjax.errors import CheckpointError, DataError, UsageError
+    from fmjax.errors import CheckpointError, DataError, FmjaxError, UsageError
     from fmjax.models.build import create, initialise
     from fmjax.models.features import Features
     from fmjax.models.functional import functional, with_params

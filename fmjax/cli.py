@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from fmjax.errors import UsageError, nearest, safe
+from fmjax.errors import UsageError, exit_code, nearest, safe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _terminable():
             _command(args[0]).run(args[1:])
     except (ValueError, OSError) as error:
-        code = getattr(error, "exit_code", 5 if isinstance(error, OSError) else None)
+        code = exit_code(error)
         if code is None or debug:
             raise
         _say(f"fmjax: {_sentence(error)}", sys.stderr)

@@ -1,34 +1,54 @@
-"""The errors a user can cause. Each is one sentence and a fix; the command line turns `exit_code` into the process's
-own."""
+"""The errors a user can cause, each one sentence and a fix, and the exit codes that the command line gives them."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
+# the conversion library stands alone and raises its own: their common base is its too, under the name it has here
 from weights_conversion.errors import CheckpointError
+from weights_conversion.errors import UserError as FmjaxError
 
-__all__ = ["CheckpointError", "DataError", "FilesError", "UsageError", "escaped", "nearest", "printable", "safe"]
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "FilesError",
+    "FmjaxError",
+    "UsageError",
+    "escaped",
+    "exit_code",
+    "nearest",
+    "printable",
+    "safe",
+]
 
 CheckpointError.__module__ = __name__  # where users import it from, and what a traceback should say
 
 
-class UsageError(ValueError):
+class UsageError(FmjaxError, ValueError):
     """A name, flag, size or combination that cannot work."""
 
-    exit_code = 2
 
-
-class DataError(ValueError):
+class DataError(FmjaxError, ValueError):
     """Images or labels that cannot be used."""
 
-    exit_code = 3
 
-
-class FilesError(OSError):
+class FilesError(FmjaxError, OSError):
     """A place that cannot be read or written."""
 
-    exit_code = 5
+
+# the first row that an error is of; the last one holds for the operating system's own errors too
+EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (UsageError, 2),
+    (DataError, 3),
+    (CheckpointError, 4),
+    (OSError, 5),
+)
+
+
+def exit_code(error: Exception) -> int | None:
+    """The process's exit code for an error that a user can cause; None for any other, which is a bug."""
+    return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), None)
 
 
 def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.4) -> str:
@@ -41,7 +61,13 @@ def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.4) -> str:
 def printable(text: str, keep: str = "") -> str:
     """The text with what could steer a terminal, or turn the direction of reading, as escapes. keep: letters that
     stay."""
-    return "".join(letter if letter.isprintable() or letter in keep else ascii(letter)[1:-1] for letter in text)
+    return "".join(_shown(letter, keep) for letter in text)
+
+
+def _shown(letter: str, keep: str) -> str:
+    if letter.isprintable() or letter in keep:
+        return letter
+    return ascii(letter)[1:-1]  # without its quotes
 
 
 def safe(text: str) -> str:

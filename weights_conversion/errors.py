@@ -9,10 +9,12 @@ from pathlib import Path
 MAX_SHOWN = 80  # characters of one name
 
 
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, or does not fit the model it was meant for."""
+class UserError(Exception):
+    """What a file, name or flag of the user causes: one sentence that ends in what to do."""
 
-    exit_code = 4
+
+class CheckpointError(UserError, ValueError):
+    """A checkpoint that cannot be read, or does not fit the model it was meant for."""
 
 
 def quoted(text: str, limit: int = MAX_SHOWN) -> str:

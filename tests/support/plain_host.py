@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fmjax.errors import CheckpointError
+from fmjax.errors import CheckpointError, exit_code
 from fmjax.specs import Source
 from fmjax.store import locate
 from tests.support.locate import legacy, weights
@@ -27,7 +27,7 @@ def refused(*sources: Source, **options) -> str:
     """The error: what to do, and below it the reason of each source, a line each."""
     with pytest.raises(CheckpointError) as caught:
         locate.obtain(weights(*sources), **options)
-    assert caught.value.exit_code == 4
+    assert exit_code(caught.value) == 4
     first, *reasons = str(caught.value).split("\n")
     assert len(first) < 250
     assert all(line.startswith("  ") and len(line) < 400 for line in reasons)
