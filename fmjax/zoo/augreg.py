@@ -3,6 +3,7 @@
 from functools import partial
 
 from fmjax.specs import Source, ViTSpec, Weights
+from fmjax.zoo.sizes import BASE, LARGE, SMALL, TINY
 from fmjax.zoo.statistics import HALF
 
 _augreg = partial(ViTSpec, image_size=(224, 224))
@@ -16,64 +17,43 @@ _TIMM_IMAGES = {"resize_mode": "shortest", "interpolation": "bicubic", "crop_pct
 SPECS = (
     _augreg(
         name="augreg_vit_tiny_patch16_224",
-        width=192,
-        depth=12,
-        num_heads=3,
-        mlp_dim=768,
+        **TINY,
         patch_size=16,
         aliases=("vit_tiny_patch16_224",),
     ),
     _augreg(
         name="augreg_vit_small_patch16_224",
-        width=384,
-        depth=12,
-        num_heads=6,
-        mlp_dim=1536,
+        **SMALL,
         patch_size=16,
         aliases=("vit_small_patch16_224",),
     ),
     _augreg(
         name="augreg_vit_small_patch32_224",
-        width=384,
-        depth=12,
-        num_heads=6,
-        mlp_dim=1536,
+        **SMALL,
         patch_size=32,
         aliases=("vit_small_patch32_224",),
     ),
     _augreg(
         name="augreg_vit_base_patch16_224",
-        width=768,
-        depth=12,
-        num_heads=12,
-        mlp_dim=3072,
+        **BASE,
         patch_size=16,
         aliases=("vit_base_patch16_224",),
     ),
     _augreg(
         name="augreg_vit_base_patch32_224",
-        width=768,
-        depth=12,
-        num_heads=12,
-        mlp_dim=3072,
+        **BASE,
         patch_size=32,
         aliases=("vit_base_patch32_224",),
     ),
     _augreg(
         name="augreg_vit_base_patch8_224",
-        width=768,
-        depth=12,
-        num_heads=12,
-        mlp_dim=3072,
+        **BASE,
         patch_size=8,
         aliases=("vit_base_patch8_224",),
     ),
     _augreg(
         name="augreg_vit_large_patch16_224",
-        width=1024,
-        depth=24,
-        num_heads=16,
-        mlp_dim=4096,
+        **LARGE,
         patch_size=16,
         aliases=("vit_large_patch16_224",),
     ),

@@ -3,6 +3,7 @@
 from functools import partial
 
 from fmjax.specs import Source, ViTSpec, Weights
+from fmjax.zoo.sizes import BASE, BIG_G, GIANT, HUGE, LARGE
 from fmjax.zoo.statistics import HALF, OPENAI
 
 _clip = partial(ViTSpec, norm_eps=1e-05, norm_pre=True, patch_bias=False)
@@ -10,10 +11,7 @@ _clip = partial(ViTSpec, norm_eps=1e-05, norm_pre=True, patch_bias=False)
 SPECS = (
     _clip(
         name="ViT-B-32",
-        width=768,
-        depth=12,
-        num_heads=12,
-        mlp_dim=3072,
+        **BASE,
         patch_size=32,
         image_size=(224, 224),
         embed_dim=512,
@@ -21,10 +19,7 @@ SPECS = (
     ),
     _clip(
         name="ViT-B-16",
-        width=768,
-        depth=12,
-        num_heads=12,
-        mlp_dim=3072,
+        **BASE,
         patch_size=16,
         image_size=(224, 224),
         embed_dim=512,
@@ -32,10 +27,7 @@ SPECS = (
     ),
     _clip(
         name="ViT-L-14",
-        width=1024,
-        depth=24,
-        num_heads=16,
-        mlp_dim=4096,
+        **LARGE,
         patch_size=14,
         image_size=(224, 224),
         embed_dim=768,
@@ -43,10 +35,7 @@ SPECS = (
     ),
     _clip(
         name="ViT-L-14-336",
-        width=1024,
-        depth=24,
-        num_heads=16,
-        mlp_dim=4096,
+        **LARGE,
         patch_size=14,
         image_size=(336, 336),
         embed_dim=768,
@@ -54,10 +43,7 @@ SPECS = (
     ),
     _clip(
         name="ViT-H-14",
-        width=1280,
-        depth=32,
-        num_heads=16,
-        mlp_dim=5120,
+        **HUGE,
         patch_size=14,
         image_size=(224, 224),
         embed_dim=1024,
@@ -65,10 +51,7 @@ SPECS = (
     ),
     _clip(
         name="ViT-g-14",
-        width=1408,
-        depth=40,
-        num_heads=16,
-        mlp_dim=6144,
+        **GIANT,
         patch_size=14,
         image_size=(224, 224),
         embed_dim=1024,
@@ -76,10 +59,7 @@ SPECS = (
     ),
     _clip(
         name="ViT-bigG-14",
-        width=1664,
-        depth=48,
-        num_heads=16,
-        mlp_dim=8192,
+        **BIG_G,
         patch_size=14,
         image_size=(224, 224),
         embed_dim=1280,
@@ -87,10 +67,7 @@ SPECS = (
     ),
     _clip(
         name="ViT-B-32-256",
-        width=768,
-        depth=12,
-        num_heads=12,
-        mlp_dim=3072,
+        **BASE,
         patch_size=32,
         image_size=(256, 256),
         embed_dim=512,
@@ -107,10 +84,7 @@ SPECS = (
     ),
     _clip(
         name="ViT-H-14-378",
-        width=1280,
-        depth=32,
-        num_heads=16,
-        mlp_dim=5120,
+        **HUGE,
         patch_size=14,
         image_size=(378, 378),
         embed_dim=1024,

@@ -3,6 +3,7 @@
 from functools import partial
 
 from fmjax.specs import Source, ViTSpec, Weights
+from fmjax.zoo.sizes import BIG_G, HUGE, LARGE
 from fmjax.zoo.statistics import IMAGENET
 
 _clipa = partial(ViTSpec, norm_eps=1e-05, patch_bias=False, pool="patches", norm_after_pool=True)
@@ -10,60 +11,42 @@ _clipa = partial(ViTSpec, norm_eps=1e-05, patch_bias=False, pool="patches", norm
 SPECS = (
     _clipa(
         name="ViT-L-14-CLIPA",
-        width=1024,
-        depth=24,
-        num_heads=16,
-        mlp_dim=4096,
+        **LARGE,
         patch_size=14,
         image_size=(224, 224),
         embed_dim=768,
     ),
     _clipa(
         name="ViT-L-14-CLIPA-336",
-        width=1024,
-        depth=24,
-        num_heads=16,
-        mlp_dim=4096,
+        **LARGE,
         patch_size=14,
         image_size=(336, 336),
         embed_dim=768,
     ),
     _clipa(
         name="ViT-H-14-CLIPA",
-        width=1280,
-        depth=32,
-        num_heads=16,
-        mlp_dim=5120,
+        **HUGE,
         patch_size=14,
         image_size=(224, 224),
         embed_dim=1024,
     ),
     _clipa(
         name="ViT-H-14-CLIPA-336",
-        width=1280,
-        depth=32,
-        num_heads=16,
-        mlp_dim=5120,
+        **HUGE,
         patch_size=14,
         image_size=(336, 336),
         embed_dim=1024,
     ),
     _clipa(
         name="ViT-bigG-14-CLIPA",
-        width=1664,
-        depth=48,
-        num_heads=16,
-        mlp_dim=8192,
+        **BIG_G,
         patch_size=14,
         image_size=(224, 224),
         embed_dim=1280,
     ),
     _clipa(
         name="ViT-bigG-14-CLIPA-336",
-        width=1664,
-        depth=48,
-        num_heads=16,
-        mlp_dim=8192,
+        **BIG_G,
         patch_size=14,
         image_size=(336, 336),
         embed_dim=1280,

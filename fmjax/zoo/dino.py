@@ -3,6 +3,7 @@
 from functools import partial
 
 from fmjax.specs import Source, ViTSpec, Weights
+from fmjax.zoo.sizes import BASE, SMALL
 from fmjax.zoo.statistics import IMAGENET
 
 # the authors evaluate at 224 out of 256 (eval_linear.py), timm at 224 out of 248 (its default)
@@ -10,10 +11,10 @@ _TIMM = {"crop_pct": 0.9}
 _dino = partial(ViTSpec, resample="bicubic_offset")
 
 SPECS = (
-    _dino(name="dino_vits16", width=384, depth=12, num_heads=6, mlp_dim=1536, patch_size=16, image_size=(224, 224)),
-    _dino(name="dino_vits8", width=384, depth=12, num_heads=6, mlp_dim=1536, patch_size=8, image_size=(224, 224)),
-    _dino(name="dino_vitb16", width=768, depth=12, num_heads=12, mlp_dim=3072, patch_size=16, image_size=(224, 224)),
-    _dino(name="dino_vitb8", width=768, depth=12, num_heads=12, mlp_dim=3072, patch_size=8, image_size=(224, 224)),
+    _dino(name="dino_vits16", **SMALL, patch_size=16, image_size=(224, 224)),
+    _dino(name="dino_vits8", **SMALL, patch_size=8, image_size=(224, 224)),
+    _dino(name="dino_vitb16", **BASE, patch_size=16, image_size=(224, 224)),
+    _dino(name="dino_vitb8", **BASE, patch_size=8, image_size=(224, 224)),
 )
 
 WEIGHTS = (

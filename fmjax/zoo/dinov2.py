@@ -3,6 +3,7 @@
 from functools import partial
 
 from fmjax.specs import Source, ViTSpec, Weights
+from fmjax.zoo.sizes import BASE, GATED_GIANT, LARGE, SMALL
 from fmjax.zoo.statistics import IMAGENET
 
 # the authors evaluate at 224 out of 256 (dinov2/data/transforms.py, make_classification_eval_transform), timm at the
@@ -13,70 +14,49 @@ _dinov2 = partial(ViTSpec, patch_size=14, image_size=(518, 518), layer_scale=Tru
 SPECS = (
     _dinov2(
         name="dinov2_vits14",
-        width=384,
-        depth=12,
-        num_heads=6,
-        mlp_dim=1536,
+        **SMALL,
         norm_eps=1e-06,
         resample="bicubic_offset",
         aliases=("vit_small_patch14_dinov2",),
     ),
     _dinov2(
         name="dinov2_vits14_reg",
-        width=384,
-        depth=12,
-        num_heads=6,
-        mlp_dim=1536,
+        **SMALL,
         norm_eps=1e-06,
         num_registers=4,
         aliases=("vit_small_patch14_reg4_dinov2",),
     ),
     _dinov2(
         name="dinov2_vitb14",
-        width=768,
-        depth=12,
-        num_heads=12,
-        mlp_dim=3072,
+        **BASE,
         norm_eps=1e-06,
         resample="bicubic_offset",
         aliases=("vit_base_patch14_dinov2",),
     ),
     _dinov2(
         name="dinov2_vitb14_reg",
-        width=768,
-        depth=12,
-        num_heads=12,
-        mlp_dim=3072,
+        **BASE,
         norm_eps=1e-06,
         num_registers=4,
         aliases=("vit_base_patch14_reg4_dinov2",),
     ),
     _dinov2(
         name="dinov2_vitl14",
-        width=1024,
-        depth=24,
-        num_heads=16,
-        mlp_dim=4096,
+        **LARGE,
         norm_eps=1e-06,
         resample="bicubic_offset",
         aliases=("vit_large_patch14_dinov2",),
     ),
     _dinov2(
         name="dinov2_vitl14_reg",
-        width=1024,
-        depth=24,
-        num_heads=16,
-        mlp_dim=4096,
+        **LARGE,
         norm_eps=1e-06,
         num_registers=4,
         aliases=("vit_large_patch14_reg4_dinov2",),
     ),
     _dinov2(
         name="dinov2_vitg14",
-        width=1536,
-        depth=40,
-        num_heads=24,
-        mlp_dim=4096,
+        **GATED_GIANT,
         mlp="swiglu",
         norm_eps=1e-06,
         resample="bicubic_offset",
@@ -84,10 +64,7 @@ SPECS = (
     ),
     _dinov2(
         name="dinov2_vitg14_reg",
-        width=1536,
-        depth=40,
-        num_heads=24,
-        mlp_dim=4096,
+        **GATED_GIANT,
         mlp="swiglu",
         norm_eps=1e-06,
         num_registers=4,

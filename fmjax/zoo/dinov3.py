@@ -3,6 +3,7 @@
 from functools import partial
 
 from fmjax.specs import Rope, Source, ViTSpec, Weights
+from fmjax.zoo.sizes import BASE, LARGE, SMALL
 from fmjax.zoo.statistics import IMAGENET, SATELLITE
 
 # the authors squash images bilinear (README.md, make_transform); timm crops them, bicubic (eva.py, default_cfgs)
@@ -19,29 +20,19 @@ _dinov3 = partial(
 )
 
 SPECS = (
-    _dinov3(name="dinov3_vits16", width=384, depth=12, num_heads=6, mlp_dim=1536, patch_size=16, image_size=(224, 224)),
+    _dinov3(name="dinov3_vits16", **SMALL, patch_size=16, image_size=(224, 224)),
     _dinov3(
         name="dinov3_vits16plus",
-        width=384,
-        depth=12,
-        num_heads=6,
-        mlp_dim=1536,
+        **SMALL,
         patch_size=16,
         image_size=(224, 224),
         mlp="swiglu",
     ),
-    _dinov3(
-        name="dinov3_vitb16", width=768, depth=12, num_heads=12, mlp_dim=3072, patch_size=16, image_size=(224, 224)
-    ),
-    _dinov3(
-        name="dinov3_vitl16", width=1024, depth=24, num_heads=16, mlp_dim=4096, patch_size=16, image_size=(224, 224)
-    ),
+    _dinov3(name="dinov3_vitb16", **BASE, patch_size=16, image_size=(224, 224)),
+    _dinov3(name="dinov3_vitl16", **LARGE, patch_size=16, image_size=(224, 224)),
     _dinov3(
         name="dinov3_vitl16plus",
-        width=1024,
-        depth=24,
-        num_heads=16,
-        mlp_dim=4096,
+        **LARGE,
         patch_size=16,
         image_size=(224, 224),
         mlp="swiglu",

@@ -3,6 +3,7 @@
 from functools import partial
 
 from fmjax.specs import Rope, Source, ViTSpec, Weights
+from fmjax.zoo.sizes import EVA_BASE, EVA_LARGE
 from fmjax.zoo.statistics import OPENAI
 
 # the authors evaluate a fine-tuned model by resizing the shorter side and cropping the centre, crop_pct 1.0 (EVA-02
@@ -53,10 +54,7 @@ SPECS = (
     ),
     _eva02(
         name="eva02_base_patch14",
-        width=768,
-        depth=12,
-        num_heads=12,
-        mlp_dim=2048,
+        **EVA_BASE,
         patch_size=14,
         mlp_norm=True,
         aliases=(
@@ -68,10 +66,7 @@ SPECS = (
     ),
     _eva02(
         name="eva02_large_patch14",
-        width=1024,
-        depth=24,
-        num_heads=16,
-        mlp_dim=2730,
+        **EVA_LARGE,
         patch_size=14,
         mlp_norm=True,
         aliases=(

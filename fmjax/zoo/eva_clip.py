@@ -3,6 +3,7 @@
 from functools import partial
 
 from fmjax.specs import Rope, Source, ViTSpec, Weights
+from fmjax.zoo.sizes import EVA_BASE, EVA_LARGE, GIANT
 from fmjax.zoo.statistics import OPENAI
 
 # the authors and open_clip leave no margin (eva_clip/transform.py); timm does at 224, by its default
@@ -16,10 +17,7 @@ _eva = partial(ViTSpec, k_bias=False, proj_bias=True, resample="bicubic")
 SPECS = (
     _eva(
         name="EVA01-g-14",
-        width=1408,
-        depth=40,
-        num_heads=16,
-        mlp_dim=6144,
+        **GIANT,
         patch_size=14,
         image_size=(224, 224),
         norm_eps=1e-06,
@@ -28,10 +26,7 @@ SPECS = (
     ),
     _eva(
         name="EVA01-g-14-plus",
-        width=1408,
-        depth=40,
-        num_heads=16,
-        mlp_dim=6144,
+        **GIANT,
         patch_size=14,
         image_size=(224, 224),
         norm_eps=1e-06,
@@ -40,10 +35,7 @@ SPECS = (
     ),
     _eva(
         name="EVA02-B-16",
-        width=768,
-        depth=12,
-        num_heads=12,
-        mlp_dim=2048,
+        **EVA_BASE,
         patch_size=16,
         image_size=(224, 224),
         mlp="swiglu",
@@ -56,10 +48,7 @@ SPECS = (
     ),
     _eva(
         name="EVA02-L-14",
-        width=1024,
-        depth=24,
-        num_heads=16,
-        mlp_dim=2730,
+        **EVA_LARGE,
         patch_size=14,
         image_size=(224, 224),
         mlp="swiglu",
@@ -72,10 +61,7 @@ SPECS = (
     ),
     _eva(
         name="EVA02-L-14-336",
-        width=1024,
-        depth=24,
-        num_heads=16,
-        mlp_dim=2730,
+        **EVA_LARGE,
         patch_size=14,
         image_size=(336, 336),
         mlp="swiglu",

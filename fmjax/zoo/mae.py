@@ -3,6 +3,7 @@
 from functools import partial
 
 from fmjax.specs import Source, ViTSpec, Weights
+from fmjax.zoo.sizes import BASE, HUGE, LARGE
 from fmjax.zoo.statistics import IMAGENET
 
 # the authors evaluate at 224 out of 256 (util/datasets.py, build_transform), timm at 224 out of 248 (its default)
@@ -12,28 +13,19 @@ _mae = partial(ViTSpec, resample="bicubic")
 SPECS = (
     _mae(
         name="mae_vit_base_patch16",
-        width=768,
-        depth=12,
-        num_heads=12,
-        mlp_dim=3072,
+        **BASE,
         patch_size=16,
         image_size=(224, 224),
     ),
     _mae(
         name="mae_vit_large_patch16",
-        width=1024,
-        depth=24,
-        num_heads=16,
-        mlp_dim=4096,
+        **LARGE,
         patch_size=16,
         image_size=(224, 224),
     ),
     _mae(
         name="mae_vit_huge_patch14",
-        width=1280,
-        depth=32,
-        num_heads=16,
-        mlp_dim=5120,
+        **HUGE,
         patch_size=14,
         image_size=(224, 224),
     ),

@@ -3,6 +3,7 @@
 from functools import partial
 
 from fmjax.specs import Source, ViTSpec, Weights
+from fmjax.zoo.sizes import BIG_G, HUGE
 from fmjax.zoo.statistics import OPENAI
 
 _clip = partial(ViTSpec, norm_eps=1e-05, norm_pre=True, patch_bias=False)
@@ -10,40 +11,28 @@ _clip = partial(ViTSpec, norm_eps=1e-05, norm_pre=True, patch_bias=False)
 SPECS = (
     _clip(
         name="ViT-H-14-worldwide",
-        width=1280,
-        depth=32,
-        num_heads=16,
-        mlp_dim=5120,
+        **HUGE,
         patch_size=14,
         image_size=(224, 224),
         embed_dim=1024,
     ),
     _clip(
         name="ViT-H-14-worldwide-378",
-        width=1280,
-        depth=32,
-        num_heads=16,
-        mlp_dim=5120,
+        **HUGE,
         patch_size=14,
         image_size=(378, 378),
         embed_dim=1024,
     ),
     _clip(
         name="ViT-bigG-14-worldwide",
-        width=1664,
-        depth=48,
-        num_heads=16,
-        mlp_dim=8192,
+        **BIG_G,
         patch_size=14,
         image_size=(224, 224),
         embed_dim=1280,
     ),
     _clip(
         name="ViT-bigG-14-worldwide-378",
-        width=1664,
-        depth=48,
-        num_heads=16,
-        mlp_dim=8192,
+        **BIG_G,
         patch_size=14,
         image_size=(378, 378),
         embed_dim=1280,

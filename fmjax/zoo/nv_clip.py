@@ -3,6 +3,7 @@
 from functools import partial
 
 from fmjax.specs import Source, ViTSpec, Weights
+from fmjax.zoo.sizes import HUGE, LARGE
 from fmjax.zoo.statistics import IMAGENET
 
 # TAO builds them with open_clip, and follows another image size as DINO does (TAO cv/backbone_v2/open_clip.py,
@@ -25,30 +26,21 @@ _DOUBT = (
 SPECS = (
     _nv_clip(
         name="ViT-L-14-SigLIP-CLIPA-224",
-        width=1024,
-        depth=24,
-        num_heads=16,
-        mlp_dim=4096,
+        **LARGE,
         image_size=(224, 224),
         embed_dim=768,
         aliases=("vit_l_14_siglip_clipa_224",),
     ),
     _nv_clip(
         name="ViT-L-14-SigLIP-CLIPA-336",
-        width=1024,
-        depth=24,
-        num_heads=16,
-        mlp_dim=4096,
+        **LARGE,
         image_size=(336, 336),
         embed_dim=768,
         aliases=("vit_l_14_siglip_clipa_336",),
     ),
     _nv_clip(
         name="ViT-H-14-SigLIP-CLIPA-224",
-        width=1280,
-        depth=32,
-        num_heads=16,
-        mlp_dim=5120,
+        **HUGE,
         image_size=(224, 224),
         embed_dim=1024,
         aliases=("vit_h_14_siglip_clipa_224",),

@@ -3,6 +3,7 @@
 from functools import partial
 
 from fmjax.specs import Source, ViTSpec, Weights
+from fmjax.zoo.sizes import GATED_GIANT
 from fmjax.zoo.statistics import IMAGENET
 
 # TAO evaluates them as classifiers at 224 (cv/classification_pyt experiment_specs/train_imagenet_nvdino_large.yaml and
@@ -26,10 +27,7 @@ SPECS = (
     ),
     _nv(
         name="nv_dinov2_vitg14_reg4",
-        width=1536,
-        depth=40,
-        num_heads=24,
-        mlp_dim=4096,
+        **GATED_GIANT,
         norm_eps=1e-06,
         num_registers=4,
         register_position="end",

@@ -3,6 +3,7 @@
 from functools import partial
 
 from fmjax.specs import Rope, Source, ViTSpec, Weights
+from fmjax.zoo.sizes import BASE, LARGE, SMALL, TINY
 from fmjax.zoo.statistics import HALF
 
 _pe = partial(
@@ -19,10 +20,7 @@ _pe = partial(
 SPECS = (
     _pe(
         name="PE-Core-B-16",
-        width=768,
-        depth=12,
-        num_heads=12,
-        mlp_dim=3072,
+        **BASE,
         patch_size=16,
         image_size=(224, 224),
         pool_mlp_dim=3072,
@@ -31,10 +29,7 @@ SPECS = (
     ),
     _pe(
         name="PE-Core-L-14-336",
-        width=1024,
-        depth=24,
-        num_heads=16,
-        mlp_dim=4096,
+        **LARGE,
         patch_size=14,
         image_size=(336, 336),
         pool_mlp_dim=4096,
@@ -58,10 +53,7 @@ SPECS = (
     ),
     _pe(
         name="PE-Core-S-16-384",
-        width=384,
-        depth=12,
-        num_heads=6,
-        mlp_dim=1536,
+        **SMALL,
         patch_size=16,
         image_size=(384, 384),
         pool_mlp_dim=1536,
@@ -70,10 +62,7 @@ SPECS = (
     ),
     _pe(
         name="PE-Core-T-16-384",
-        width=192,
-        depth=12,
-        num_heads=3,
-        mlp_dim=768,
+        **TINY,
         patch_size=16,
         image_size=(384, 384),
         pool_mlp_dim=768,

@@ -4,6 +4,7 @@ joins some of them."""
 from functools import partial
 
 from fmjax.specs import Source, ViTSpec, Weights
+from fmjax.zoo.sizes import BASE, HUGE, LARGE, SO400M
 from fmjax.zoo.statistics import OPENAI
 
 # RADIO's code resizes the table without aligned corners, whatever the version (vit_patch_generator.py,
@@ -31,38 +32,29 @@ _V2_CODE = "; which way the code in its repository resizes the table, with align
 _V3_SCALES = "; timm reads its file as one without layer scales, TAO's code builds them"
 
 SPECS = (
-    _radio(name="C-RADIOv2-B", width=768, depth=12, num_heads=12, mlp_dim=3072),
-    _radio(name="C-RADIOv2-L", width=1024, depth=24, num_heads=16, mlp_dim=4096),
-    _radio(name="C-RADIOv2-H", width=1280, depth=32, num_heads=16, mlp_dim=5120),
+    _radio(name="C-RADIOv2-B", **BASE),
+    _radio(name="C-RADIOv2-L", **LARGE),
+    _radio(name="C-RADIOv2-H", **HUGE),
     _radio(
         name="C-RADIOv3-B",
-        width=768,
-        depth=12,
-        num_heads=12,
-        mlp_dim=3072,
+        **BASE,
         layer_scale=True,
         aliases=("c-radio_v3-b",),
     ),
     _radio(
         name="C-RADIOv3-L",
-        width=1024,
-        depth=24,
-        num_heads=16,
-        mlp_dim=4096,
+        **LARGE,
         layer_scale=True,
         aliases=("c-radio_v3-l",),
     ),
-    _radio(name="C-RADIOv3-H", width=1280, depth=32, num_heads=16, mlp_dim=5120, aliases=("c-radio_v3-h",)),
+    _radio(name="C-RADIOv3-H", **HUGE, aliases=("c-radio_v3-h",)),
     _radio(name="C-RADIOv3-g", width=1536, depth=40, num_heads=24, mlp_dim=6144, aliases=("c-radio_v3-g",)),
     _radio_v4(
         name="C-RADIOv4-SO400M",
-        width=1152,
-        depth=27,
-        num_heads=16,
-        mlp_dim=4304,
+        **SO400M,
         aliases=("c-radio_v4-so400m",),
     ),
-    _radio_v4(name="C-RADIOv4-H", width=1280, depth=32, num_heads=16, mlp_dim=5120, aliases=("c-radio_v4-h",)),
+    _radio_v4(name="C-RADIOv4-H", **HUGE, aliases=("c-radio_v4-h",)),
 )
 
 WEIGHTS = (

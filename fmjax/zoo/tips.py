@@ -3,6 +3,7 @@
 from functools import partial
 
 from fmjax.specs import Source, ViTSpec, Weights
+from fmjax.zoo.sizes import BASE, GATED_GIANT, LARGE, SMALL, SO400M
 from fmjax.zoo.statistics import UNIT
 
 # the authors resize the table bilinear and antialiased (pytorch/image_encoder.py, interpolate_pos_encoding, with the
@@ -15,11 +16,11 @@ _tips = partial(
 )
 
 SPECS = (
-    _tips(name="tips_s14", width=384, depth=12, num_heads=6, mlp_dim=1536, aliases=("vit_small",)),
-    _tips(name="tips_b14", width=768, depth=12, num_heads=12, mlp_dim=3072, aliases=("vit_base",)),
-    _tips(name="tips_l14", width=1024, depth=24, num_heads=16, mlp_dim=4096, aliases=("vit_large",)),
-    _tips(name="tips_so14", width=1152, depth=27, num_heads=16, mlp_dim=4304, aliases=("vit_so400m",)),
-    _tips(name="tips_g14", width=1536, depth=40, num_heads=24, mlp_dim=4096, mlp="swiglu", aliases=("vit_giant2",)),
+    _tips(name="tips_s14", **SMALL, aliases=("vit_small",)),
+    _tips(name="tips_b14", **BASE, aliases=("vit_base",)),
+    _tips(name="tips_l14", **LARGE, aliases=("vit_large",)),
+    _tips(name="tips_so14", **SO400M, aliases=("vit_so400m",)),
+    _tips(name="tips_g14", **GATED_GIANT, mlp="swiglu", aliases=("vit_giant2",)),
 )
 
 WEIGHTS = (
