@@ -5,13 +5,14 @@ Command: python docs/make_demo_checkpoint.py FASHION_MNIST_DIR OUT_DIR (which la
 preset)
 """
 
-from fmjax.config import DataConfig, FinetuneConfig, ModelConfig, OptimConfig
+from fmjax.config import ClassifyConfig, DataConfig, ModelConfig, Recipe, RunConfig
 
-config = FinetuneConfig(
+config = RunConfig(
     out="runs/demo_pretrain",
     model=ModelConfig(name="demo_vit_ti4.fashion_mnist", init="random"),
     data=DataConfig(source="folder:fashion_mnist", crop_scale=0.6, flip=0.5),
-    optim=OptimConfig(lr=1.5e-3, warmup_steps=200, label_smoothing=0.1, weight_decay=0.05),
+    task=ClassifyConfig(label_smoothing=0.1),
+    recipe=Recipe(lr=1.5e-3, warmup_steps=200, weight_decay=0.05),
     steps=2500,
     batch_size=128,
     eval_every=500,

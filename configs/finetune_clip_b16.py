@@ -5,15 +5,14 @@ more with the preset's own 200 steps. Cost: about a second an image and step on 
 Command: fmjax finetune finetune_clip_b16 --data.source folder:DIR
 """
 
-from fmjax.config import DataConfig, FinetuneConfig, ModelConfig, OptimConfig
+from fmjax.config import ClassifyConfig, DataConfig, ModelConfig, Recipe, RunConfig
 
-config = FinetuneConfig(
+config = RunConfig(
     out="runs/finetune_clip_b16",
     model=ModelConfig(name="ViT-B-16.openai"),
     data=DataConfig(source="folder:images", crop_scale=0.5),
-    optim=OptimConfig(
-        lr=5e-5, warmup_steps=20, weight_decay=0.05, layer_decay=0.7, classifier_lr=20.0, label_smoothing=0.1
-    ),
+    task=ClassifyConfig(label_smoothing=0.1),
+    recipe=Recipe(lr=5e-5, warmup_steps=20, weight_decay=0.05, layer_decay=0.7, rates=((r"head\..*", 20.0),)),
     steps=200,
     batch_size=32,
     eval_every=50,

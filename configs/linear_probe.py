@@ -6,13 +6,13 @@ Cost: 4 minutes 30 on 2 CPU cores, float32.
 Command: fmjax finetune linear_probe --data.source folder:DIR --model.name ViT-B-16.openai
 """
 
-from fmjax.config import DataConfig, FinetuneConfig, ModelConfig, OptimConfig
+from fmjax.config import DataConfig, ModelConfig, Recipe, RunConfig
 
-config = FinetuneConfig(
+config = RunConfig(
     out="runs/linear_probe",
     model=ModelConfig(name="ViT-B-16.openai"),
     data=DataConfig(source="folder:images", crop_scale=0.5),
-    optim=OptimConfig(lr=1e-2, warmup_steps=0, weight_decay=0.0, freeze=(r"(?!classifier).*",)),
+    recipe=Recipe(lr=1e-2, warmup_steps=0, weight_decay=0.0, rates=((r"backbone\..*", 0.0),)),
     steps=40,
     batch_size=32,
     eval_every=20,

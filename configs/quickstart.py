@@ -5,13 +5,13 @@ Cost: 3 minutes on 2 CPU cores, both runs together; no download.
 Command: fmjax finetune configs/quickstart.py
 """
 
-from fmjax.config import DataConfig, FinetuneConfig, ModelConfig, OptimConfig
+from fmjax.config import DataConfig, ModelConfig, Recipe, RunConfig
 
-config = FinetuneConfig(
+config = RunConfig(
     out="runs/quickstart",
     model=ModelConfig(name="demo_vit_ti4.fashion_mnist"),
     data=DataConfig(source="digits", crop_scale=0.8, flip=0.0),
-    optim=OptimConfig(lr=1e-3, warmup_steps=20),
+    recipe=Recipe(lr=1e-3, warmup_steps=20),
     steps=250,
     batch_size=64,
     eval_every=50,

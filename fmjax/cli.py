@@ -27,8 +27,7 @@ class Command:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a sub-command and returns the exit code: 0, 2 usage, 3 data, 4 checkpoint, 5 file system, 130 Ctrl-C, 143
-    SIGTERM."""
+    """Runs a sub-command and returns the exit code: 0, those of fmjax.errors, 130 Ctrl-C, 143 SIGTERM."""
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
@@ -292,10 +291,10 @@ def _download(args: list[str]) -> None:
 
 
 def _finetune(args: list[str]) -> None:
-    from fmjax.config.run import FinetuneConfig
+    from fmjax.config.run import RunConfig
 
     preset, rest = _first(args, "finetune", "a preset, or a model")
-    config = _parse(FinetuneConfig, rest, "finetune", default=_started(preset) if preset else None)
+    config = _parse(RunConfig, rest, "finetune", default=_started(preset) if preset else None)
     from fmjax.programs.finetune import main as program
 
     program(config)
@@ -306,7 +305,7 @@ def _started(name: str) -> Any:
     from fmjax import names
     from fmjax.config.model import ModelConfig
     from fmjax.config.presets import load_preset, presets
-    from fmjax.config.run import FinetuneConfig
+    from fmjax.config.run import RunConfig
 
     if name in presets() or name.endswith(".py"):
         return load_preset(name)
@@ -314,7 +313,7 @@ def _started(name: str) -> Any:
         resolved = names.resolve(name)
     except UsageError:
         return load_preset(name)  # whose error names the presets
-    return FinetuneConfig(out=f"runs/{resolved}", model=ModelConfig(name=name))
+    return RunConfig(out=f"runs/{resolved}", model=ModelConfig(name=name))
 
 
 def _on_features(name: str, kind: str, program: str) -> Callable[[list[str]], None]:
@@ -326,7 +325,7 @@ def _on_features(name: str, kind: str, program: str) -> Callable[[list[str]], No
         model, rest = _first(args, name, "a model")
         default = getattr(config, kind)(model=config.ModelConfig(name=model)) if model else None
         parsed = _parse(getattr(config, kind), rest, name, default=default)
-        getattr(importlib.import_module("fmjax.programs.embed"), program)(parsed)
+        getattr(importlib.import_module("fmjax.programs.features"), program)(parsed)
 
     return run
 
@@ -376,7 +375,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "finetune": Command(
         "fine-tune on labelled images by a preset (a .py file is run), or a model's name",
-        "fmjax finetune quickstart --optim.lr 3e-4",
+        "fmjax finetune quickstart --recipe.lr 3e-4",
         _finetune,
     ),
     "eval": Command("scores of a fine-tuned run", "fmjax eval runs/quickstart", _eval),

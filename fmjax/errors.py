@@ -12,6 +12,7 @@ from weights_conversion.errors import UserError as FmjaxError
 __all__ = [
     "CheckpointError",
     "DataError",
+    "DivergedError",
     "FilesError",
     "FmjaxError",
     "UsageError",
@@ -33,16 +34,21 @@ class DataError(FmjaxError, ValueError):
     """Images or labels that cannot be used."""
 
 
+class DivergedError(FmjaxError, ArithmeticError):
+    """A run whose numbers are no numbers any more."""
+
+
 class FilesError(FmjaxError, OSError):
     """A place that cannot be read or written."""
 
 
-# the first row that an error is of; the last one holds for the operating system's own errors too
+# the first row that an error is of; 5 holds for the operating system's own errors too
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (UsageError, 2),
     (DataError, 3),
     (CheckpointError, 4),
     (OSError, 5),
+    (DivergedError, 6),
 )
 
 

@@ -35,7 +35,8 @@ def from_dict(kind: type, values: Any) -> Any:
     """
     if not isinstance(values, dict):
         raise UsageError(f"{kind.__name__} is {reprlib.repr(values)}; it must be an object with named fields")
-    hints = typing.get_type_hints(kind)
+    every = typing.get_type_hints(kind)
+    hints = {field.name: every[field.name] for field in dataclasses.fields(kind)}
     unknown = [name for name in values if name not in hints]
     if unknown:
         raise UsageError(f"{kind.__name__} has no field {reprlib.repr(unknown[0])}{nearest(unknown[0], hints)}")
@@ -55,9 +56,13 @@ def _value(hint: Any, value: Any, name: str) -> Any:
         if dataclasses.is_dataclass(choice) and (isinstance(value, dict) or choice is hint):
             return from_dict(typing.cast(type, choice), value)
         if _fits(choice, value):
-            return tuple(value) if isinstance(value, list) else value
+            return _tupled(value)
     expected = " or ".join(map(_spelled, _choices(hint)))
     raise UsageError(f"{name} is {reprlib.repr(value)}; it must be {expected}")
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(map(_tupled, value)) if isinstance(value, list) else value
 
 
 def _choices(hint: Any) -> tuple[Any, ...]:

@@ -45,13 +45,18 @@ def nested(leaves: Mapping[str, T]) -> Params:
     return tree
 
 
-def virtual_paths(path: str, depth: int, offset: int = 0) -> list[str]:
-    """The names that tables see: a stacked array is one name for each block, blocks.{i}.attn.q.kernel; others are
-    themselves."""
-    head, _, tail = path.partition(".")
-    if head not in ("blocks", "frozen_blocks"):
-        return [path]
-    return [f"blocks.{offset + i}.{tail}" for i in range(depth)]
+def bind(outline: Any, params: Params) -> Any:
+    """A tree of modules with the parameters of a nested dict. Raises UsageError for paths missing or unknown."""
+    return jax.tree.unflatten(jax.tree.structure(outline), ordered(params, leaf_paths(outline)))
+
+
+def ordered(params: Params, paths: Sequence[str]) -> list[Any]:
+    """The leaves of a nested dict in the order of the paths, which must be all of them."""
+    leaves = flat(params)
+    if leaves.keys() != set(paths):
+        missing, unknown = sorted(set(paths) - set(leaves)), sorted(set(leaves) - set(paths))
+        raise UsageError(f"these are not the model's parameters: missing {missing}, unknown {unknown}")
+    return [leaves[path] for path in paths]
 
 
 def first_match(path: str, table: Sequence[tuple[str, T]]) -> T:

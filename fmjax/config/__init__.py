@@ -3,19 +3,24 @@
 from fmjax.config.data import DataConfig, ImagesConfig
 from fmjax.config.features import EmbedConfig, FeaturesConfig, KnnConfig, ProbeConfig
 from fmjax.config.model import ModelConfig
-from fmjax.config.recipe import OptimConfig
-from fmjax.config.run import EvalConfig, FinetuneConfig, MeshConfig
+from fmjax.config.presets import load_preset
+from fmjax.config.recipe import Recipe
+from fmjax.config.run import EvalConfig, MeshConfig, RunConfig
+from fmjax.config.tasks import ClassifyConfig, TaskConfig
 
 __all__ = [
+    "ClassifyConfig",
     "DataConfig",
     "EmbedConfig",
     "EvalConfig",
     "FeaturesConfig",
-    "FinetuneConfig",
     "ImagesConfig",
     "KnnConfig",
     "MeshConfig",
     "ModelConfig",
-    "OptimConfig",
     "ProbeConfig",
+    "Recipe",
+    "RunConfig",
+    "TaskConfig",
+    "load_preset",
 ]

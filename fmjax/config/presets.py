@@ -6,7 +6,7 @@ import importlib.resources
 import importlib.util
 from pathlib import Path
 
-from fmjax.config.run import FinetuneConfig
+from fmjax.config.run import RunConfig
 from fmjax.errors import UsageError, nearest
 
 
@@ -16,7 +16,7 @@ def presets() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.py")) if path.stem != "__init__"}
 
 
-def load_preset(name: str) -> FinetuneConfig:
+def load_preset(name: str) -> RunConfig:
     """The `config` of a preset: a path to a Python file, which is run, or the name of one that ships with fmjax.
 
     Raises UsageError for what is neither, with the nearest names.
@@ -38,13 +38,13 @@ def load_preset(name: str) -> FinetuneConfig:
     return _config_in(shipped[name])
 
 
-def _config_in(path: Path) -> FinetuneConfig:
+def _config_in(path: Path) -> RunConfig:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise UsageError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = getattr(module, "config", None)
-    if not isinstance(config, FinetuneConfig):
-        raise UsageError(f"{path} defines no `config = FinetuneConfig(...)`")
+    if not isinstance(config, RunConfig):
+        raise UsageError(f"{path} defines no `config = RunConfig(...)`")
     return config

@@ -1,4 +1,4 @@
-"""How parameters move: optimiser, schedule, and what is trained."""
+"""How parameters move: optimiser, schedule, and what is trained. A recipe knows no task and no model."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 from fmjax.config.checks import compiles, require
 
+Table = tuple[tuple[str, float], ...]
+
 
 @dataclass(frozen=True, kw_only=True)
-class OptimConfig:
-    """AdamW with a cosine schedule. Patterns are regular expressions over paths such as blocks.3.attn.q.kernel."""
+class Recipe:
+    """AdamW with a cosine schedule. Tables are rows of (pattern, factor) over paths such as
+    backbone.blocks.3.attn.q.kernel; the first pattern that matches the whole path counts."""
 
     lr: float = 1e-4  # at the top of the schedule
     warmup_steps: int = 20  # over which lr grows to its top; half of the run where it has no more steps
@@ -19,25 +22,32 @@ class OptimConfig:
     b1: float = 0.9  # share of the old first moment
     b2: float = 0.999  # share of the old second moment
     eps: float = 1e-8  # added to the root of the second moment
+    rates: Table = ()  # lr of parameters in units of lr, 1 without a row; those of 0 are not trained, and cost nothing
+    decay: Table = ((r".*\.kernel", 1.0),)  # weight decay of parameters in units of weight_decay, 0 without a row
     layer_decay: float = 1.0  # lr of a block over that of the block after it (arXiv:2106.08254)
-    classifier_lr: float = 1.0  # lr of the new classifier, in units of lr
     clip_norm: float = 1.0  # largest global gradient norm; 0 switches clipping off
-    label_smoothing: float = 0.0  # share of the target that is spread over all classes (arXiv:1512.00567)
     accumulate: int = 1  # parts of a batch that are computed one after the other
-    freeze: tuple[str, ...] = ()  # parameters that are not trained; leading blocks cost nothing then
+    ema: float = 0.0  # share of the old average in the average of the parameters, which a task may learn from; 0: none
 
     def __post_init__(self) -> None:
-        require(0 < self.lr < math.inf, "--optim.lr", self.lr, "above 0, and finite")
-        require(0 <= self.weight_decay < math.inf, "--optim.weight-decay", self.weight_decay, "0 or more, and finite")
-        require(0 <= self.b1 < 1, "--optim.b1", self.b1, "0 or more, below 1")
-        require(0 <= self.b2 < 1, "--optim.b2", self.b2, "0 or more, below 1")
-        require(0 < self.eps < math.inf, "--optim.eps", self.eps, "above 0, and finite")
-        require(self.warmup_steps >= 0, "--optim.warmup-steps", self.warmup_steps, "0 or more")
-        require(0 <= self.final_lr <= 1, "--optim.final-lr", self.final_lr, "between 0 and 1")
-        require(0 < self.layer_decay <= 1, "--optim.layer-decay", self.layer_decay, "above 0, at most 1")
-        require(self.classifier_lr > 0, "--optim.classifier-lr", self.classifier_lr, "above 0")
-        require(0 <= self.label_smoothing < 1, "--optim.label-smoothing", self.label_smoothing, "0 or more, below 1")
-        for pattern in self.freeze:
-            require(compiles(pattern), "--optim.freeze", pattern, r"a regular expression, like blocks\.0\..*")
-        require(self.accumulate >= 1, "--optim.accumulate", self.accumulate, "1 or more")
-        require(self.clip_norm >= 0, "--optim.clip-norm", self.clip_norm, "0 or more")
+        positive, share = "above 0, and finite", "0 or more, below 1"
+        require(0 < self.lr < math.inf, "--recipe.lr", self.lr, positive)
+        require(0 <= self.weight_decay < math.inf, "--recipe.weight-decay", self.weight_decay, "0 or more, and finite")
+        require(0 <= self.b1 < 1, "--recipe.b1", self.b1, share)
+        require(0 <= self.b2 < 1, "--recipe.b2", self.b2, share)
+        require(0 < self.eps < math.inf, "--recipe.eps", self.eps, positive)
+        require(self.warmup_steps >= 0, "--recipe.warmup-steps", self.warmup_steps, "0 or more")
+        require(0 <= self.final_lr <= 1, "--recipe.final-lr", self.final_lr, "between 0 and 1")
+        require(0 < self.layer_decay <= 1, "--recipe.layer-decay", self.layer_decay, "above 0, at most 1")
+        require(self.accumulate >= 1, "--recipe.accumulate", self.accumulate, "1 or more")
+        require(self.clip_norm >= 0, "--recipe.clip-norm", self.clip_norm, "0 or more")
+        require(0 <= self.ema < 1, "--recipe.ema", self.ema, share)
+        _check_table("--recipe.rates", self.rates)
+        _check_table("--recipe.decay", self.decay)
+
+
+def _check_table(flag: str, table: Table) -> None:
+    for pattern, factor in table:
+        expected = r"a regular expression, like backbone\.blocks\.0\..*"
+        require(compiles(pattern), flag, pattern, expected)
+        require(0 <= factor < math.inf, flag, factor, "a pattern and a factor of 0 or more")

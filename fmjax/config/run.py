@@ -10,8 +10,8 @@ import tyro
 from fmjax.config.checks import MAX_SEED, check_source, require
 from fmjax.config.data import DataConfig
 from fmjax.config.model import ModelConfig
-from fmjax.config.recipe import OptimConfig
-from fmjax.specs import ClassifierInput
+from fmjax.config.recipe import Recipe
+from fmjax.config.tasks import ClassifyConfig, TaskConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,17 +24,17 @@ class MeshConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneConfig:
+class RunConfig:
     """A fine-tuning run."""
 
     out: str = "runs/finetune"  # the run's folder; running again with the same one resumes
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
+    task: TaskConfig = field(default_factory=ClassifyConfig)
+    recipe: Recipe = field(default_factory=Recipe)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     steps: int = 200  # of the optimiser, in all
     batch_size: int = 64  # images in a step, over all devices
-    classifier: ClassifierInput = "pool"  # what the classifier sees: the pooled tokens, before any projection
     drop_path: float = 0.0  # of the last block; blocks before it drop less (arXiv:1603.09382)
     remat: Literal["none", "dots", "full"] = "none"  # what blocks keep for the backward pass
     unroll: bool = False  # trace every block instead of scanning over them
@@ -52,17 +52,11 @@ class FinetuneConfig:
             require(getattr(self, name) >= 1, f"--{name.replace('_', '-')}", getattr(self, name), "1 or more")
         require(0 <= self.seed <= MAX_SEED, "--seed", self.seed, f"0 to {MAX_SEED}")
         require(0 <= self.drop_path < 1, "--drop-path", self.drop_path, "0 or more, below 1")
-        accumulate = self.optim.accumulate
-        require(
-            self.batch_size % accumulate == 0,
-            "--batch-size",
-            self.batch_size,
-            f"a multiple of --optim.accumulate {accumulate}",
-        )
-        exports = self.export == "none" or self.classifier in ("pool", "cls")
-        require(
-            exports, "--export", self.export, f'"none" with --classifier {self.classifier}, which no other library has'
-        )
+        parts = self.recipe.accumulate
+        divides = self.batch_size % parts == 0
+        require(divides, "--batch-size", self.batch_size, f"a multiple of --recipe.accumulate {parts}")
+        if self.export != "none":
+            self.task.check_export(self.export)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +65,8 @@ class EvalConfig:
 
     # instead of the run's own data: "digits", "folder:DIR" or "tfds:NAME"
     source: Annotated[str, tyro.conf.arg(aliases=("--data.source",))] = ""
+    preset: str = ""  # the .py file of a task of one's own; it is run
+    mesh: MeshConfig = field(default_factory=MeshConfig)
     step: int = -1  # of the checkpoint; -1 is the newest
     batch_size: int = 32  # images at a time, over all devices; scores do not depend on it
 

@@ -142,6 +142,12 @@ def _blank(examples: Examples, view: View, rng: Rng | None, *, ignore: int) -> E
     return blank
 
 
+def blank_batch(examples: Examples, view: View, config: ImagesConfig, *, batch_size: int) -> Batch:
+    """What evaluation gives a network where nothing can be read: it tells the shapes and kinds of the fields."""
+    row = _blank(examples, view, None, ignore=config.ignore) | {"weight": np.float32(0)}
+    return {name: np.stack([value] * batch_size) for name, value in row.items()}
+
+
 def _padded(batch: Batch, size: int, blank: Example) -> Batch:
     """The batch, filled up with blanks of weight 0 and index -1."""
     missing = size - len(batch["index"])

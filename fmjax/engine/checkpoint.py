@@ -16,9 +16,9 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
+from fmjax.engine.state import State
 from fmjax.errors import CheckpointError
-
-State = dict[str, Any]
+from fmjax.trees import Params
 
 
 def has_steps(run: Path) -> bool:
@@ -56,17 +56,20 @@ class Checkpoints:
         return max(_steps(self.folder), default=None)
 
     def save(self, step: int, state: State, data: dict[str, Any]) -> None:
-        """Starts to save; the step counts once all of it is on disk. `state` has params, optimiser, random."""
-        items = {name: ocp.args.StandardSave(value) for name, value in state.items()}
+        """Starts to save; the step counts once all of it is on disk. data: the place in the data, as JSON."""
+        items = {name: ocp.args.StandardSave(value) for name, value in _items(state).items()}
         self._manager.save(step, args=ocp.args.Composite(**items, data=ocp.args.JsonSave(data)), force=True)
 
     def restore(self, step: int, like: State) -> tuple[State, dict[str, Any]]:
-        """The state of a step, on the devices and with the layout of `like` (arrays or shapes), and the data
-        position."""
-        found = self._restore(step, data=ocp.args.JsonRestore(), **_targets(like))
-        return {name: found[name] for name in like}, found["data"]
+        """The state of a step, on the devices and with the layout of `like` (arrays or shapes), and the place in the
+        data."""
+        items = _items(like)
+        found = self._restore(step, data=ocp.args.JsonRestore(), **_targets(items))
+        return State(ema=found.get("ema", {}), **{k: found[k] for k in ("params", "opt")}, **found["random"]), found[
+            "data"
+        ]
 
-    def restore_params(self, step: int, like: Any) -> Any:
+    def restore_params(self, step: int, like: Params) -> Params:
         """Only the parameters of a step."""
         if step not in _steps(self.folder):
             raise CheckpointError(f"{self.folder} has no step {step}; it has {_steps(self.folder)}")
@@ -148,5 +151,11 @@ def _orphans_are_silent() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _targets(like: State) -> dict[str, Any]:
-    return {name: ocp.args.StandardRestore(value) for name, value in like.items()}
+def _items(state: State) -> dict[str, Any]:
+    """What of a state lies in a folder of its own. An empty tree has none."""
+    items = {"params": state.params, "opt": state.opt, "random": {"step": state.step, "key": state.key}}
+    return items | ({"ema": state.ema} if state.ema else {})
+
+
+def _targets(items: dict[str, Any]) -> dict[str, Any]:
+    return {name: ocp.args.StandardRestore(value) for name, value in items.items()}

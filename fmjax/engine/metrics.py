@@ -10,6 +10,7 @@ from typing import Any
 
 from fmjax.serial import write_atomically
 
+METRICS = "metrics.jsonl"
 Row = dict[str, Any]
 
 
@@ -27,7 +28,11 @@ class Metrics:
 
     def rows(self) -> list[Row]:
         """All rows that are whole."""
-        return _read(self.path)[0]
+        return rows_in(self.path)
+
+    def has_scores(self, step: int) -> bool:
+        """Whether a step has a row with scores."""
+        return any(row["step"] == step and any(name.startswith("val_") for name in row) for row in self.rows())
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Appends a row by one write, on a line of its own even where the last one was cut short."""
@@ -35,6 +40,11 @@ class Metrics:
         with self.path.open("a+b", buffering=0) as file:
             torn = file.seek(0, os.SEEK_END) and not _ends_a_line(file)
             file.write(("\n" * torn + _line(short)).encode())
+
+
+def rows_in(path: Path) -> list[Row]:
+    """The rows of a file that are whole."""
+    return _read(path)[0]
 
 
 def _ends_a_line(file: Any) -> bool:

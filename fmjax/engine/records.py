@@ -12,7 +12,8 @@ from typing import Any
 
 from fmjax import specs
 from fmjax.config.data import DataConfig
-from fmjax.config.run import FinetuneConfig
+from fmjax.config.run import RunConfig
+from fmjax.config.tasks import SHIPPED, TaskConfig
 from fmjax.data.split import SPLIT, Split, examples, read_split, write_split
 from fmjax.engine.checkpoint import has_steps
 from fmjax.errors import CheckpointError, UsageError
@@ -66,8 +67,11 @@ def damaged(path: Path, reason: object) -> CheckpointError:
     )
 
 
-def read_run(run: Path) -> tuple[FinetuneConfig, tuple[str, ...]]:
-    """The config and the class names of a run. Raises CheckpointError where the folder holds none, or damaged ones."""
+def read_run(run: Path, own: TaskConfig | None = None) -> tuple[RunConfig, tuple[str, ...]]:
+    """The config and the class names of a run. own: the settings of a task of the user's, which the run may have.
+
+    Raises CheckpointError where the folder holds no run, damaged records, or those of a task that is not known.
+    """
     missing = [name for name in (CONFIG, CLASSES) if not (run / name).is_file()]
     if missing and has_steps(run):
         raise CheckpointError(
@@ -76,13 +80,15 @@ def read_run(run: Path) -> tuple[FinetuneConfig, tuple[str, ...]]:
         )
     if missing:
         raise CheckpointError(f"{run} is not the folder of a run: it has no {' and no '.join(missing)}")
-    return _config(run / CONFIG), _classes(run / CLASSES)
+    return _config(run / CONFIG, own), _classes(run / CLASSES)
 
 
-def _config(path: Path) -> FinetuneConfig:
+def _config(path: Path, own: TaskConfig | None) -> RunConfig:
     values = _json(path)
     try:
-        config = from_dict(FinetuneConfig, values)
+        task = _task(path, values.pop("task", None), own) if isinstance(values, dict) else None
+        config = from_dict(RunConfig, values)
+        config = config if task is None else replace(config, task=task)
     except UsageError as error:
         raise damaged(path, error) from error
     # what is missing has its default, for runs of older versions; without these two it would be another run
@@ -95,6 +101,35 @@ def _config(path: Path) -> FinetuneConfig:
     if config.data.threads > MAX_THREADS:
         raise damaged(path, f"its {config.data.threads} threads are more than {MAX_THREADS:,}")
     return config
+
+
+def _task(path: Path, values: Any, own: TaskConfig | None) -> TaskConfig | None:
+    """The settings of a run's task; None where the record has none. The code of a task of one's own is never looked for
+    where a record says: the user passes it."""
+    if values is None:
+        return None
+    if not isinstance(values, dict) or not isinstance(values.get("home"), str):
+        raise UsageError("its task has no home")
+    home, settings = values["home"], {name: value for name, value in values.items() if name != "home"}
+    known = SHIPPED | ({} if own is None else {home_of(own): type(own)})
+    if home not in known:
+        raise CheckpointError(
+            f"{path}: the run learns {home!r}, which is no task of fmjax; pass the file that defines it: "
+            f"`fmjax finetune FILE.py` goes on with the run, `fmjax eval RUN --preset FILE.py` scores it"
+        )
+    return from_dict(known[home], settings)
+
+
+def home_of(task: TaskConfig) -> str:
+    """What a record calls a task: "module:Class"."""
+    home = task.home
+    return home if isinstance(home, str) else f"{home.__module__}:{home.__qualname__}"
+
+
+def config_record(config: RunConfig) -> dict[str, Any]:
+    """A config as JSON has it, the home of its task included."""
+    values = json.loads(to_json(config))
+    return values | {"task": {"home": home_of(config.task), **values["task"]}}
 
 
 def _classes(path: Path) -> tuple[str, ...]:
@@ -153,7 +188,7 @@ def _json(path: Path) -> Any:
         raise damaged(path, error) from error
 
 
-def write_run(run: Path, config: FinetuneConfig, split: Split, spec: specs.ViTSpec) -> None:
+def write_run(run: Path, config: RunConfig, split: Split, spec: specs.ViTSpec) -> None:
     """Writes the classes, the spec, the split and the config; a fresh run's old checkpoints go first."""
     if config.fresh:
         shutil.rmtree(run / "checkpoints", ignore_errors=True)
@@ -161,7 +196,7 @@ def write_run(run: Path, config: FinetuneConfig, split: Split, spec: specs.ViTSp
     write_atomically(run / CLASSES, json.dumps(split.classes, indent=2) + "\n")
     write_atomically(run / SPEC, to_json(spec) + "\n")
     write_split(run, split)
-    write_atomically(run / CONFIG, to_json(config) + "\n")
+    write_atomically(run / CONFIG, json.dumps(config_record(config), indent=2) + "\n")
 
 
 def split_of(run: Path, classes: tuple[str, ...]) -> Split | None:
@@ -172,7 +207,7 @@ def split_of(run: Path, classes: tuple[str, ...]) -> Split | None:
     return split
 
 
-def recorded_split(run: Path, config: FinetuneConfig, share: Path | None) -> Split | None:
+def recorded_split(run: Path, config: RunConfig, share: Path | None) -> Split | None:
     """The split that a run has to use: its own if it goes on, else that of `share`, the run it is compared with.
 
     None where none is recorded. Raises UsageError where the two runs have different ones.
@@ -191,12 +226,12 @@ def recorded_split(run: Path, config: FinetuneConfig, share: Path | None) -> Spl
     return own or other
 
 
-def export_path(run: Path, config: FinetuneConfig) -> Path:
+def export_path(run: Path, config: RunConfig) -> Path:
     """The file that a run writes at its end."""
     return run / f"model.{config.export}.safetensors"
 
 
-def check_folder(run: Path, config: FinetuneConfig) -> None:
+def check_folder(run: Path, config: RunConfig) -> None:
     """Raises UsageError where a run would write over a file that it reads, or over files that no run has written;
     CheckpointError where what is there is a damaged run."""
     if config.export != "none" and config.model.checkpoint:
@@ -204,7 +239,7 @@ def check_folder(run: Path, config: FinetuneConfig) -> None:
     if config.fresh or has_steps(run):
         return
     if (run / CONFIG).is_file():
-        read_run(run)  # a config of something else is none
+        read_run(run, config.task)  # a config of something else is none
         return
     # what a run writes last of all, so that a run has a config beside them
     foreign = [name for name in LATER if (run / name).exists()]
@@ -212,16 +247,16 @@ def check_folder(run: Path, config: FinetuneConfig) -> None:
         raise UsageError(f"{run} has a {foreign[0]} and is no run's folder; pass another --out")
 
 
-def check_same(run: Path, config: FinetuneConfig, classes: tuple[str, ...]) -> None:
+def check_same(run: Path, config: RunConfig, classes: tuple[str, ...]) -> None:
     """Raises UsageError, with the fields that differ, where the command would not continue the run that is there."""
     if config.fresh or not has_steps(run):
         return
-    old, old_classes = read_run(run)
+    old, old_classes = read_run(run, config.task)
     read_spec(run)  # a damaged one is refused before a model is made
     neutral: dict[str, Any] = {name: getattr(config, name) for name in SAFE}
     neutral["data"] = replace(old.data, **{name: getattr(config.data, name) for name in safe_data(run, old, config)})
     neutral["model"] = replace(old.model, **{name: getattr(config.model, name) for name in SAFE_MODEL})
-    before, after = json.loads(to_json(replace(old, **neutral))), json.loads(to_json(config))
+    before, after = config_record(replace(old, **neutral)), config_record(config)
     changed = [*_differences(before, after), *_class_differences(old_classes, classes)]
     if changed:
         raise UsageError(
@@ -230,7 +265,7 @@ def check_same(run: Path, config: FinetuneConfig, classes: tuple[str, ...]) -> N
         )
 
 
-def safe_data(run: Path, old: FinetuneConfig, config: FinetuneConfig) -> tuple[str, ...]:
+def safe_data(run: Path, old: RunConfig, config: RunConfig) -> tuple[str, ...]:
     """The data settings that may change. A folder may move: its images are compared with the record, by name."""
     kinds = {each.data.source.partition(":")[0] for each in (old, config)}
     moved = kinds == {"folder"} and (run / SPLIT).is_file()
@@ -246,7 +281,7 @@ def _class_differences(before: tuple[str, ...], after: tuple[str, ...]) -> list[
     return found
 
 
-def check_spec(run: Path, config: FinetuneConfig, spec: specs.ViTSpec) -> None:
+def check_spec(run: Path, config: RunConfig, spec: specs.ViTSpec) -> None:
     """Raises UsageError where a run would go on with another function: its file is another publisher's."""
     old = None if config.fresh or not has_steps(run) else read_spec(run)
     if old is None:
@@ -262,10 +297,10 @@ def check_spec(run: Path, config: FinetuneConfig, spec: specs.ViTSpec) -> None:
 def _differences(before: dict, after: dict, prefix: str = "") -> list[str]:
     out = []
     for name, value in after.items():
-        if isinstance(value, dict) and isinstance(before[name], dict):
+        if isinstance(value, dict) and isinstance(before.get(name), dict):
             out += _differences(before[name], value, f"{prefix}{name}.")
-        elif before[name] != value:
-            out.append(f"{prefix}{name}: {before[name]!r} -> {value!r}")
+        elif before.get(name) != value:
+            out.append(f"{prefix}{name}: {before.get(name)!r} -> {value!r}")
     return out
 
 

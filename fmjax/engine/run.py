@@ -1,37 +1,97 @@
-"""A run's config -> its model, newly made or out of the run's folder."""
+"""A run's folder: the state that it goes on from, and the model that it has made."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Unpack
+from typing import Any
 
 import jax
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, SingleDeviceSharding
 
 from fmjax import specs
 from fmjax.config.model import ModelConfig
-from fmjax.config.run import FinetuneConfig
+from fmjax.config.run import RunConfig
+from fmjax.config.tasks import TaskConfig
+from fmjax.data.batches import BadImages, train_batches
+from fmjax.data.example import Examples
 from fmjax.engine.checkpoint import Checkpoints
-from fmjax.engine.optim import UNUSED, Freeze, frozen
+from fmjax.engine.freeze import join_stacks
+from fmjax.engine.metrics import METRICS, Metrics
+from fmjax.engine.plan import Learner, Plan, make_task
 from fmjax.engine.records import CONFIG, SPEC, damaged, read_run, read_spec
-from fmjax.errors import CheckpointError
-from fmjax.models.build import ImageSize, Options, abstract, compute_dtype, initialise, leaf_shardings, resized
-from fmjax.models.surgery import join_blocks, split_blocks
+from fmjax.engine.state import State, emptied, in_training, net_shardings, places, stream_seed, to_disk
+from fmjax.errors import CheckpointError, UsageError
+from fmjax.models.build import ImageSize, abstract, compute_dtype, initialise, resized
 from fmjax.models.vit import ViT
 from fmjax.preprocessing import PreprocessConfig, preprocess_config
-from fmjax.trees import flat, leaf_paths, nested
+from fmjax.tasks.task import Labels, Net, Task
+from fmjax.trees import Params, flat, nested
 from fmjax.weights import export as files
 from fmjax.weights.load import load, published
 
 
-def image_size(config: FinetuneConfig) -> ImageSize:
-    """(height, width) that the run feeds the network."""
-    return preprocessing(config).image_size
+@dataclass(frozen=True)
+class Run:
+    """The folder of a run that trains."""
+
+    folder: Path
+    checkpoints: Checkpoints
+
+    def resume(
+        self, plan: Plan, mesh: Mesh, state: State, examples: Examples, bad: BadImages
+    ) -> tuple[State, Iterator[dict[str, Any]], int]:
+        """The newest saved state, the data at its position, and its step; the state that is passed, the data's start
+        and 0 where nothing is saved."""
+        seed = stream_seed(plan.seed, "data")
+        batches = train_batches(examples, plan.task.view, plan.data, batch_size=plan.batch_size, seed=seed)
+        start = self.checkpoints.latest() or 0
+        if start > plan.steps:
+            raise UsageError(
+                f"{self.folder} is at step {start} already, beyond --steps {plan.steps}; pass more steps, or --fresh"
+            )
+        if not start:
+            return state, batches, 0
+        state, data = self.checkpoints.restore(start, _on_disk(plan, mesh, emptied(state)))
+        batches.set_state(data["position"])
+        bad.set_state(data["unreadable"])
+        params = in_training(plan, state.params, places(plan, mesh))
+        return replace(state, params=params), batches, start
+
+    def save(self, step: int, state: State, batches: Any, bad: BadImages) -> None:
+        """Starts to save; the step counts once all of it is on disk."""
+        data = {"position": batches.get_state(), "unreadable": bad.get_state()}
+        self.checkpoints.save(step, to_disk(state), data)
+
+    def metrics(self, start: int) -> Metrics:
+        """The rows up to a step."""
+        return Metrics(self.folder / METRICS, start)
+
+    def close(self) -> None:
+        """Until everything is on disk."""
+        self.checkpoints.wait()
+        self.checkpoints.close()
 
 
-def preprocessing(config: FinetuneConfig, spec: specs.ViTSpec | None = None) -> PreprocessConfig:
+def _on_disk(plan: Plan, mesh: Mesh, state: State) -> State:
+    """Shapes and places of a state as it lies on disk."""
+    shapes = jax.eval_shape(join_stacks, state.params)
+    return replace(state, params=_placed(flat(shapes), mesh))
+
+
+def _placed(shapes: dict[str, Any], mesh: Mesh | None) -> Params:
+    """Shapes with the places where they belong; on the first device without a mesh."""
+    one = SingleDeviceSharding(jax.devices()[0])
+    sizes = {path: leaf.shape for path, leaf in shapes.items()}
+    where: Any = dict.fromkeys(sizes, one) if mesh is None else net_shardings(sizes, mesh)
+    return nested(
+        {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where[path]) for path, leaf in shapes.items()}
+    )
+
+
+def preprocessing(config: RunConfig, spec: specs.ViTSpec | None = None) -> PreprocessConfig:
     """How the run's images are brought to the network; `spec`, of its model, knows its size and whose file the weights
     are from."""
     if spec is None:
@@ -44,28 +104,24 @@ def asked_size(config: ModelConfig) -> ImageSize | None:
     return config.image_size if config.image_size != (0, 0) else None
 
 
-def model_options(config: FinetuneConfig, num_classes: int, mesh: Mesh | None) -> Options:
-    return Options(
-        num_classes=num_classes,
-        classifier=config.classifier,
+def build(config: RunConfig, mesh: Mesh | None) -> ViT:
+    """The backbone that a run starts from, its position table resized to the run's images, on the mesh."""
+    return build_model(
+        config.model,
+        preprocessing(config).image_size,
+        nnx.Rngs(config.seed),
         drop_path=config.drop_path,
         remat=config.remat,
         unroll=config.unroll,
-        dtype=compute_dtype(config.model.dtype),
         mesh=mesh,
     )
 
 
-def build(config: FinetuneConfig, num_classes: int, mesh: Mesh | None) -> ViT:
-    """The model that a run starts from, its position table resized to the run's images, on the mesh."""
-    options = model_options(config, num_classes, mesh)
-    return build_model(config.model, image_size(config), nnx.Rngs(config.seed), **options)
-
-
-def build_model(config: ModelConfig, size: ImageSize, rngs: nnx.Rngs | None = None, **options: Unpack[Options]) -> ViT:
-    """The model of a config for images of a size, with its weights or random ones."""
+def build_model(config: ModelConfig, size: ImageSize, rngs: nnx.Rngs | None = None, **options: Any) -> ViT:
+    """The backbone of a config for images of a size, with its weights or random ones. options: as of `create`."""
+    dtype = compute_dtype(config.dtype)
     if config.init == "random":
-        return initialise(_final_spec(config, size), rngs, **options)
+        return initialise(_final_spec(config, size), rngs, dtype=dtype, **options)
     return load(
         config.name,
         checkpoint=config.checkpoint or None,
@@ -74,6 +130,8 @@ def build_model(config: ModelConfig, size: ImageSize, rngs: nnx.Rngs | None = No
         offline=config.offline,
         rngs=rngs,
         image_size=size,
+        num_classes=0,
+        dtype=dtype,
         **options,
     )
 
@@ -83,7 +141,18 @@ def _final_spec(config: ModelConfig, size: ImageSize) -> specs.ViTSpec:
     return resized(spec if config.resample == "weights" else replace(spec, resample=config.resample), size)
 
 
-def _run_spec(run: Path, config: FinetuneConfig) -> specs.ViTSpec:
+def start_params(task: Task, backbone: ViT, labels: Labels, seed: int, mesh: Mesh) -> Params:
+    """The parameters of a task's net, born on the mesh; the backbone's are taken over, not copied."""
+
+    def params(model: ViT) -> Params:
+        return nested(flat(task.parts(model, labels, nnx.Rngs(stream_seed(seed, "parts")))))
+
+    shapes = {path: leaf.shape for path, leaf in flat(jax.eval_shape(params, backbone)).items()}
+    where = nested(net_shardings(shapes, mesh))
+    return jax.jit(params, out_shardings=where, donate_argnums=0)(backbone)
+
+
+def _run_spec(run: Path, config: RunConfig) -> specs.ViTSpec:
     """The spec that a run was trained with."""
     size = preprocessing(config).image_size
     spec = read_spec(run) or _final_spec(config.model, size)
@@ -92,29 +161,45 @@ def _run_spec(run: Path, config: FinetuneConfig) -> specs.ViTSpec:
     return spec
 
 
-def freezing(config: FinetuneConfig, model: ViT) -> Freeze:
-    """Which parameters of a run's model are not trained."""
-    shapes = {path: leaf.shape for path, leaf in flat(model).items()}
-    unused = UNUSED[config.classifier == "pool"]
-    return frozen(shapes, (*config.optim.freeze, *unused), model.spec.depth)
+def outline(run: Path, config: RunConfig, labels: Labels) -> Learner:
+    """What a run has learned, but for its parameters. Raises CheckpointError where its records do not agree."""
+    spec = _run_spec(run, config)
+    images = preprocessing(config, spec)
+    task = make_task(config, images)
+    backbone = abstract(
+        spec,
+        drop_path=config.drop_path,
+        remat=config.remat,
+        unroll=config.unroll,
+        dtype=compute_dtype(config.model.dtype),
+    )
+    net = jax.eval_shape(lambda model: task.parts(model, labels, nnx.Rngs(0)), backbone)
+    return Learner(task, labels, images, net)
 
 
-def restore(run: str | Path, step: int | None = None, *, mesh: Mesh | None = None) -> ViT:
-    """The model of a fine-tuned run, classifier included, at its newest or a given step.
-
-    Raises CheckpointError where the folder holds no run or no such step.
-    """
-    config, classes = read_run(Path(run))
-    checkpoints = Checkpoints(Path(run))
+def restore_params(run: Path, net: Net, step: int | None, mesh: Mesh | None) -> Params:
+    """The parameters of a run's net at its newest or a given step. Raises CheckpointError where there is none."""
+    checkpoints = Checkpoints(run)
     wanted = checkpoints.latest() if step is None else step
     if wanted is None:
         raise CheckpointError(f"{run} has no checkpoint yet; run the same `fmjax finetune` command to go on")
-    outline = abstract(_run_spec(Path(run), config), **model_options(config, len(classes), mesh))
-    blocks = freezing(config, outline).blocks
-    split = jax.eval_shape(lambda m: split_blocks(m, blocks), outline) if blocks else outline
-    leaves = flat(checkpoints.restore_params(wanted, nested(_with_shardings(split, mesh))))
+    params = checkpoints.restore_params(wanted, _placed(flat(net), mesh))
     checkpoints.close()
-    return join_blocks(jax.tree.unflatten(jax.tree.structure(split), [leaves[path] for path in leaf_paths(split)]))
+    return params
+
+
+def restore(
+    run: str | Path, step: int | None = None, *, mesh: Mesh | None = None, task: TaskConfig | None = None
+) -> ViT:
+    """The model of a fine-tuned run at its newest or a given step, a classifier included.
+
+    mesh: where the parameters lie; None is one device. task: the settings of a task of your own, where the run learned
+    one. Raises CheckpointError where the folder holds no run or no such step.
+    """
+    folder = Path(run)
+    config, labels = read_run(folder, task)
+    learner = outline(folder, config, labels)
+    return learner.task.joined(learner.bound(restore_params(folder, learner.net, step, mesh)))
 
 
 def export(
@@ -133,13 +218,3 @@ def export(
     """
     whole = model if isinstance(model, ViT) else restore(model)
     return files.export(whole, path, dialect, base, classifier=classifier)
-
-
-def _with_shardings(model: ViT, mesh: Mesh | None) -> dict[str, jax.ShapeDtypeStruct]:
-    one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    shardings = leaf_shardings(model, mesh) or [one] * len(leaf_paths(model))
-    leaves = jax.tree.leaves(model)
-    return {
-        path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-        for path, leaf, sharding in zip(leaf_paths(model), leaves, shardings, strict=True)
-    }

@@ -1,22 +1,31 @@
-"""What a person sees of long work: one live line on a terminal, plain lines elsewhere."""
+"""What a person sees of a run, and what metrics.jsonl keeps of it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
+from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from rich.live import Live
 from rich.text import Text
 
 from fmjax.console import clock, console
+from fmjax.data.batches import BadImages
+from fmjax.engine.evaluate import Scores
+from fmjax.engine.metrics import Metrics
+from fmjax.engine.plan import Plan
+from fmjax.errors import DivergedError
 
 COLUMNS = 80
 
 
 class Progress:
-    """Step, loss, accuracy, images/s, share of the time spent waiting for data, and time to go.
+    """Step, a task's numbers, images/s, share of the time spent waiting for data, and time to go.
 
     Speed is that of training alone: the first step, which compiles, is left out by `begin`, evaluation and saving by
     `paused`. The time to go counts all but the first step.
@@ -58,9 +67,9 @@ class Progress:
         yield
         self.last += time.monotonic() - start
 
-    def update(self, step: int, *, loss: float, accuracy: float) -> dict[str, float]:
+    def update(self, step: int, words: Sequence[str]) -> dict[str, float]:
         """Shows a line and returns what it says of speed: nothing where no step has been measured."""
-        shown = [f"step {step}/{self.steps}", f"loss {loss:.4g}", f"accuracy {accuracy:.1%}"]
+        shown = [f"step {step}/{self.steps}", *words]
         if step == self.first_step:
             self.show("  ".join(shown))
             return {}
@@ -89,3 +98,62 @@ def fitting(parts: list[str]) -> str:
     """The parts on a line of 80 columns; with very long numbers the share of waiting, the last but one, is left out."""
     line = "  ".join(parts)
     return line if len(line) <= COLUMNS else "  ".join([*parts[:-2], parts[-1]])
+
+
+class Watch:
+    """Around the steps of a run: keeps its metrics, names what cannot be read, and shows how far it is."""
+
+    def __init__(self, plan: Plan, metrics: Metrics, bad: BadImages, start: int) -> None:
+        self.plan, self.metrics, self.bad, self.start = plan, metrics, bad, start
+        self.progress = Progress(plan.steps, plan.batch_size, start)
+
+    def __enter__(self) -> Watch:
+        self.progress.__enter__()
+        if self.start:
+            self.tell(f"resumed from step {self.start}")
+        if self.metrics.dropped:
+            self.tell(f"note    {self.metrics.dropped}")
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self.progress.__exit__(*raised)
+
+    def next(self, batches: Iterator[dict[str, Any]]) -> dict[str, Any]:
+        """The next batch, the time that it is waited for counted, and its unreadable images named."""
+        with self.progress.waiting():
+            batch = next(batches)
+        for name in self.bad.add(batch):
+            self.tell(f"unreadable image left out: {name}")
+        return batch
+
+    def tell(self, line: str) -> None:
+        """A line that stays."""
+        self.progress.print(line)
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Around work that is not training."""
+        return self.progress.paused()
+
+    def logs(self, step: int, logs: Mapping[str, Any]) -> None:
+        """A row of metrics.jsonl and a line on the screen. Raises DivergedError where the numbers have exploded."""
+        if step == self.start + 1:
+            jax.block_until_ready(logs)  # compiled and done: from here on, time is a step's own
+            self.progress.begin(step)
+        if not self.plan.logs(step):
+            return
+        numbers = {name: float(value) for name, value in logs.items()}
+        norm = numbers.pop("grad_norm")
+        if not np.isfinite([numbers["loss"], norm]).all():
+            raise DivergedError(
+                f"the loss is {numbers['loss']} and the gradient's norm {norm} at step {step}; lower --recipe.lr, or "
+                f"raise --recipe.warmup-steps"
+            )
+        first = {"loss": numbers.pop("loss"), **numbers}
+        speed = self.progress.update(step, [self.plan.task.words({name: first[name]}) for name in first])
+        lr = float(jnp.asarray(self.plan.rate(step - 1)))
+        self.metrics.add({"step": step, **first, "lr": lr, **speed, "grad_norm": norm})
+
+    def scores(self, step: int, scores: Scores) -> None:
+        """A row of metrics.jsonl and a line on the screen."""
+        self.metrics.add({"step": step, **{f"val_{name}": value for name, value in scores.numbers.items()}})
+        self.tell(f"step {step}/{self.plan.steps}  val {self.plan.task.words(scores.numbers)}")

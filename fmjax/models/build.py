@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, TypedDict
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,24 +23,6 @@ from fmjax.specs import ClassifierInput, ViTSpec, check_image_size
 from fmjax.trees import leaf_paths
 
 ImageSize = int | tuple[int, int]
-
-
-class LoadOptions(TypedDict, total=False):
-    """What `create` and `load` both take, as a dictionary."""
-
-    classifier: ClassifierInput
-    drop_path: float
-    remat: Remat
-    unroll: bool
-    dtype: Any
-    param_dtype: Any
-    mesh: Mesh | None
-
-
-class Options(LoadOptions, total=False):
-    """What `create` takes, as a dictionary."""
-
-    num_classes: int
 
 
 def create(

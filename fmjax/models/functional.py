@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import jax
 from jaxtyping import Array, Float
@@ -11,7 +10,7 @@ from jaxtyping import Array, Float
 from fmjax.errors import UsageError
 from fmjax.models.features import Features
 from fmjax.models.vit import ViT
-from fmjax.trees import Params, flat, leaf_paths, nested
+from fmjax.trees import Params, flat, leaf_paths, nested, ordered
 
 Apply = Callable[..., Features]
 
@@ -22,7 +21,7 @@ def functional(model: ViT) -> tuple[Apply, Params]:
     structure, paths = jax.tree.structure(model), leaf_paths(model)
 
     def apply(params: Params, images: Float[Array, "B H W C"], key: Array | None = None) -> Features:
-        return jax.tree.unflatten(structure, _strict(params, paths))(images, key)
+        return jax.tree.unflatten(structure, ordered(params, paths))(images, key)
 
     return apply, nested(flat(model))
 
@@ -30,7 +29,7 @@ def functional(model: ViT) -> tuple[Apply, Params]:
 def with_params(model: ViT, params: Params) -> ViT:
     """The model with other parameters. Raises UsageError, naming all of them, for paths missing, unknown or
     misshapen."""
-    leaves = _strict(params, leaf_paths(model))
+    leaves = ordered(params, leaf_paths(model))
     old = flat(model)
     wrong = [
         f"{p} {n.shape}, expected {o.shape}"
@@ -40,11 +39,3 @@ def with_params(model: ViT, params: Params) -> ViT:
     if wrong:
         raise UsageError(f"parameters of another shape: {'; '.join(wrong)}")
     return jax.tree.unflatten(jax.tree.structure(model), leaves)
-
-
-def _strict(params: Params, paths: Sequence[str]) -> list[Any]:
-    leaves = flat(params)
-    if leaves.keys() != set(paths):
-        missing, unknown = sorted(set(paths) - set(leaves)), sorted(set(leaves) - set(paths))
-        raise UsageError(f"these are not the model's parameters: missing {missing}, unknown {unknown}")
-    return [leaves[path] for path in paths]

@@ -213,6 +213,7 @@ class ViT(nnx.Module):
         """
         depth = self.spec.depth
         rates = jnp.asarray(np.linspace(0, self.drop_path, depth), jnp.float32)
+        key = key if self.drop_path else None  # with nothing to drop, nothing is drawn
         keys = None if key is None else jax.random.split(key, depth)
         stacks = [stack for stack in (self.frozen_blocks, self.blocks) if stack is not None]
         for blocks, depths in between(stacks, start, depth if stop is None else stop):

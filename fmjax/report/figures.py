@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 
-def draw_curves(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Loss and accuracy over steps, training and validation, as a PNG."""
-    figure, axes = _figure(2)
-    for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
+def draw_curves(path: Path, rows: Sequence[dict[str, Any]], watch: str) -> None:
+    """Loss and the watched score over steps, training and validation, as a PNG."""
+    titles = tuple(dict.fromkeys(("loss", watch)))
+    figure, axes = _figure(len(titles))
+    for axis, name in zip(axes, titles, strict=True):
         for label, key in (("train", name), ("val", f"val_{name}")):
             points = [(row["step"], row[key]) for row in rows if key in row]
             if points:

@@ -68,7 +68,8 @@ def _target(model: ViT, dialect: str, *, classifier: bool) -> tuple[wc.Dialect, 
     if has_classifier and table.classifier not in seen:
         raise CheckpointError(
             f"a classifier over {model.classifier_input!r} has no counterpart in {dialect}, where it sees "
-            f"{table.classifier!r}; leave it out with --no-classifier, or train with --classifier {table.classifier}"
+            f"{table.classifier!r}; leave it out with --no-classifier, or train with "
+            f"--task.classifier {table.classifier}"
         )
     return table, left_out
 

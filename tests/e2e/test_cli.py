@@ -111,11 +111,11 @@ def test_unknown_names_are_answered_with_the_nearest(capsys):
 
 def test_an_unknown_field_is_refused_with_the_nearest(capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["finetune", "quickstart", "--optim.lrr", "1"])
+        main(["finetune", "quickstart", "--recipe.lrr", "1"])
     assert stop.value.code == 2
     found = capsys.readouterr().err
     assert "Perhaps you meant" in found
-    assert "--optim.lr FLOAT" in found
+    assert "--recipe.lr FLOAT" in found
 
 
 def test_checkpoint_of_another_architecture_names_all_misfits_and_the_closest(tmp_path, capsys, two_blocks):
@@ -227,7 +227,7 @@ def test_probe_names_the_class_that_has_too_few_images(tmp_path, capsys):
 def test_presets_are_found_beside_a_configs_package_of_the_users_own(tmp_path):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "__init__.py").write_text("")
-    code = "from fmjax.config import load_preset; print(load_preset('quickstart').out)"
+    code = "from fmjax.config.presets import load_preset; print(load_preset('quickstart').out)"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout == "runs/quickstart\n", done.stderr

@@ -22,14 +22,16 @@ from safetensors.numpy import load_file
 import fmjax
 from fmjax.cli import main
 from fmjax.config.presets import load_preset
-from fmjax.errors import UsageError
+from fmjax.errors import DivergedError
 from fmjax.programs.finetune import finetune
 from fmjax.trees import flat
 from tests.support import torch_reference
 
 assert torch_reference  # declares what torchvision needs before it is imported
 SHORT = ["--steps", "6", "--batch-size", "16", "--eval-every", "3", "--save-every", "2", "--log-every", "1"]
-SHORT += ["--optim.warmup-steps", "2", "--no-compare-random", "--mesh.data", "8"]
+# the first blocks and the embedding
+STILL = ((r"backbone\.blocks\.[0-3]\..*", 0.0), (r"backbone\.(patch_embed.*|cls_token|pos_embed)", 0.0))
+SHORT += ["--recipe.warmup-steps", "2", "--no-compare-random", "--mesh.data", "8"]
 
 
 def rows(run: Path) -> list[dict]:
@@ -96,8 +98,8 @@ def test_running_again_resumes_and_other_settings_are_refused(run, tmp_path, cap
     assert main(["finetune", "quickstart", "--out", str(run), *SHORT]) == 0
     assert "resumed from step 6" in capsys.readouterr().out
     assert losses(run) == before
-    assert main(["finetune", "quickstart", "--out", str(run), *SHORT, "--optim.lr", "0.1"]) == 2
-    assert "optim.lr: 0.001 -> 0.1" in capsys.readouterr().err
+    assert main(["finetune", "quickstart", "--out", str(run), *SHORT, "--recipe.lr", "0.1"]) == 2
+    assert "recipe.lr: 0.001 -> 0.1" in capsys.readouterr().err
     assert main(["finetune", "quickstart", "--out", str(run), *SHORT, "--data.threads", "2"]) == 0
     fewer = ["--steps", "5"]
     assert main(["finetune", "quickstart", "--out", str(run), *SHORT, *fewer]) == 2
@@ -168,7 +170,7 @@ def test_frozen_prefix_resumes_and_restores(tmp_path):
         steps=2,
         batch_size=16,
         compare_random=False,
-        optim=replace(preset.optim, warmup_steps=1, freeze=(r"blocks\.[0-3]\..*", "patch_embed.*|cls_token|pos_embed")),
+        recipe=replace(preset.recipe, warmup_steps=1, rates=STILL),
     )
     finetune(config)
     start, end = flat(fmjax.load("demo_vit_ti4.fashion_mnist", num_classes=10)), flat(fmjax.restore(tmp_path / "run"))
@@ -181,11 +183,11 @@ def test_frozen_prefix_resumes_and_restores(tmp_path):
 
 def test_diverging_loss_stops_the_run(tmp_path):
     preset = load_preset("quickstart")
-    optim = replace(preset.optim, lr=1e20, warmup_steps=0, clip_norm=0.0)
+    recipe = replace(preset.recipe, lr=1e20, warmup_steps=0, clip_norm=0.0)
     config = replace(
-        preset, out=str(tmp_path / "run"), steps=20, batch_size=16, log_every=1, compare_random=False, optim=optim
+        preset, out=str(tmp_path / "run"), steps=20, batch_size=16, log_every=1, compare_random=False, recipe=recipe
     )
-    with pytest.raises(UsageError, match=r"lower --optim\.lr"):
+    with pytest.raises(DivergedError, match=r"lower --recipe\.lr"):
         finetune(config)
 
 
@@ -199,7 +201,7 @@ def test_bf16_compute_keeps_float32_parameters(tmp_path):
         compare_random=False,
         drop_path=0.1,
         remat="dots",
-        optim=replace(preset.optim, warmup_steps=1),
+        recipe=replace(preset.recipe, warmup_steps=1),
         model=replace(preset.model, dtype="bfloat16"),
     )
     finetune(config)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fmjax import config as c
-from fmjax.programs.embed import embed_main, knn_main, probe_main
+from fmjax.programs.features import embed_main, knn_main, probe_main
 
 FEW = c.ImagesConfig(source="digits")
 MODEL = c.ModelConfig(name="demo_vit_ti4.fashion_mnist")

@@ -19,7 +19,7 @@ from fmjax.config.features import KnnConfig, ProbeConfig
 from fmjax.config.model import ModelConfig
 from fmjax.engine.run import restore
 from fmjax.models.resample import resize_matrix
-from fmjax.programs.embed import knn_main, probe_main
+from fmjax.programs.features import knn_main, probe_main
 from tests.support import torch_reference
 from tests.support.real_images import photographs
 
@@ -124,7 +124,7 @@ def test_short_fine_tune_on_eight_devices_trains_and_exports(clip_tower, few_sta
         "--data.source",
         f"folder:{few_stamps}",
     ]
-    flags += ["--steps", "3", "--batch-size", "8", "--model.image-size", "64", "64", "--optim.warmup-steps", "1"]
+    flags += ["--steps", "3", "--batch-size", "8", "--model.image-size", "64", "64", "--recipe.warmup-steps", "1"]
     flags += ["--mesh.fsdp", "4", "--mesh.data", "2", "--log-every", "1", "--data.val-fraction", "0.3"]
     assert main(["finetune", "finetune_clip_b16", *flags]) == 0
     import timm

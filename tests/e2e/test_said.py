@@ -15,7 +15,7 @@ LINES = (
     "test/ is left out; to score a run on it, name it: folder:",
     "1 of 6 val images are in train too, byte for byte (val/cat/twin.png is train/cat/0.png)",
 )
-QUICK = ("--steps", "1", "--optim.warmup-steps", "0", "--batch-size", "8", "--no-compare-random", "--export", "none")
+QUICK = ("--steps", "1", "--recipe.warmup-steps", "0", "--batch-size", "8", "--no-compare-random", "--export", "none")
 PROGRAMS = {
     "embed": ("embed", DEMO, "--out", "OUT/x.npz"),
     "knn": ("knn", DEMO),

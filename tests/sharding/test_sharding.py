@@ -13,21 +13,17 @@ import fmjax
 import weights_conversion as wc
 from fmjax.config.data import DataConfig
 from fmjax.config.model import ModelConfig
-from fmjax.config.recipe import OptimConfig
-from fmjax.config.run import FinetuneConfig, MeshConfig
-from fmjax.data.batches import train_batches
-from fmjax.data.sources.digits import digits
-from fmjax.data.transforms import Views
-from fmjax.engine.placement import on_mesh
-from fmjax.engine.run import build, preprocessing
+from fmjax.config.recipe import Recipe
+from fmjax.config.run import MeshConfig, RunConfig
 from fmjax.errors import UsageError
 from fmjax.models.build import abstract, initialise, leaf_shardings, param_shapes
 from fmjax.models.functional import functional
-from fmjax.programs.finetune import Trainer, check_batch, make_trainer
+from fmjax.programs.finetune import check_batch
 from fmjax.sharding import batch_sharding, make_mesh
 from fmjax.trees import flat
 from fmjax.weights.load import fill, load
 from tests.support.checkpoints import random_file, save, small
+from tests.support.runs import Started, started
 
 DEVICES = jax.devices()
 MESHES = {
@@ -36,10 +32,10 @@ MESHES = {
     "2 data x 4 fsdp": MeshConfig(data=2, fsdp=4),
     "2 data x 2 fsdp x 2 tensor": MeshConfig(data=2, fsdp=2, tensor=2),
 }
-CONFIG = FinetuneConfig(
+CONFIG = RunConfig(
     model=ModelConfig(name="demo_vit_ti4.fashion_mnist", init="random", dtype="float32"),
     data=DataConfig(crop_scale=0.7, flip=0.0),
-    optim=OptimConfig(lr=1e-3, warmup_steps=2, layer_decay=0.8),
+    recipe=Recipe(lr=1e-3, warmup_steps=2, layer_decay=0.8),
     steps=6,
     batch_size=16,
 )
@@ -51,29 +47,17 @@ def mesh_of(name: str):
     return make_mesh(sizes.data, sizes.fsdp, sizes.tensor, devices=DEVICES[:count])
 
 
-def trainer_on(name: str, config: FinetuneConfig = CONFIG) -> tuple[Trainer, object]:
+def run_on(name: str, config: RunConfig = CONFIG) -> Started:
     mesh = mesh_of(name)
+    if "tensor" not in name:
+        return started(config, mesh)
     # tensor parallelism needs heads and hidden units that divide: two heads instead of three
-    model = build(config, 10, mesh) if "tensor" not in name else None
-    if model is None:
-        spec = replace(fmjax.get_spec("demo_vit_ti4"), num_heads=2)
-        model = initialise(spec, None, num_classes=10, mesh=mesh, dtype=np.float32)
-    return make_trainer(config, model, mesh, preprocessing(config)), mesh
+    spec = replace(fmjax.get_spec("demo_vit_ti4"), num_heads=2)
+    return started(config, mesh, initialise(spec, None, mesh=mesh, dtype=np.float32))
 
 
-def digit_batches(config: FinetuneConfig, batch_size: int):
-    view = Views(preprocessing(config), config.data.crop_scale, config.data.flip)
-    return train_batches(digits(), view, config.data, batch_size=batch_size, seed=0)
-
-
-def losses(name: str, config: FinetuneConfig = CONFIG) -> list[float]:
-    trainer, mesh = trainer_on(name, config)
-    batches = digit_batches(config, config.batch_size)
-    state, out = trainer.state, []
-    for _ in range(config.steps):
-        state, values = trainer.step(state, on_mesh(next(batches), mesh))
-        out.append(float(values["loss"]))
-    return out
+def losses(name: str, config: RunConfig = CONFIG) -> list[float]:
+    return run_on(name, config).losses(config.steps)
 
 
 @pytest.fixture(scope="module")
@@ -107,34 +91,31 @@ def test_losses_do_not_depend_on_tensor_parallelism():
 
 
 def test_accumulation_does_not_change_the_losses(one_device):
-    parts = replace(CONFIG, optim=replace(CONFIG.optim, accumulate=2))
+    parts = replace(CONFIG, recipe=replace(CONFIG.recipe, accumulate=2))
     assert losses("1", parts) == pytest.approx(one_device, rel=1e-5)
     assert losses("8 data", parts) == pytest.approx(one_device, rel=1e-5)
 
 
 def compiled_step(name: str):
-    trainer, mesh = trainer_on(name)
-    batches = digit_batches(CONFIG, 16)
-    batch = on_mesh(next(batches), mesh)
-    return trainer, trainer.step.lower(trainer.state, batch).compile()
+    run = run_on(name)
+    return run.functions.step.lower(run.state, run.batch()).compile()
 
 
 def test_compiled_step_holds_a_quarter_of_the_state_on_each_of_four_fsdp_devices():
-    whole, split = compiled_step("1")[1], compiled_step("2 data x 4 fsdp")[1]
+    whole, split = compiled_step("1"), compiled_step("2 data x 4 fsdp")
     sizes = [c.memory_analysis().argument_size_in_bytes for c in (whole, split)]
     assert sizes[1] < 0.3 * sizes[0]
 
 
 def test_every_large_parameter_and_its_moments_are_split():
-    trainer, _ = trainer_on("2 data x 4 fsdp")
-    for leaf in jax.tree.leaves({key: trainer.state[key] for key in ("params", "optimiser")}):
+    state = run_on("2 data x 4 fsdp").state
+    for leaf in jax.tree.leaves((state.params, state.opt)):
         if leaf.size > 10_000:
             assert leaf.addressable_shards[0].data.size == leaf.size // 4
 
 
 def test_weights_are_gathered_and_activations_are_not():
-    _, compiled = compiled_step("2 data x 4 fsdp")
-    text = compiled.as_text()
+    text = compiled_step("2 data x 4 fsdp").as_text()
     gathered = re.findall(r"= \w+\[([\d,]*)\][^=]*all-gather\(", text)
     assert gathered
     tokens = 50
@@ -142,21 +123,16 @@ def test_weights_are_gathered_and_activations_are_not():
 
 
 def test_frozen_blocks_have_no_moments():
-    config = replace(
-        CONFIG, optim=replace(CONFIG.optim, freeze=(r"blocks\.[0-3]\..*", r"patch_embed\..*|cls_token|pos_embed"))
-    )
-    trainer, mesh = trainer_on("1", config)
-    before = {path: np.asarray(leaf) for path, leaf in flat(trainer.state["params"]).items()}
-    moments = sum(leaf.size for leaf in jax.tree.leaves(trainer.state["optimiser"]))
+    still = ((r"backbone\.blocks\.[0-3]\..*", 0.0), (r"backbone\.(patch_embed\..*|cls_token|pos_embed)", 0.0))
+    run = run_on("1", replace(CONFIG, recipe=replace(CONFIG.recipe, rates=still)))
+    before = {path: np.asarray(leaf) for path, leaf in flat(run.state.params).items()}
+    moments = sum(leaf.size for leaf in jax.tree.leaves(run.state.opt))
     total = sum(leaf.size for leaf in before.values())
     assert moments < 2 * total * 0.4
-    batches = digit_batches(config, 16)
-    state = trainer.state
-    for _ in range(3):
-        state, _ = trainer.step(state, on_mesh(next(batches), mesh))
-    after = {path: np.asarray(leaf) for path, leaf in flat(state["params"]).items()}
+    run.losses(3)
+    after = {path: np.asarray(leaf) for path, leaf in flat(run.state.params).items()}
     same = {path for path in before if np.array_equal(before[path], after[path])}
-    assert same == trainer.frozen_paths
+    assert same == run.plan.freeze.paths
 
 
 def test_loading_puts_only_its_slice_on_each_device(tmp_path, monkeypatch):

@@ -11,22 +11,24 @@ import numpy as np
 import pytest
 
 from fmjax.engine.checkpoint import Checkpoints
+from fmjax.engine.state import State
 from fmjax.errors import CheckpointError
 
-STATE = {
-    "params": {"a": {"kernel": jnp.arange(64.0).reshape(8, 8)}},
-    "optimiser": {"mean": jnp.ones((8, 8))},
-    "random": {"step": jnp.array(1)},
-}
+
+def state(params: dict) -> State:
+    return State(step=jnp.array(1), params=params, ema={}, opt={"mean": jnp.ones((8, 8))}, key=jnp.arange(2))
+
+
+STATE = state({"a": {"kernel": jnp.arange(64.0).reshape(8, 8)}})
 # name: (files of the step, what is done with their bytes, what is said)
 DAMAGE = {
     "position gone": ("data/metadata", None, "data/metadata is missing"),
     "position cut": ("data/metadata", lambda data: data[:-2], "data/metadata is damaged"),
     "record cut": ("params/_METADATA", lambda data: data[:40], "params/_METADATA is damaged"),
-    "record of nothing": ("optimiser/_METADATA", lambda _: b"{}", "its records lack 'tree_metadata'"),
+    "record of nothing": ("opt/_METADATA", lambda _: b"{}", "its records lack 'tree_metadata'"),
     "shapes cut": ("params/array_metadatas/*", lambda data: data[:40], "params/array_metadatas/process_0 is damaged"),
     "index gone": ("params/manifest.ocdbt", None, "the arrays in params are damaged or missing"),
-    "arrays zeroed": ("optimiser/d/*", lambda data: bytes(len(data)), "the arrays in optimiser are damaged or missing"),
+    "arrays zeroed": ("opt/d/*", lambda data: bytes(len(data)), "the arrays in opt are damaged or missing"),
     "arrays cut": ("random/d/*", lambda data: data[:10], "the arrays in random are damaged or missing"),
 }
 
@@ -43,8 +45,8 @@ def saved(tmp_path_factory):
 
 
 def test_what_was_saved_comes_back(saved):
-    state, data = Checkpoints(saved).restore(5, STATE)
-    jax.tree.map(np.testing.assert_array_equal, state, STATE)
+    found, data = Checkpoints(saved).restore(5, STATE)
+    jax.tree.map(np.testing.assert_array_equal, found, STATE)
     assert data == {"position": 40}
 
 
@@ -68,7 +70,7 @@ def test_a_damaged_step_is_told_by_its_file(saved, tmp_path, name):
 
 
 def test_a_step_of_another_model_is_told(saved):
-    other = {**STATE, "params": {"b": {"kernel": STATE["params"]["a"]["kernel"]}}}
+    other = state({"b": STATE.params["a"]})
     with pytest.raises(CheckpointError, match="its arrays are not those of this run's model and optimiser"):
         Checkpoints(saved).restore(5, other)
 
@@ -87,7 +89,7 @@ for _ in range(10):
         print(error)
 """
 # Arrays too large to lie in the index, as those of a real run do
-LARGE = {"params": {f"a{n}": {"kernel": np.arange(4096.0).reshape(64, 64)} for n in range(8)}}
+LARGE = state({f"a{n}": {"kernel": np.arange(4096.0).reshape(64, 64)} for n in range(8)})
 
 
 def test_many_damaged_steps_print_no_traceback(tmp_path):

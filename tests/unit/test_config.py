@@ -26,13 +26,14 @@ def test_preset_parses_and_says_what_it_costs(path):
 
 
 def test_json_round_trip():
-    config = load_preset("quickstart")
-    assert from_dict(c.FinetuneConfig, json.loads(to_json(config))) == config
+    recipe = c.Recipe(lr=3e-4, rates=((r"backbone\..*", 0.0), (r"head\..*", 20.0)))
+    for record in (recipe, load_preset("quickstart").data, c.ModelConfig(image_size=(56, 28))):
+        assert from_dict(type(record), json.loads(to_json(record))) == record
 
 
 def test_an_unknown_field_is_answered_with_the_nearest():
     with pytest.raises(UsageError, match=r"no field 'weight_decya'; did you mean weight_decay"):
-        from_dict(c.OptimConfig, {"weight_decya": 0.1})
+        from_dict(c.Recipe, {"weight_decya": 0.1})
     with pytest.raises(UsageError, match="did you mean quickstart"):
         load_preset("quickstrat")
 
@@ -40,21 +41,22 @@ def test_an_unknown_field_is_answered_with_the_nearest():
 @pytest.mark.parametrize(
     ("make", "flag"),
     [
-        (lambda: c.OptimConfig(lr=-1.0), "--optim.lr"),
+        (lambda: c.Recipe(lr=-1.0), "--recipe.lr"),
         (lambda: c.DataConfig(source="folder"), "--data.source"),
         (lambda: c.DataConfig(val_fraction=1.0), "--data.val-fraction"),
-        (lambda: c.FinetuneConfig(batch_size=10, optim=c.OptimConfig(accumulate=4)), "--batch-size"),
-        (lambda: c.OptimConfig(freeze=("*.bias",)), "--optim.freeze"),
+        (lambda: c.RunConfig(batch_size=10, recipe=c.Recipe(accumulate=4)), "--batch-size"),
+        (lambda: c.Recipe(rates=(("*.bias", 0.0),)), "--recipe.rates"),
+        (lambda: c.Recipe(decay=((".*", -1.0),)), "--recipe.decay"),
         (lambda: c.EmbedConfig(batch_size=0), "--batch-size"),
-        (lambda: c.FinetuneConfig(classifier="patches"), "--export"),
+        (lambda: c.RunConfig(task=c.ClassifyConfig(classifier="patches")), "--export"),
         (lambda: c.ModelConfig(image_size=(224, 0)), "--model.image-size"),
         (lambda: c.KnnConfig(k=0), "--k"),
-        (lambda: c.FinetuneConfig(seed=-1), "--seed"),
+        (lambda: c.RunConfig(seed=-1), "--seed"),
         (lambda: c.ProbeConfig(seed=2**32), "--seed"),
         (lambda: c.DataConfig(split_seed=-1), "--data.split-seed"),
-        (lambda: c.OptimConfig(lr=float("inf")), "--optim.lr"),
-        (lambda: c.OptimConfig(b1=2.0), "--optim.b1"),
-        (lambda: c.OptimConfig(weight_decay=-1.0), "--optim.weight-decay"),
+        (lambda: c.Recipe(lr=float("inf")), "--recipe.lr"),
+        (lambda: c.Recipe(b1=2.0), "--recipe.b1"),
+        (lambda: c.Recipe(weight_decay=-1.0), "--recipe.weight-decay"),
         (lambda: c.ProbeConfig(max_iter=0), "--max-iter"),
         (lambda: c.EvalConfig(step=-5), "--step"),
         (lambda: c.ProbeConfig(folds=1), "--folds"),

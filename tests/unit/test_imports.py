@@ -21,8 +21,9 @@ FLOORS = (
     ("fmjax.names", "fmjax.models"),
     ("fmjax.store", "fmjax.data", "fmjax.config"),
     ("fmjax.weights", "fmjax.preprocessing"),
-    ("fmjax.engine",),
     ("fmjax.report",),
+    ("fmjax.tasks",),
+    ("fmjax.engine",),
     ("fmjax.programs",),
     ("fmjax.cli",),
 )

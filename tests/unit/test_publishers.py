@@ -11,7 +11,7 @@ import pytest
 
 import fmjax
 from fmjax.config.model import ModelConfig
-from fmjax.config.run import FinetuneConfig
+from fmjax.config.run import RunConfig
 from fmjax.data.split import Part, Split
 from fmjax.engine import records as files
 from fmjax.engine import run as runs
@@ -129,7 +129,7 @@ def test_a_model_from_a_file_preprocesses_as_the_publisher_of_the_file(tmp_path,
 
 def test_a_run_follows_the_publisher_of_its_file_and_remembers_it(tmp_path):
     name = "ViT-B-16-SigLIP2.webli"
-    config = FinetuneConfig(out=str(tmp_path / "run"), model=ModelConfig(name=name))
+    config = RunConfig(out=str(tmp_path / "run"), model=ModelConfig(name=name))
     spec = spec_in(fmjax.get_spec(name), fmjax.get_weights(name), "hf_siglip")
     assert runs.preprocessing(config).interpolation == "bilinear_no_antialias"
     assert runs.preprocessing(config, spec).interpolation == "bilinear"
@@ -142,7 +142,7 @@ def test_a_run_follows_the_publisher_of_its_file_and_remembers_it(tmp_path):
 
 def test_a_run_of_before_there_were_publishers_goes_on(tmp_path):
     name = "dinov2_vits14.lvd142m"
-    config, spec = FinetuneConfig(out=str(tmp_path), model=ModelConfig(name=name)), fmjax.get_spec(name)
+    config, spec = RunConfig(out=str(tmp_path), model=ModelConfig(name=name)), fmjax.get_spec(name)
     old = json.loads(to_json(spec))
     del old["publisher"]
     (tmp_path / "spec.json").write_text(json.dumps(old))

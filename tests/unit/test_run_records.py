@@ -16,11 +16,20 @@ from fmjax import names
 from fmjax.cli import main
 from fmjax.config.data import DataConfig
 from fmjax.config.presets import load_preset
-from fmjax.config.run import FinetuneConfig
+from fmjax.config.run import RunConfig
 from fmjax.data.sources import open_source
 from fmjax.data.split import divide
 from fmjax.engine.checkpoint import Checkpoints, has_steps
-from fmjax.engine.records import check_same, check_sizes, check_spec, read_run, read_spec, recorded_split, write_run
+from fmjax.engine.records import (
+    check_same,
+    check_sizes,
+    check_spec,
+    config_record,
+    read_run,
+    read_spec,
+    recorded_split,
+    write_run,
+)
 from fmjax.errors import CheckpointError, UsageError
 
 DIGITS = tuple(str(i) for i in range(10))
@@ -28,7 +37,7 @@ SPEC = names.get_spec("demo_vit_ti4.fashion_mnist")
 
 
 @pytest.fixture
-def config(tmp_path) -> FinetuneConfig:
+def config(tmp_path) -> RunConfig:
     return replace(load_preset("quickstart"), out=str(tmp_path / "run"), compare_random=False)
 
 
@@ -51,7 +60,7 @@ def commands(run: Path) -> dict[str, list[str]]:
 
 
 def edited(**fields) -> str:
-    values = json.loads(json.dumps(asdict(load_preset("quickstart"))))
+    values = json.loads(json.dumps(config_record(load_preset("quickstart"))))
     for path, value in fields.items():
         *parents, last = path.split("__")
         node = values
@@ -69,17 +78,17 @@ CUT = json.dumps(asdict(SPEC))[:200]
 DAMAGE = {
     "config cut": ("config.json", "{", "Expecting property name"),
     "config empty": ("config.json", "", "Expecting value"),
-    "config list": ("config.json", "[]", r"FinetuneConfig is \[\]; it must be an object"),
-    "config null": ("config.json", "null", "FinetuneConfig is None"),
+    "config list": ("config.json", "[]", r"RunConfig is \[\]; it must be an object"),
+    "config null": ("config.json", "null", "RunConfig is None"),
     "config deep": ("config.json", '{"model":' + "[" * 100_000, "nested too deeply"),
     "config binary": ("config.json", "\0\0\0\0\x01", "is damaged"),
     "config without a model": ("config.json", '{"steps": 3}', "it has no 'model'"),
     "config null model": ("config.json", edited(model=None), "ModelConfig is None"),
-    "config other key": ("config.json", edited(optim__weight_decya=1), "did you mean weight_decay"),
+    "config other key": ("config.json", edited(recipe__weight_decya=1), "did you mean weight_decay"),
     "config text for a number": ("config.json", edited(batch_size="many"), "batch_size is 'many'; it must be int"),
     "config truth for a number": ("config.json", edited(seed=True), "seed is True; it must be int"),
-    "config other choice": ("config.json", edited(classifier="all"), "classifier is 'all'; it must be 'pool'"),
-    "config nan": ("config.json", edited(optim__weight_decay=float("nan")), "weight_decay is nan"),
+    "config other choice": ("config.json", edited(task__classifier="all"), "classifier is 'all'; it must be 'pool'"),
+    "config nan": ("config.json", edited(recipe__weight_decay=float("nan")), "weight_decay is nan"),
     "config three sizes": ("config.json", edited(model__image_size=[1, 2, 3]), r"image_size is \[1, 2, 3\]"),
     "config huge images": ("config.json", edited(model__image_size=[400_000, 400_000]), "more than 67,108,864 pixels"),
     "config other images": ("config.json", edited(model__image_size=[2800, 2800]), r"images of|model\.image_size"),
@@ -185,7 +194,7 @@ def test_an_empty_folder_among_the_checkpoints_is_no_step(run):
 
 
 def test_data_may_move_where_the_split_is_recorded(run, config):
-    def at(source: str) -> FinetuneConfig:
+    def at(source: str) -> RunConfig:
         return replace(config, data=replace(config.data, source=source))
 
     write_run(run, at("folder:here"), divide(open_source(config.data), config.data, None).split, SPEC)

@@ -6,11 +6,17 @@ import numpy as np
 import pytest
 
 from fmjax.config.data import DataConfig
+from fmjax.config.tasks import ClassifyConfig
 from fmjax.data.example import Splits
 from fmjax.data.sources.digits import digits
 from fmjax.data.split import divide, write_split
+from fmjax.data.transforms import Views
+from fmjax.engine.evaluate import Scores
+from fmjax.engine.plan import Learner
 from fmjax.errors import DataError
-from fmjax.programs.evaluate import Scores, known, scored
+from fmjax.preprocessing import preprocess_config
+from fmjax.programs.evaluate import known, scored, summary
+from fmjax.tasks.classify import Classify
 
 CLASSES = tuple(str(i) for i in range(10))
 
@@ -20,23 +26,31 @@ def one_hot(*predicted: int) -> np.ndarray:
     return np.eye(3, dtype=np.float32)[list(predicted)] * 20
 
 
+IMAGES = preprocess_config("demo_vit_ti4.fashion_mnist")
+LEARNER = Learner(Classify(ClassifyConfig(), Views(IMAGES)), ("a", "b", "c"), IMAGES, {})
+
+
+def scores(labels: list[int], logits: np.ndarray, unreadable: int = 0) -> Scores:
+    rows = {"label": np.asarray(labels), "logits": logits, "index": np.arange(len(labels))}
+    return Scores(LEARNER.task.scores(rows, LEARNER.labels), rows, unreadable)
+
+
 def test_macro_f1_is_over_the_classes_that_have_images():
-    scores = Scores(np.asarray([0, 0, 2, 2]), one_hot(0, 0, 2, 1))
+    found = scores([0, 0, 2, 2], one_hot(0, 0, 2, 1))
     # class 0: 1; class 2: 2 * 1 / (2 * 1 + 0 + 1); class 1 was predicted once and has no images
-    assert scores.macro_f1 == pytest.approx((1 + 2 / 3) / 2)
-    assert "macro F1 83.3% over the 2 of 3 classes that have images" in scores.summary
-    whole = Scores(np.asarray([0, 1, 2]), one_hot(0, 1, 2))
-    assert "macro F1 100.0%, loss" in whole.summary
+    assert found["macro_f1"] == pytest.approx((1 + 2 / 3) / 2)
+    assert "macro F1 83.3% over the 2 of 3 classes that have images" in summary(LEARNER, found)
+    assert "macro F1 100.0%, loss" in summary(LEARNER, scores([0, 1, 2], one_hot(0, 1, 2)))
 
 
 def test_the_loss_knows_the_classes_without_images():
-    one = Scores(np.asarray([0, 0]), one_hot(0, 0))
-    assert one.loss == pytest.approx(2 * np.exp(-20), rel=1e-3)
-    assert one.accuracy == 1.0
+    one = scores([0, 0], one_hot(0, 0))
+    assert one["loss"] == pytest.approx(2 * np.exp(-20), rel=1e-3)
+    assert one["accuracy"] == 1.0
 
 
 def test_images_that_could_not_be_read_are_counted_in_the_line():
-    assert "(2 images, 3 unreadable ones left out)" in Scores(np.asarray([0, 1]), one_hot(0, 1), 3).summary
+    assert "(2 images, 3 unreadable ones left out)" in summary(LEARNER, scores([0, 1], one_hot(0, 1), 3))
 
 
 def test_labels_are_those_of_the_run_whatever_the_order_of_the_source():

@@ -108,7 +108,7 @@ def test_a_suffix_that_is_not_what_is_written_is_refused_and_none_is_changed(cli
 
 
 def test_a_place_that_cannot_be_written_is_said_before_the_work(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("fmjax.programs.embed.extract", lambda *_: pytest.fail("it began to compute"))
+    monkeypatch.setattr("fmjax.programs.features.extract", lambda *_: pytest.fail("it began to compute"))
     monkeypatch.setattr("fmjax.programs.convert.read", lambda *_, **__: pytest.fail("it began to read"))
     blocked = tmp_path / "file"
     blocked.write_text("")

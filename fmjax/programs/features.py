@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,18 +13,18 @@ import numpy as np
 from fmjax.config.features import EmbedConfig, FeaturesConfig, KnnConfig, ProbeConfig
 from fmjax.console import console, counted
 from fmjax.data import audit
-from fmjax.data.batches import BadImages, eval_batches
 from fmjax.data.example import Examples, Splits, check_fields
 from fmjax.data.sources import open_source
 from fmjax.data.transforms import Views
-from fmjax.engine.placement import on_mesh
+from fmjax.engine.evaluate import evaluate
+from fmjax.engine.plan import Learner
 from fmjax.engine.run import asked_size, build_model
 from fmjax.errors import DataError, UsageError
-from fmjax.models.build import compute_dtype
-from fmjax.models.functional import functional
-from fmjax.preprocessing import normalise, preprocess_config
-from fmjax.sharding import batch_divisor, make_mesh, replicated
+from fmjax.preprocessing import preprocess_config
+from fmjax.sharding import make_mesh, replicated
 from fmjax.targets import check_target
+from fmjax.tasks.embed import Embed, neighbours_accuracy
+from fmjax.trees import flat, nested
 from weights_conversion.writer import whole
 
 
@@ -36,39 +38,43 @@ class Embeddings:
     classes: tuple[str, ...]
 
 
-def extract(config: FeaturesConfig, sources: list[Examples]) -> list[Embeddings]:
-    """The pooled embedding of every readable image of each source."""
+def extract(config: FeaturesConfig, sets: list[Examples]) -> list[Embeddings]:
+    """The pooled embedding of every readable image of each set."""
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     image_size = preprocess_config(config.model.name, asked_size(config.model)).image_size
-    dtype = compute_dtype(config.model.dtype)
-    model = build_model(config.model, image_size, num_classes=0, dtype=dtype, mesh=mesh)
-    preprocess = preprocess_config(model, image_size)
-    apply, params = functional(model)
-    pooled = jax.jit(lambda p, x: apply(p, normalise(x, preprocess)).pooled, out_shardings=replicated(mesh))
-    size = -(-config.batch_size // batch_divisor(mesh)) * batch_divisor(mesh)
+    model = build_model(config.model, image_size, mesh=mesh)
+    images = preprocess_config(model, image_size)
+    learner = Learner(Embed(None, Views(images)), (), images, {"backbone": model})
+    params = nested(flat(learner.net))
+    outputs = jax.jit(learner.outputs, out_shardings=replicated(mesh))
 
-    def embed(source: Examples) -> Embeddings:
-        rows, kept, bad = [], [], BadImages(source, config.data.max_bad)
-        batches = eval_batches(source, Views(preprocess), config.data, batch_size=size)
-        sized = ((int((batch["index"] >= 0).sum()), batch) for batch in batches)
-        for batch in counted(sized, len(source), "images"):
-            for name in bad.add(batch):
-                console.print(f"unreadable image left out: {name}")
-            real = batch["weight"] > 0
-            images = on_mesh(batch, mesh)["image"]
-            rows.append(np.asarray(pooled(params, images), np.float32)[real])
-            kept += batch["index"][real].tolist()
-        if not kept:
-            raise DataError(f"none of the {len(source)} images can be read")
-        return Embeddings(np.concatenate(rows), source.labels[kept], [source.names(i) for i in kept], source.classes)
+    def embed(examples: Examples) -> Embeddings:
+        rows = evaluate(
+            learner,
+            outputs,
+            params,
+            examples,
+            mesh,
+            data=config.data,
+            batch_size=config.batch_size,
+            tell=console.print,
+            watched=partial(_counted, total=len(examples)),
+        ).rows
+        names = [examples.names(int(i)) for i in rows["index"]]
+        return Embeddings(rows["features"], rows["label"], names, examples.classes)
 
-    return [embed(source) for source in sources]
+    return [embed(examples) for examples in sets]
+
+
+def _counted(batches: Any, total: int) -> Any:
+    sized = ((int((batch["index"] >= 0).sum()), batch) for batch in batches)
+    return counted(sized, total, "images")
 
 
 def _open(config: FeaturesConfig) -> Splits:
-    """The sources, having said what of them is left out and what they share."""
+    """The sets, having said what of them is left out and what they share."""
     splits = open_source(config.data)
-    check_fields(splits.train, ("image", "label"), source=config.data.source)
+    check_fields(splits.train, Embed.needs, source=config.data.source)
     for line in audit.lines(splits, splits.train, splits.val):
         console.print(line)
     return splits
@@ -96,18 +102,16 @@ def embed_main(config: EmbedConfig) -> Path:
 
 def knn_main(config: KnnConfig) -> float:
     """Accuracy of the nearest neighbours' vote, by cosine similarity."""
-    from sklearn.neighbors import NearestNeighbors
-
     splits = _open(config)
     _check_neighbours(config, len(splits.train))  # hours of work earlier than the readable ones are known
     parts = extract(config, [s for s in (splits.train, splits.val) if s is not None])
     train, asked = parts[0], parts[-1]
     _check_neighbours(config, len(train.labels))
-    index = NearestNeighbors(n_neighbors=config.k, metric="cosine", algorithm="brute").fit(train.features)
-    near = index.kneighbors(None if len(parts) == 1 else asked.features, return_distance=False)
-    votes = np.stack([np.bincount(row, minlength=len(train.classes)) for row in train.labels[near]])
-    accuracy = float((votes.argmax(-1) == asked.labels).mean())
-    how = "leave-one-out" if len(parts) == 1 else "train -> val"
+    alone = len(parts) == 1
+    accuracy = neighbours_accuracy(
+        train.features, train.labels, None if alone else asked.features, asked.labels, k=config.k
+    )
+    how = "leave-one-out" if alone else "train -> val"
     console.print(
         f"{config.k}-NN accuracy {accuracy:.1%} ({how}, {len(asked.labels)} images, {len(asked.classes)} classes)"
     )

@@ -1,0 +1,92 @@
+"""A pure function over every example of a set, once: training's scores, `fmjax eval`, embed, knn and probe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from fmjax.config.data import ImagesConfig
+from fmjax.data.batches import BadImages, eval_batches
+from fmjax.data.example import Examples
+from fmjax.engine.placement import on_mesh
+from fmjax.engine.plan import Learner
+from fmjax.engine.step import Outputs
+from fmjax.errors import DataError
+from fmjax.sharding import batch_divisor
+from fmjax.trees import Params
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Numbers of all readable examples, the rows that they come from (`index`: their place in the set), and how many
+    examples could not be read."""
+
+    numbers: dict[str, float]
+    rows: Mapping[str, np.ndarray]
+    unreadable: int
+
+    def __getitem__(self, name: str) -> float:
+        return self.numbers[name]
+
+    def __len__(self) -> int:
+        return len(self.rows["index"])
+
+
+def evaluate(
+    learner: Learner,
+    outputs: Outputs,
+    params: Params,
+    examples: Examples,
+    mesh: Mesh,
+    *,
+    data: ImagesConfig,
+    batch_size: int,
+    tell: Tell,
+    watched: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> Scores:
+    """The scores over a set; they do not depend on the batch size or the devices.
+
+    outputs: the learner's, jitted. tell: is given the names of pictures that cannot be read. watched: stands between
+    the batches and their use, to show how far it is.
+    """
+    size = divisible(batch_size, mesh)
+    batches = eval_batches(examples, learner.task.view, data, batch_size=size)
+    bad = BadImages(examples, data.max_bad)
+    rows = gathered(lambda batch: outputs(params, batch), watched(batches), mesh, bad=bad, tell=tell)
+    return Scores(learner.task.scores(rows, learner.labels), rows, len(bad.indices))
+
+
+def gathered(
+    outputs: Callable[[Any], Mapping[str, Any]],
+    batches: Iterable[dict[str, Any]],
+    mesh: Mesh,
+    *,
+    bad: BadImages,
+    tell: Tell,
+) -> dict[str, np.ndarray]:
+    """The rows of all readable examples, in order, and their `index` in the set. Raises DataError where there is
+    none."""
+    kept: dict[str, list[np.ndarray]] = {}
+    for batch in batches:
+        for name in bad.add(batch):
+            tell(f"unreadable image left out: {name}")
+        real = batch["weight"] > 0
+        found = {"index": batch["index"], **outputs(on_mesh(batch, mesh))}
+        for name, row in found.items():
+            kept.setdefault(name, []).append(np.asarray(row)[real])
+    rows = {name: np.concatenate(parts) for name, parts in kept.items()}
+    if not rows or not len(rows["index"]):
+        raise DataError(f"none of the {len(bad.examples)} images can be read")
+    return rows
+
+
+def divisible(batch_size: int, mesh: Mesh) -> int:
+    """The batch size, or the next one that divides over the devices."""
+    devices = batch_divisor(mesh)
+    return -(-batch_size // devices) * devices

@@ -1,0 +1,147 @@
+"""What a run does, decided once: names, sizes, what is trained, and how it moves. A plan holds no array."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from fmjax.config.data import DataConfig
+from fmjax.config.run import RunConfig
+from fmjax.data.transforms import Views
+from fmjax.engine.freeze import Freeze, frozen, split_stacks, tower_depths, unused
+from fmjax.engine.optim import optimiser, schedule
+from fmjax.errors import UsageError
+from fmjax.models.surgery import split_blocks
+from fmjax.models.vit import ViT
+from fmjax.preprocessing import normalise
+from fmjax.specs import PreprocessConfig
+from fmjax.tasks import task as tasks
+from fmjax.tasks.task import Batch, Labels, Net, Now, Rows, Task
+from fmjax.trees import Params, bind, flat, nested
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A net and what it is for: all that evaluation needs to know."""
+
+    task: Task
+    labels: Labels
+    images: PreprocessConfig
+    net: Net  # of shapes, each tower's blocks in one stack
+
+    def bound(self, params: Params) -> Net:
+        """The net with parameters, as they lie in training or on disk."""
+        return bind(_with_stacks(self.net, params), params)
+
+    def outputs(self, params: Params, batch: Batch) -> Rows:
+        """The rows of a batch, as it travels."""
+        return self.task.outputs(self.bound(params), prepared(batch, self.images))
+
+
+@dataclass(frozen=True)
+class Plan(Learner):
+    """A resolved run."""
+
+    data: DataConfig
+    freeze: Freeze
+    tx: optax.GradientTransformation
+    rate: optax.Schedule
+    steps: int
+    batch_size: int
+    accumulate: int
+    ema: float
+    seed: int
+    eval_every: int
+    save_every: int
+    log_every: int
+    keep: int
+
+    @property
+    def params(self) -> Params:
+        """The shapes of all parameters, as they lie in training: leading frozen blocks in a stack of their own."""
+        return jax.eval_shape(partial(split_stacks, blocks=self.freeze.blocks), nested(flat(self.net)))
+
+    def evaluates(self, step: int) -> bool:
+        """Whether to score the validation part after a step; after the last one it is scored when the run finishes."""
+        return step % self.eval_every == 0 and step != self.steps
+
+    def saves(self, step: int) -> bool:
+        """Whether to save after a step: every so often, and the last one."""
+        return step % self.save_every == 0 or step == self.steps
+
+    def logs(self, step: int) -> bool:
+        """Whether a step has a row in metrics.jsonl."""
+        return step % self.log_every == 0 or self.evaluates(step) or self.saves(step)
+
+
+def make_task(config: RunConfig, images: PreprocessConfig) -> Task:
+    """The task of a run, which sees examples as its weights' authors do."""
+    return tasks.make(config.task, Views(images, crop_scale=config.data.crop_scale, flip=config.data.flip))
+
+
+def resolve(
+    config: RunConfig, task: Task, backbone: ViT, labels: Labels, images: PreprocessConfig, batch: Mapping[str, Any]
+) -> Plan:
+    """The plan of a run. backbone and batch: shapes will do. Raises UsageError for what cannot be trained."""
+    net = jax.eval_shape(lambda model: task.parts(model, labels, nnx.Rngs(0)), backbone)
+    tasks.check_net(task, net)
+    shapes = {path: leaf.shape for path, leaf in flat(net).items()}
+    recipe = config.recipe
+    if recipe.accumulate > 1 and not task.separable:
+        raise UsageError(
+            f"--recipe.accumulate is {recipe.accumulate}; {type(task).__name__} needs all examples of a batch at once: "
+            f"it must be 1"
+        )
+
+    def loss(params: Params, batch: Batch) -> Any:
+        teacher = bind(net, params) if recipe.ema else None
+        now = Now(jnp.zeros((), jnp.int32), task.count(batch), jax.random.key(0), teacher)
+        return task.loss(bind(net, params), prepared(batch, images), now)[0]
+
+    freeze = frozen(shapes, recipe.rates, unused(loss, nested(flat(net)), batch))
+    split = flat(jax.eval_shape(partial(split_stacks, blocks=freeze.blocks), nested(flat(net))))
+    trained = {path: leaf.shape for path, leaf in split.items() if path not in freeze.paths}
+    outputs = jax.eval_shape(lambda net, batch: task.outputs(net, prepared(batch, images)), net, batch)
+    tasks.check_rows(task, outputs, len(batch["weight"]))
+    return Plan(
+        task=task,
+        labels=labels,
+        images=images,
+        data=config.data,
+        net=net,
+        freeze=freeze,
+        tx=optimiser(recipe, config.steps, trained, tower_depths(shapes), freeze.blocks),
+        rate=schedule(recipe, config.steps),
+        steps=config.steps,
+        batch_size=config.batch_size,
+        accumulate=recipe.accumulate,
+        ema=recipe.ema,
+        seed=config.seed,
+        eval_every=config.eval_every,
+        save_every=config.save_every,
+        log_every=config.log_every,
+        keep=config.keep,
+    )
+
+
+def prepared(batch: Batch, images: PreprocessConfig) -> Batch:
+    """A batch as a task is given it: its pictures (image, image2 ...), which travel as uint8, normalised."""
+    pictures = {name for name, field in batch.items() if name.startswith("image") and field.dtype == jnp.uint8}
+    return batch | {name: normalise(batch[name], images) for name in pictures}
+
+
+def _with_stacks(net: Net, params: Params) -> Net:
+    """The net of shapes with its blocks in as many stacks as the parameters have."""
+    out = dict(net)
+    for part, inner in params.items():
+        if "frozen_blocks" in inner:
+            count = jax.tree.leaves(inner["frozen_blocks"])[0].shape[0]
+            out[part] = jax.eval_shape(partial(split_blocks, frozen=count), net[part])
+    return out

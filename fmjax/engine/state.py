@@ -1,0 +1,94 @@
+"""All that a run saves, beside its place in the data; and where it lies on a mesh."""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Array, Int, UInt32
+
+from fmjax.engine.freeze import join_stacks, partition, split_stacks
+from fmjax.engine.plan import Plan
+from fmjax.sharding import param_shardings, replicated
+from fmjax.trees import Params, flat, nested
+
+
+@typing.no_type_check
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class State:
+    """What a step takes and gives back. Params are nested dicts whose first level are the parts of the net."""
+
+    step: Int[Array, ""]  # how many have been done
+    params: Params
+    ema: Params  # the average of what is trained; {} where the recipe keeps none
+    opt: Any
+    key: UInt32[Array, ...]  # the key's data; each step folds its number in
+
+
+def begin(plan: Plan, params: Params, mesh: Mesh) -> State:
+    """The state before the first step. params: on the mesh, in the layout of the disk."""
+    where = places(plan, mesh)
+    params = in_training(plan, params, where)
+    trained, _ = partition(params, plan.freeze)
+    key = jax.random.key_data(jax.random.key(stream_seed(plan.seed, "model")))
+    return State(
+        step=jax.device_put(jnp.zeros((), jnp.int32), where.step),
+        params=params,
+        ema=jax.tree.map(jnp.copy, trained) if plan.ema else {},
+        opt=jax.jit(plan.tx.init, out_shardings=where.opt)(trained),
+        key=jax.device_put(key, where.key),
+    )
+
+
+def in_training(plan: Plan, params: Params, where: State) -> Params:
+    """Parameters as they lie on disk -> as they lie in training: leading frozen blocks in a stack of their own."""
+    return jax.device_put(split_stacks(params, plan.freeze.blocks), where.params) if plan.freeze.blocks else params
+
+
+def places(plan: Plan, mesh: Mesh) -> State:
+    """A state of shardings. The moments of a parameter lie where it does."""
+    shapes = {path: leaf.shape for path, leaf in flat(plan.params).items()}
+    params = nested(net_shardings(shapes, mesh))
+    trained = partition(params, plan.freeze)[0]
+    everywhere: Any = replicated(mesh)
+    opt = optax.tree_utils.tree_map_params(
+        plan.tx,
+        lambda _, place: place,
+        jax.eval_shape(plan.tx.init, partition(plan.params, plan.freeze)[0]),
+        trained,
+        transform_non_params=lambda _: everywhere,
+    )
+    return State(step=everywhere, params=params, ema=trained if plan.ema else {}, opt=opt, key=everywhere)
+
+
+def net_shardings(shapes: dict[str, tuple[int, ...]], mesh: Mesh) -> dict[str, NamedSharding]:
+    """Path -> sharding for the parts of a net: the layout table knows a tower's own paths, without the part's name."""
+    out: dict[str, NamedSharding] = {}
+    for part in dict.fromkeys(path.partition(".")[0] for path in shapes):
+        inner = {path.partition(".")[2]: shape for path, shape in shapes.items() if path.startswith(f"{part}.")}
+        out |= {f"{part}.{path}": place for path, place in param_shardings(inner, mesh).items()}
+    return {path: out[path] for path in shapes}
+
+
+def emptied(state: State) -> State:
+    """The shapes and places of a state, whose memory is given back: what is restored must fit beside nothing."""
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    jax.tree.map(lambda x: x.delete(), state)
+    return shapes
+
+
+def to_disk(state: State) -> State:
+    """The state with every tower's blocks in one stack, whatever is frozen."""
+    return replace(state, params=join_stacks(state.params))
+
+
+def stream_seed(seed: int, stream: str) -> int:
+    """Independent randomness for the data and the model out of one seed."""
+    return int(np.random.SeedSequence([seed, *stream.encode()]).generate_state(1)[0])

@@ -1,0 +1,92 @@
+"""One step of any task, and the pure function that its evaluation runs, compiled for a mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Int
+
+from fmjax.engine.freeze import merge, partition
+from fmjax.engine.plan import Plan, prepared
+from fmjax.engine.state import State, places
+from fmjax.sharding import batch_sharding, replicated
+from fmjax.tasks.task import Batch, Logs, Now, Rows
+from fmjax.trees import Params
+
+LossPart = Callable[[Params, Batch, "Int[Array, ''] | int"], tuple[Array, Logs]]
+Step = Callable[[State, Batch], tuple[State, Logs]]
+Outputs = Callable[[Params, Batch], Rows]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """The two functions of a plan, jitted with the places of what they take and give."""
+
+    step: Any  # jax's own type, which can be lowered
+    outputs: Outputs
+
+
+def compiled(plan: Plan, mesh: Mesh) -> Compiled:
+    """Nothing is compiled before the first call."""
+    where = places(plan, mesh)
+    step = jax.jit(
+        partial(train_step, plan=plan, mesh=mesh),
+        in_shardings=(where, batch_sharding(mesh)),
+        out_shardings=(where, replicated(mesh)),
+        donate_argnums=0,
+    )
+    return Compiled(step, jax.jit(plan.outputs, out_shardings=replicated(mesh)))
+
+
+def train_step(state: State, batch: Batch, *, plan: Plan, mesh: Mesh) -> tuple[State, Logs]:
+    """One optimiser step; the batch is computed in `plan.accumulate` parts whose gradients add up in float32."""
+    trained, fixed = partition(state.params, plan.freeze)
+    teacher = plan.bound(merge(state.ema, fixed)) if plan.ema else None
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+    now = Now(state.step, plan.task.count(batch), key, teacher)
+
+    def loss(trained: Params, part: Batch, index: Int[Array, ""] | int) -> tuple[Array, Logs]:
+        net = plan.bound(merge(trained, fixed))
+        value, logs = plan.task.loss(net, prepared(part, plan.images), now.for_part(index))
+        return value, {"loss": value, **logs}
+
+    grads, logs = summed(loss, trained, batch, plan.accumulate, mesh)
+    updates, opt = plan.tx.update(grads, state.opt, trained)
+    moved: Any = optax.apply_updates(trained, updates)
+    ema: Any = optax.incremental_update(moved, state.ema, 1 - plan.ema) if plan.ema else {}
+    logs["grad_norm"] = optax.tree.norm(grads)
+    return State(state.step + 1, merge(moved, fixed), ema, opt, state.key), logs
+
+
+def summed(loss: LossPart, trained: Params, batch: Batch, parts: int, mesh: Mesh) -> tuple[Params, Logs]:
+    """The sum over the parts of a batch of a loss's gradient and logs; the parts are computed one after the other."""
+    gradient = jax.grad(loss, has_aux=True)
+    if parts == 1:
+        return gradient(trained, batch, 0)
+
+    def add(total: Any, inputs: tuple[Array, Batch]) -> tuple[Any, None]:
+        index, part = inputs
+        return jax.tree.map(jnp.add, total, gradient(trained, part, index)), None
+
+    split = in_parts(batch, parts, mesh)
+    first = jax.tree.map(lambda x: x[0], split)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, trained, first, 0))
+    return jax.lax.scan(add, zeros, (jnp.arange(parts), split))[0]
+
+
+def in_parts(batch: Batch, parts: int, mesh: Mesh) -> Batch:
+    """[B ...] -> [parts B/parts ...], every device keeping the images that it has."""
+
+    def split(x: Array) -> Array:
+        split = jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1)
+        spec = PartitionSpec(None, *batch_sharding(mesh).spec)
+        return jax.lax.with_sharding_constraint(split, NamedSharding(mesh, spec))
+
+    return jax.tree.map(split, batch)

@@ -1,0 +1,42 @@
+"""The embedding of every image, and what its neighbours and a linear probe know of its class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from flax import nnx
+from jaxtyping import Float
+
+from fmjax.models.vit import ViT
+from fmjax.tasks.task import Batch, Labels, Net, Rows, Task
+
+
+class Embed(Task):
+    """The pooled embedding of frozen weights; nothing is learned."""
+
+    def parts(self, backbone: ViT, labels: Labels, rngs: nnx.Rngs) -> Net:
+        return {"backbone": backbone}
+
+    def outputs(self, net: Net, batch: Batch) -> Rows:
+        return {"features": net["backbone"](batch["image"]).pooled.astype(np.float32), "label": batch["label"]}
+
+    def scores(self, rows: Mapping[str, np.ndarray], labels: Labels) -> dict[str, float]:
+        return {}
+
+
+def neighbours_accuracy(
+    train: Float[np.ndarray, "N E"],
+    labels: np.ndarray,
+    asked: Float[np.ndarray, "M E"] | None,
+    expected: np.ndarray,
+    *,
+    k: int,
+) -> float:
+    """Accuracy of the vote of the k nearest by cosine. asked: None asks each of `train` against all others."""
+    from sklearn.neighbors import NearestNeighbors
+
+    index = NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(train)
+    near = index.kneighbors(asked, return_distance=False)
+    votes = np.stack([np.bincount(row, minlength=int(labels.max()) + 1) for row in labels[near]])
+    return float((votes.argmax(-1) == expected).mean())

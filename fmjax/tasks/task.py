@@ -1,0 +1,144 @@
+"""What a task is: settings and six pure functions. It has no loop and no state; the engine knows this file, and no
+task."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from fmjax.errors import UsageError
+from fmjax.models.vit import ViT
+
+Example = dict[str, Any]  # one, on the host: what is read of it, then the arrays that the network is given
+View = Callable[[Example, np.random.Generator | None], Example]
+Batch = dict[
+    str, Array
+]  # [B ...] arrays: the fields of the examples, and weight [B], 0 where there is nothing to learn
+Net = dict[str, Any]  # the named parts of what is trained, "backbone" among them
+Labels = tuple[str, ...]  # the names of the classes
+Logs = dict[str, Array]  # numbers of a step, for its row in metrics.jsonl
+Rows = dict[str, Any]  # arrays [B ...], a row an example: under about 10 kB each, as those of all are gathered
+
+
+@typing.no_type_check
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Now:
+    """What a loss may know beside its batch."""
+
+    step: Int[Array, ""]
+    count: Float[Array, ""]  # what the loss is a mean over: `Task.count` of the whole batch, on all devices
+    key: Array  # of this step and part
+    teacher: Net | None  # the average of the net, where the recipe keeps one
+
+    def for_part(self, index: Int[Array, ""] | int) -> Now:
+        """The same for one part of a batch that is computed in several."""
+        return replace(self, key=jax.random.fold_in(self.key, index))
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run learns. Every method is pure.
+
+    A task of one's own defines `parts`, `loss`, `outputs` and `scores`; the others have a default that fits labelled
+    images. The loss of a batch is the sum of the losses of its parts, so a loss divides by `now.count`; a task whose
+    loss needs all examples at once sets `separable` to False.
+    """
+
+    config: Any  # its TaskConfig
+    views: View  # how the weights' authors, and the run's augmentation, see an example
+
+    needs: ClassVar[tuple[str, ...]] = ("image", "label")  # fields of an example: image, label, mask, ...
+    watch: ClassVar[str] = "loss"  # the score that runs are compared by
+    shares: ClassVar[frozenset[str]] = frozenset()  # the scores and logs that are parts of one, and shown in percent
+    separable: ClassVar[bool] = True
+
+    def view(self, example: Example, rng: np.random.Generator | None) -> Example:
+        """The arrays that the network is given of an example. rng: None in evaluation, which draws nothing."""
+        return self.views(example, rng)
+
+    def parts(self, backbone: ViT, labels: Labels, rngs: nnx.Rngs) -> Net:
+        """What is trained: {"backbone": backbone, ...}, new modules with random parameters."""
+        raise NotImplementedError
+
+    def count(self, batch: Batch) -> Float[Array, ""]:
+        """What the loss is a mean over: the images that could be read, one at least."""
+        return jnp.maximum(batch["weight"].sum(), 1.0)
+
+    def loss(self, net: Net, batch: Batch, now: Now) -> tuple[Float[Array, ""], Logs]:
+        """The sum over a part of a batch, divided by `now.count`; and sums for the log, divided alike."""
+        raise NotImplementedError
+
+    def outputs(self, net: Net, batch: Batch) -> Rows:
+        """What evaluation keeps of a batch: arrays [B ...]."""
+        raise NotImplementedError
+
+    def scores(self, rows: Mapping[str, np.ndarray], labels: Labels) -> dict[str, float]:
+        """Numbers out of the rows of all examples, each once."""
+        raise NotImplementedError
+
+    def summary(self, scores: Mapping[str, float], rows: Mapping[str, np.ndarray], labels: Labels) -> str:
+        """The scores in words."""
+        return self.words(scores)
+
+    def words(self, numbers: Mapping[str, float]) -> str:
+        """Scores or logs on one line: loss 0.31, accuracy 98.6%."""
+        shown = [f"{value:.1%}" if name in self.shares else f"{value:.4g}" for name, value in numbers.items()]
+        return ", ".join(f"{name} {number}" for name, number in zip(numbers, shown, strict=True))
+
+    def joined(self, net: Net) -> ViT:
+        """What `fmjax.restore` returns and what is exported: the backbone, with what a ViT has room for."""
+        return net["backbone"]
+
+    def draw(self, rows: Mapping[str, np.ndarray], labels: Labels, folder: Path) -> None:
+        """Pictures of an evaluation, into the run's folder."""
+
+
+def make(config: Any, views: View) -> Task:
+    """The task of some settings. Raises UsageError where its class has not what a task needs."""
+    kind = _located(config.home)
+    if not (isinstance(kind, type) and issubclass(kind, Task)):
+        raise UsageError(f"the home of {type(config).__name__} is {config.home!r}; it must be a fmjax.tasks.task.Task")
+    lacking = [name for name in ("parts", "loss", "outputs", "scores") if getattr(kind, name) is getattr(Task, name)]
+    if lacking:
+        raise UsageError(f"the task {kind.__name__} has no {' and no '.join(lacking)}; define them as Task says")
+    return kind(config, views)
+
+
+def _located(home: Any) -> Any:
+    """The class behind "module:Class"; a class is itself."""
+    import importlib
+
+    if not isinstance(home, str) or ":" not in home:
+        return home
+    module, _, name = home.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def check_net(task: Task, net: Net) -> None:
+    """Raises UsageError for parts that no run can train."""
+    if not isinstance(net.get("backbone"), ViT):
+        raise UsageError(
+            f"{type(task).__name__}.parts returns {sorted(net)}; the backbone must be among them, as "
+            f'{{"backbone": backbone, ...}}'
+        )
+
+
+def check_rows(task: Task, rows: Mapping[str, Any], size: int) -> None:
+    """Raises UsageError for outputs that are not one row an example."""
+    for name, row in rows.items():
+        shape = tuple(getattr(row, "shape", ()))
+        if shape[:1] != (size,):
+            raise UsageError(
+                f"{type(task).__name__}.outputs gives {name!r} of shape {shape} for a batch of {size}; its first axis "
+                f"must be the examples, one row each"
+            )
