@@ -34,16 +34,16 @@ from fmjax.weights.export import check_export, export
 from fmjax.weights.publisher import differences
 
 
-def main(config: RunConfig) -> Scores:
+def finetune(config: RunConfig) -> Scores:
     """Trains, scores and exports; running it again with the same config resumes. Returns the final scores."""
     if not config.compare_random or config.model.init == "random":
-        return finetune(config)[0]
+        return one_run(config)[0]
     console.print("the same model from random weights first, with the same budget and the same held-out images")
     random = replace(config.model, init="random")
     other = replace(config, out=f"{config.out}/from_random", model=random, export="none", compare_random=False)
     # whichever of the two runs was there first has drawn the split; started afresh, it is the first that runs
-    baseline, _ = finetune(other, share=None if config.fresh else Path(config.out))
-    scores, plan = finetune(config, share=Path(other.out))
+    baseline, _ = one_run(other, share=None if config.fresh else Path(config.out))
+    scores, plan = one_run(config, share=Path(other.out))
     console.print(compared(config, plan, scores, baseline))
     return scores
 
@@ -60,7 +60,7 @@ def compared(config: RunConfig, plan: Plan, scores: Scores, baseline: Scores) ->
     )
 
 
-def finetune(config: RunConfig, share: Path | None = None) -> tuple[Scores, Plan]:
+def one_run(config: RunConfig, share: Path | None = None) -> tuple[Scores, Plan]:
     """One run. share: the folder of the run that it is compared with, whose split it takes over if it is new."""
     if jax.process_count() > 1:
         raise UsageError(
