@@ -63,7 +63,7 @@ class RunConfig:
 class EvalConfig:
     """A fine-tuned run on the validation part of its own data, or of another source with the same classes."""
 
-    # instead of the run's own data: "digits", "folder:DIR" or "tfds:NAME"
+    # instead of the run's own data: as --data.source of a run
     source: Annotated[str, tyro.conf.arg(aliases=("--data.source",))] = ""
     preset: str = ""  # the .py file of a task of one's own; it is run
     mesh: MeshConfig = field(default_factory=MeshConfig)

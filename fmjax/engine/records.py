@@ -13,6 +13,7 @@ from typing import Any
 from fmjax import specs
 from fmjax.config.data import DataConfig
 from fmjax.config.run import RunConfig
+from fmjax.config.schemes import SCHEMES
 from fmjax.config.tasks import SHIPPED, TaskConfig
 from fmjax.data.split import SPLIT, Split, examples, read_split, write_split
 from fmjax.engine.checkpoint import has_steps
@@ -268,7 +269,7 @@ def check_same(run: Path, config: RunConfig, classes: tuple[str, ...]) -> None:
 def safe_data(run: Path, old: RunConfig, config: RunConfig) -> tuple[str, ...]:
     """The data settings that may change. A folder may move: its images are compared with the record, by name."""
     kinds = {each.data.source.partition(":")[0] for each in (old, config)}
-    moved = kinds == {"folder"} and (run / SPLIT).is_file()
+    moved = len(kinds) == 1 and SCHEMES[kinds.pop()].place == "DIR" and (run / SPLIT).is_file()
     return (*SAFE_DATA, "source") if moved else SAFE_DATA
 
 
@@ -307,6 +308,6 @@ def _differences(before: dict, after: dict, prefix: str = "") -> list[str]:
 def same_source(one: DataConfig, other: DataConfig) -> bool:
     """Whether two configs name the same images."""
     kinds, places = zip(*(each.source.partition(":")[::2] for each in (one, other)), strict=True)
-    if kinds == ("folder", "folder"):
+    if kinds[0] == kinds[1] and SCHEMES[kinds[0]].place == "DIR":
         return len({Path(place).expanduser().resolve() for place in places}) == 1
     return one.source == other.source and one.data_dir == other.data_dir
