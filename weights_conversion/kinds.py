@@ -29,10 +29,11 @@ def check_kinds(file: Mapping[str, LazyTensor], keys: Iterable[str]) -> None:
     odd = [key for key in keys if key in file and file[key].dtype not in FLOATS]
     if not odd:
         return
+    # the first speaks for all: a quantised file packs every matrix alike
     dtype = file[odd[0]].dtype
     floats = ", ".join(kind.name for kind in FLOATS)
     if dtype in PACKED:
-        beside = [key for key in file if key not in odd and any(fnmatchcase(key, end) for end in COMPANIONS)]
+        beside = [key for key in file if key not in odd and _is_companion(key)]
         scales = f", and has {listed(beside, 1)} beside them" if beside else ""
         raise CheckpointError(
             f"the file is quantised: it stores {listed(odd, 3)} as {dtype.name}{scales}; take the file of the float "
@@ -41,10 +42,14 @@ def check_kinds(file: Mapping[str, LazyTensor], keys: Iterable[str]) -> None:
     raise CheckpointError(f"the file stores {listed(odd, 3)} as {dtype.name}; weights are {floats}")
 
 
+def _is_companion(key: str) -> bool:
+    return any(fnmatchcase(key, pattern) for pattern in COMPANIONS)
+
+
 def not_finite(file: Mapping[str, LazyTensor], keys: Sequence[str], dtype: np.dtype) -> CheckpointError:
     """The error that names the one of these tensors that is not finite in a type."""
     bad = {key: _bad(file[key], dtype) for key in keys}
-    key = max(bad, key=bad.__getitem__)
+    key = max(bad, key=bad.__getitem__)  # the one that is worst
     return CheckpointError(
         f"{quoted(key)} is not finite in {dtype.name}: {bad[key]:,} of its {math.prod(file[key].shape):,} values are "
         f"nan, infinite or too large; the file is damaged or its training diverged, take another one"

@@ -44,8 +44,8 @@ class Misfits:
     def compare(self, found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> None:
         self.missing = [key for key in expected if key not in found]
         self.unmapped = [key for key in found if key not in expected]
-        both = [key for key in expected if key in found and tuple(found[key]) != tuple(expected[key])]
-        self.misshapen = {key: (tuple(found[key]), tuple(expected[key])) for key in both}
+        both = {key: (tuple(found[key]), tuple(expected[key])) for key in expected if key in found}
+        self.misshapen = {key: shapes for key, shapes in both.items() if shapes[0] != shapes[1]}
 
     @property
     def count(self) -> int:
@@ -59,6 +59,7 @@ class Misfits:
         """A line for each thing that differs, as many as a person reads. Names that only the file has are quoted; the
         others are those of our tables."""
         head = f"the checkpoint does not fit the model as {self.dialect}: {self.count:,} misfits, nothing was loaded"
+        # a missing name is most often there in another spelling, which the hints look for
         strange = collapse(self.unmapped)
         shapes = [f"{key} {found}, expected {wanted}" for key, (found, wanted) in self.misshapen.items()]
         lines = [head + closest]
@@ -88,8 +89,11 @@ def collapse(keys: Iterable[str]) -> list[str]:
     groups: dict[tuple[str, str], list[int]] = {}
     for key in keys:
         number = NUMBER.search(key)
-        around = (key[: number.start(1)], key[number.end(1) :]) if number else (key, "")
-        groups.setdefault(around, []).extend([int(number[1])] if number else ())
+        if number is None:
+            groups.setdefault((key, ""), [])
+            continue
+        around = key[: number.start(1)], key[number.end(1) :]
+        groups.setdefault(around, []).append(int(number[1]))
     return [f"{before}{_numbers(found)}{after}" for (before, after), found in groups.items()]
 
 

@@ -35,6 +35,7 @@ class LazyTensor:
         if not self.shape or self.nbytes <= CHUNK_BYTES:
             yield ()
             return
+        # at least a row, however long it is
         rows = max(1, CHUNK_BYTES * self.shape[0] // self.nbytes)
         for start in range(0, self.shape[0], rows):
             yield (slice(start, min(start + rows, self.shape[0])),)
@@ -43,8 +44,9 @@ class LazyTensor:
 def read_ahead(tensors: Mapping[str, LazyTensor]) -> Iterator[tuple[str, np.ndarray]]:
     """Every piece of every tensor in order, with the tensor's name, read by a few threads; no more pieces than these
     are in memory."""
-    workers = min(4, os.cpu_count() or 1)
+    workers = min(4, os.cpu_count() or 1)  # more do not read faster, and each holds a piece
     with ThreadPoolExecutor(workers) as pool:
+        # as many pieces wait as there are threads, so a slow taker stops the reading
         waiting: deque[tuple[str, Future[np.ndarray]]] = deque()
         for name, tensor in tensors.items():
             for index in tensor.pieces():
@@ -87,12 +89,14 @@ def finite(array: np.ndarray) -> bool:
     if array.dtype in EXPONENTS:
         ones = EXPONENTS[array.dtype]
         return bool((array.view(np.uint16) & ones).max(initial=0) < ones)
+    # einsum adds up without a temporary array; the answer no is checked value by value
     if array.ndim == 2 and np.isfinite(np.einsum("ij->", array)):
         return True
     return bool(np.isfinite(array).all())
 
 
 def _tiles(target: np.ndarray, source: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    # tiles of a transposed matrix fit into the cache from both sides
     if source.ndim != 2 or source.flags.c_contiguous:
         yield target, source
         return

@@ -32,6 +32,7 @@ def write_safetensors(
     header = _header(tensors, metadata or {"format": "pt"})
     with whole(path, len(header) + sum(tensor.nbytes for tensor in tensors.values())) as file:
         file.write(header)
+        # a tensor comes in pieces, which must add up to what the header has promised
         written = dict.fromkeys(tensors, 0)
         for name, piece in read_ahead(tensors):
             written[name] += file.write(piece.reshape(-1).view(np.uint8).data)
@@ -52,6 +53,7 @@ def whole(path: Path, nbytes: int = 0) -> Iterator[BinaryIO]:
     if free < nbytes:
         reason = f"{os.strerror(errno.ENOSPC)}: {nbytes:,} bytes are needed, {free:,} are free"
         raise OSError(errno.ENOSPC, reason, str(path))
+    # beside its place: a rename within one file system is all or nothing
     partial = path.with_name(path.name + ".part")
     try:
         with partial.open("wb") as file:

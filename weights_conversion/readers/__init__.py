@@ -19,10 +19,16 @@ __all__ = ["Checkpoint", "open_checkpoint"]
 SAFETENSORS = ("model.safetensors", "open_clip_model.safetensors")
 BINS = ("pytorch_model.bin", "open_clip_pytorch_model.bin")
 INDEX = ".index.json"
+SAFETENSORS_INDEXES = ("model.safetensors.index.json", "open_clip_model.safetensors.index.json")
+BIN_INDEXES = ("pytorch_model.bin.index.json", "open_clip_pytorch_model.bin.index.json")
 # what is looked for in a folder, in this order: safetensors wherever it has both, as nothing in it can do harm
 STAGES = (
-    *(tuple(name + INDEX for name in SAFETENSORS), SAFETENSORS, ("*.safetensors",)),
-    *(tuple(name + INDEX for name in BINS), BINS, ("*.pt", "*.pth", "*.pth.tar", "*.ckpt", "*.npz")),
+    SAFETENSORS_INDEXES,
+    SAFETENSORS,
+    ("*.safetensors",),
+    BIN_INDEXES,
+    BINS,
+    ("*.pt", "*.pth", "*.pth.tar", "*.ckpt", "*.npz"),
 )
 MAX_INDEX_BYTES = 4 << 20  # 10,000 names with their shards take 1.3 MB
 MAX_SHARDS = 256  # the largest published checkpoints have about 190
@@ -41,9 +47,9 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(
             f"no checkpoint at {shown(error.filename or path)}; pass a file of weights or a folder that holds one"
         ) from error
+    except CheckpointError:  # a ValueError too, and says what is wrong already
+        raise
     except (OSError, ValueError) as error:
-        if isinstance(error, CheckpointError):
-            raise
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(
             f"{shown(path)} cannot be opened: {reason}; check the path and its permissions"
@@ -73,11 +79,14 @@ def _open_zip(path: Path) -> Checkpoint:
 def _open_folder(folder: Path) -> Checkpoint:
     for patterns in STAGES:
         found = sorted(file for pattern in patterns for file in folder.glob(pattern) if file.is_file())
+        # of two that are equally likely none is taken silently
         if len(found) > 1:
             names = listed(file.name for file in found)
             raise CheckpointError(f"{shown(folder)} has {len(found)} checkpoints ({names}); pass the one to read")
+        if found and found[0].name.endswith(INDEX):
+            return _open_sharded(found[0])
         if found:
-            return _open_sharded(found[0]) if found[0].name.endswith(INDEX) else _open_file(found[0])
+            return _open_file(found[0])
     raise CheckpointError(f"{shown(folder)} {sniff.unknown_folder(folder)}")
 
 
@@ -116,10 +125,16 @@ def _owners(index: Path) -> dict[str, str]:
     shards = sorted(set(owners.values()))
     if len(shards) > MAX_SHARDS:
         raise CheckpointError(f"{shown(index)} names {len(shards):,} shards; {MAX_SHARDS} are read at most")
-    outside = [name for name in shards if Path(name).name != name or name == ".." or not name.isprintable()]
+    # an index may come from anywhere, and must not lead to other files of this machine
+    outside = [name for name in shards if not _is_inside(name)]
     if outside:
         raise CheckpointError(f"{shown(index)} names the shard {quoted(outside[0])}, outside its own folder")
     return owners
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a shard's name is that of a file beside its index."""
+    return Path(name).name == name and name != ".." and name.isprintable()
 
 
 def _whole_names(shard: Checkpoint) -> dict[str, LazyTensor]:

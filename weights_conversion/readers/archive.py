@@ -92,17 +92,20 @@ class Archive:
     def _inflate(self, member: Member) -> np.ndarray:
         """All of a deflated entry. Tensors may lie in a few large ones by turns, not to be inflated each time."""
         found = self._inflated.get(member.name)
-        if found is None:
-            self._spend(member.size)
-            packed = map_bytes(self.path, member.start, member.packed) if member.packed else np.empty(0, np.uint8)
-            data, ended = _inflated(packed.data, member.size, f"{shown(self.path)}: {quoted(member.name)}")
-            if len(data) != member.size or not ended:
-                raise CheckpointError(
-                    f"{shown(self.path)}: {quoted(member.name)} does not inflate to the size that it states"
-                )
-            self._check(member, zlib.crc32(data))
-            found = np.frombuffer(data, np.uint8)
-            self._keep(member.name, found)
+        if found is not None:
+            return found
+        # spent before the work is done: a file that asks for it without end is stopped
+        self._spend(member.size)
+        packed = np.empty(0, np.uint8)
+        if member.packed:  # nothing cannot be mapped
+            packed = map_bytes(self.path, member.start, member.packed)
+        subject = f"{shown(self.path)}: {quoted(member.name)}"
+        data, ended = _inflated(packed.data, member.size, subject)
+        if len(data) != member.size or not ended:
+            raise CheckpointError(f"{subject} does not inflate to the size that it states")
+        self._check(member, zlib.crc32(data))
+        found = np.frombuffer(data, np.uint8)
+        self._keep(member.name, found)
         return found
 
     @cached_property
@@ -172,6 +175,7 @@ def _directory(file: BufferedIOBase, size: int) -> tuple[int, int, int]:
     at = tail.rfind(END)
     if at < 0 or len(tail) - at < END_FIELDS.size:
         raise CheckpointError(f"is a zip file cut short ({size:,} bytes, and no directory at its end); fetch it again")
+    # a comment may stand behind the record, and could hold another one: it must reach to the end of the file
     _, disk, _, here, count, nbytes, start, comment = END_FIELDS.unpack_from(tail, at)
     end = tail_start + at
     if disk or here != count or at + END_FIELDS.size + comment != len(tail):
@@ -188,6 +192,7 @@ def _directory(file: BufferedIOBase, size: int) -> tuple[int, int, int]:
 def _directory64(file: BufferedIOBase, locator: int, short: tuple[int, int, int]) -> tuple[int, int, int, int]:
     """The same from the zip64 records, preceded by where they start; they must agree with the short record's values."""
     file.seek(locator)
+    # the locator stands right before the short record, and the zip64 record right before the locator
     _, _, end, _ = LOCATOR64_FIELDS.unpack(file.read(LOCATOR64_FIELDS.size))
     if end + END64_FIELDS.size != locator:
         raise CheckpointError("has a zip64 directory that is not where it says; fetch it again")
@@ -215,7 +220,10 @@ def _entries(data: bytes, count: int) -> list[_Entry]:
 
 
 def _entry(raw: bytes, extra: bytes, fields: tuple[Any, ...]) -> _Entry:
-    flags, method, crc, packed, size, offset = fields[3], fields[4], fields[7], fields[8], fields[9], fields[16]
+    """One row of the directory. Raises CheckpointError where its bytes could not be read as they are."""
+    # by their places in ENTRY_FIELDS; the date, the disk and the attributes between them say nothing here
+    flags, method, crc = fields[3], fields[4], fields[7]
+    packed, size, offset = fields[8], fields[9], fields[16]
     try:
         name = raw.decode("utf-8" if flags & UTF8 else "cp437")
     except UnicodeDecodeError as error:
@@ -246,13 +254,20 @@ def _widened(extra: bytes, values: tuple[int, int, int]) -> tuple[int, int, int]
         extra = extra[4 + length :]
     if len(wide) < values.count(FULL32):
         raise CheckpointError("has a zip entry whose zip64 sizes are missing; fetch it again")
-    numbers = iter(wide)
-    size, packed, offset = (next(numbers) if value == FULL32 else value for value in values)
+    # the field holds, in this order, only those of the values that did not fit
+    size, packed, offset = values
+    if size == FULL32:
+        size = wide.pop(0)
+    if packed == FULL32:
+        packed = wide.pop(0)
+    if offset == FULL32:
+        offset = wide.pop(0)
     return size, packed, offset
 
 
 def _located(file: BufferedIOBase, entry: _Entry, end: int) -> Member:
     """The entry's data, by the header in front of it, which must tell the same as the directory."""
+    # a reader that goes by the directory and one that goes by the headers must find the same archive
     if entry.offset + LOCAL_FIELDS.size > end:
         raise CheckpointError(f"has {quoted(entry.name)} beyond its own end; fetch it again")
     file.seek(entry.offset)
@@ -260,7 +275,8 @@ def _located(file: BufferedIOBase, entry: _Entry, end: int) -> Member:
     if len(header) < LOCAL_FIELDS.size + len(entry.raw):
         raise CheckpointError(f"has {quoted(entry.name)} beyond its own end; fetch it again")
     mark, _, _, method, _, _, _, _, _, length, extra = LOCAL_FIELDS.unpack_from(header)
-    if mark != LOCAL or method != entry.method or length != len(entry.raw) or header[LOCAL_FIELDS.size :] != entry.raw:
+    name = header[LOCAL_FIELDS.size :]
+    if (mark, method, length, name) != (LOCAL, entry.method, len(entry.raw), entry.raw):
         raise CheckpointError(f"has another entry where its directory places {quoted(entry.name)}; fetch it again")
     start = entry.offset + LOCAL_FIELDS.size + length + extra
     if start + entry.packed > end:
@@ -269,9 +285,9 @@ def _located(file: BufferedIOBase, entry: _Entry, end: int) -> Member:
 
 
 def _check_names(names: list[str]) -> None:
+    """Raises CheckpointError for names outside the archive's own folder, and for two of one name."""
     for name in names:
-        plain = name.removesuffix("/")
-        if not plain or plain.startswith("/") or "\\" in name or "\0" in name or ".." in plain.split("/"):
+        if not _is_inside(name):
             raise CheckpointError(f"has a zip entry called {quoted(name)}, which leaves the archive; do not trust it")
     if len({posixpath.normpath(name) for name in names}) != len(names):
         raise CheckpointError(
@@ -279,7 +295,16 @@ def _check_names(names: list[str]) -> None:
         )
 
 
+def _is_inside(name: str) -> bool:
+    """Whether an entry's name stays in the folder that an archive would be unpacked to, on any system."""
+    plain = name.removesuffix("/")
+    if not plain or plain.startswith("/") or "\\" in name or "\0" in name:
+        return False
+    return ".." not in plain.split("/")
+
+
 def _check_ranges(members: list[tuple[int, Member]]) -> None:
+    """Raises CheckpointError where two entries share bytes, which bombs are made of."""
     end = 0
     for offset, member in sorted(members, key=lambda row: row[0]):
         if offset < end:
@@ -288,7 +313,10 @@ def _check_ranges(members: list[tuple[int, Member]]) -> None:
 
 
 def _check_ratio(members: list[Member]) -> None:
-    packed, size = (sum(n) for n in zip(*((m.packed, m.size) for m in members if m.deflated), (0, 0), strict=True))
+    """Raises CheckpointError for a bomb: entries that inflate to far more than the file's own size."""
+    deflated = [member for member in members if member.deflated]
+    packed = sum(member.packed for member in deflated)
+    size = sum(member.size for member in deflated)
     if size > MAX_RATIO * packed + SPARE_BYTES:
         raise CheckpointError(
             f"would inflate from {packed:,} to {size:,} bytes, more than {MAX_RATIO} times; save it without compression"
@@ -296,12 +324,15 @@ def _check_ratio(members: list[Member]) -> None:
 
 
 def _crc(path: Path, member: Member) -> int:
-    crc, left, buffer = 0, member.packed, memoryview(bytearray(min(PIECE, member.packed)))
+    """The checksum of an entry's bytes in the file, read piece by piece into one buffer."""
+    crc, left = 0, member.packed
+    buffer = memoryview(bytearray(min(PIECE, member.packed)))
     try:
         with path.open("rb", buffering=0) as file:
             file.seek(member.start)
             while left and (n := file.readinto(buffer[: min(left, PIECE)])):
-                crc, left = zlib.crc32(buffer[:n], crc), left - n
+                crc = zlib.crc32(buffer[:n], crc)
+                left -= n
     except OSError as error:
         raise CheckpointError(f"{shown(path)} can no longer be read: {error}; open it again") from error
     return crc

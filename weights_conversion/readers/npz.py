@@ -42,6 +42,7 @@ def read_npz(path: Path, archive: Archive) -> Checkpoint:
 def _tensor(archive: Archive, name: str) -> LazyTensor | None:
     """The array, or None for one of texts."""
     header, start = _header(archive.head(name, MAX_HEADER_BYTES), name)
+    # the header is Python's text of a dict; it is matched, never evaluated
     form = HEADER.fullmatch(header)
     if not form:
         raise CheckpointError(
@@ -54,7 +55,8 @@ def _tensor(archive: Archive, name: str) -> LazyTensor | None:
     dtype = _dtype(name, order, kind, size)
     shape = tuple(int(n.strip(" L")) for n in axes.split(",") if n.strip())
     check_shape(shape, dtype.itemsize)
-    nbytes, found = math.prod(shape) * dtype.itemsize, archive.members[name].size
+    nbytes = math.prod(shape) * dtype.itemsize
+    found = archive.members[name].size
     if start + nbytes != found:
         raise CheckpointError(f"has {quoted(name)} in {found:,} bytes, where its header calls for {start + nbytes:,}")
     strides = None
@@ -65,7 +67,8 @@ def _tensor(archive: Archive, name: str) -> LazyTensor | None:
 
 def _header(data: bytes, name: str) -> tuple[str, int]:
     """The text of an array's header, and where its values start."""
-    width = LENGTHS.get(data[6]) if data.startswith(MAGIC) and len(data) > 12 else None
+    is_array = data.startswith(MAGIC) and len(data) > 12
+    width = LENGTHS.get(data[6]) if is_array else None
     start = 8 + (width or 0)
     end = start + int.from_bytes(data[8:start], "little")
     if width is None or end > len(data):
@@ -74,6 +77,8 @@ def _header(data: bytes, name: str) -> tuple[str, int]:
 
 
 def _dtype(name: str, order: str, kind: str, size: str) -> np.dtype:
+    """The type of an array's numbers, by the letter and the bytes of numpy's name for it."""
+    # numpy knows no bfloat16, and writes its two bytes as void
     if kind == "V" and size == "2":
         return BFLOAT16
     if kind not in TENSOR_KINDS:

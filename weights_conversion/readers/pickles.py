@@ -258,7 +258,7 @@ ACTIONS: dict[str, Action] = {
 STOP = b"."
 # code -> what it does, and how its argument is read; a name's two lines are taken as they are, without escapes
 STEPS: dict[bytes, tuple[Action, Callable[[Any], object] | None]] = {
-    op.code.encode("latin-1"): (ACTIONS[op.name], op.arg.reader if op.arg else None)
+    op.code.encode("latin-1"): (ACTIONS[op.name], getattr(op.arg, "reader", None))
     for op in pickletools.opcodes
     if op.name in ACTIONS
 }

@@ -39,6 +39,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, LazyTensor], dict[str, str]]
         length = int.from_bytes(file.read(8), "little")
         text = file.read(min(length, MAX_HEADER_BYTES))
         size = file.seek(0, os.SEEK_END)
+    # asked before the library reads it, which would parse a header of any length
     if MAX_HEADER_BYTES < length <= size:
         raise CheckpointError(f"has a header of {length:,} bytes; at most {MAX_HEADER_BYTES:,} are read")
     try:
@@ -56,7 +57,9 @@ def read_safetensors(path: Path) -> tuple[dict[str, LazyTensor], dict[str, str]]
         raise CheckpointError(
             f"has tensors of type {', '.join(unknown)}, which cannot be read; {', '.join(DTYPES)} can"
         )
-    return {name: _tensor(path, 8 + length, name, entry) for name, entry in header.items()}, metadata
+    start = 8 + length  # offsets count from the end of the header
+    tensors = {name: _tensor(path, start, name, entry) for name, entry in header.items()}
+    return tensors, metadata
 
 
 def _header(text: bytes) -> dict[str, Any]:
@@ -74,8 +77,10 @@ def _header(text: bytes) -> dict[str, Any]:
 
 
 def _tensor(path: Path, start: int, name: str, entry: dict[str, Any]) -> LazyTensor:
+    """One tensor, mapped when it is read. start: where the file's tensors begin."""
     shape, dtype = tuple(entry["shape"]), DTYPES[entry["dtype"]]
     check_name(name)
     check_shape(shape, dtype.itemsize)
-    offset, nbytes = start + entry["data_offsets"][0], math.prod(shape) * dtype.itemsize
+    offset = start + entry["data_offsets"][0]
+    nbytes = math.prod(shape) * dtype.itemsize
     return lazy(shape, dtype, lambda: map_bytes(path, offset, nbytes))

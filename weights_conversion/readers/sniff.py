@@ -82,6 +82,7 @@ def container(path: Path) -> str:
         head = file.read(HEAD_BYTES)
     if not head:
         raise CheckpointError("is empty (0 bytes); fetch or copy it again")
+    # first what can be read, then what is known to be something else, by its content or its name
     if head.startswith((b"PK\3\4", b"PK\5\6")):
         return ZIP
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < HEADER_LIMIT:

@@ -125,8 +125,9 @@ def lazy_tensors(tensors: Mapping[str, Tensor], fetch: Fetch) -> dict[str, LazyT
 
 def _lazy(tensor: Tensor, fetch: Fetch) -> LazyTensor:
     size = tensor.dtype.itemsize
-    # an axis of length 1 may have any stride
-    strides = tuple(stride * size if n > 1 else 0 for n, stride in zip(tensor.shape, tensor.strides, strict=True))
+    # an axis of length 1 may have any stride, so it counts as none
+    steps = zip(tensor.shape, tensor.strides, strict=True)
+    strides = tuple(stride * size * (n > 1) for n, stride in steps)
     key, start, span = tensor.storage.key, tensor.offset * size, tensor.span
     return lazy(tensor.shape, tensor.dtype, lambda: fetch(key, start, span), strides)
 
@@ -145,6 +146,7 @@ class Storages(dict[str, Storage]):
 
 def storage(key: tuple[object, ...]) -> Storage:
     """The storage that a persistent id names: ("storage", type, key, device, count), older files with one more."""
+    # what the last of older files would describe is a view of another storage
     if len(key) < 5 or key[0] != "storage" or any(rest is not None for rest in key[5:]):
         raise CheckpointError(f"refers to something else than a storage; {STATE_DICT_ONLY}")
     _, kind, name, _, count = key[:5]
@@ -157,6 +159,7 @@ def storage(key: tuple[object, ...]) -> Storage:
 
 def _tensor(where: object, offset: object, shape: object, strides: object, dtype: object = None) -> Tensor:
     """The view of a storage, checked against what its persistent id said of it."""
+    # all of these are a file's own words, so each is checked for its type before it is counted with
     if not isinstance(where, Storage) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
         raise TypeError("a tensor that is made of something else than a storage")
     dtype = dtype or where.dtype
@@ -229,6 +232,11 @@ def _size(values: object = ()) -> tuple[object, ...]:
     return tuple(values)
 
 
+def _first(value: object, *_: object) -> object:
+    """A list that TorchScript has tagged with its type: the list."""
+    return value
+
+
 def _inert(name: str) -> Call:
     return lambda *_: Inert(name)
 
@@ -246,23 +254,33 @@ CALLS: dict[tuple[str, str], Call] = {
     ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
 }
 INERT: tuple[tuple[str, str], ...] = (  # neither tensors nor containers of them: settings, counters, random states
-    *(("argparse", "Namespace"), ("_codecs", "encode"), ("torch", "device"), ("torch", "Tensor")),
-    *(("torch.nn.parameter", "Parameter"), ("numpy", "dtype"), ("numpy", "ndarray")),
-    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
-    *((module, name) for module in ("builtins", "__builtin__") for name in ("set", "complex", "bytearray")),
+    ("argparse", "Namespace"),
+    ("_codecs", "encode"),
+    ("torch", "device"),
+    ("torch", "Tensor"),
+    ("torch.nn.parameter", "Parameter"),
+    ("numpy", "dtype"),
+    ("numpy", "ndarray"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "scalar"),  # as numpy 2 calls it
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("builtins", "set"),
+    ("builtins", "complex"),
+    ("builtins", "bytearray"),
+    ("__builtin__", "set"),  # as Python 2 calls it
+    ("__builtin__", "complex"),
+    ("__builtin__", "bytearray"),
 )
 SCRIPT_LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist", "restore_type_tag")
-NAMES: dict[tuple[str, str], object] = {
-    **{key: Global(".".join(key), call) for key, call in CALLS.items()},
-    **{key: Global(".".join(key), _inert(".".join(key))) for key in INERT},
-    **{("torch", name): Kind(dtype) for name, dtype in STORAGES.items()},
-    ("torch.storage", "UntypedStorage"): Kind(None),
-    **{("torch", name): dtype for name, dtype in DTYPES.items()},
-}
-SCRIPT_NAMES: dict[tuple[str, str], object] = {
-    **NAMES,
-    **{("torch.jit._pickle", name): Global(name, lambda value, *_: value) for name in SCRIPT_LISTS},
-}
+_CALLED = {key: Global(".".join(key), call) for key, call in CALLS.items()}
+_KEPT = {key: Global(".".join(key), _inert(".".join(key))) for key in INERT}
+_KINDS = {("torch", name): Kind(dtype) for name, dtype in STORAGES.items()}
+_TYPES = {("torch", name): dtype for name, dtype in DTYPES.items()}
+_UNTYPED = {("torch.storage", "UntypedStorage"): Kind(None)}
+_LISTS = {("torch.jit._pickle", name): Global(name, _first) for name in SCRIPT_LISTS}
+NAMES: dict[tuple[str, str], object] = {**_CALLED, **_KEPT, **_KINDS, **_UNTYPED, **_TYPES}
+SCRIPT_NAMES: dict[tuple[str, str], object] = {**NAMES, **_LISTS}
 
 
 def lookup(module: str, name: str) -> object:

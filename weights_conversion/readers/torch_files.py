@@ -24,14 +24,16 @@ COUNT = struct.Struct("<q")  # in front of each storage of a legacy file
 
 def read_torch_zip(path: Path, archive: Archive, root: str) -> Checkpoint:
     """What torch.save or torch.jit.save wrote under the folder `root` of the archive. code/ is never read."""
-    if f"{root}/byteorder" in archive.members and archive.bytes_of(f"{root}/byteorder").tobytes() != b"little":
+    if not _is_little_endian(archive, root):
         raise CheckpointError("was saved on a big-endian machine; load and save it again with torch on an ordinary one")
     pickled = archive.members[f"{root}/data.pkl"]
     if pickled.size > MAX_PICKLE_BYTES:
         raise CheckpointError(f"has a pickle of {pickled.size:,} bytes; at most {MAX_PICKLE_BYTES:,} are read")
+    # only torch.jit.save writes constants, and only its pickles name classes of the file's own
     names = script_lookup if f"{root}/constants.pkl" in archive.members else lookup
     storages = Storages()
-    found = unwrap(unpickle(io.BytesIO(archive.bytes_of(pickled.name).tobytes()), names, storages))
+    text = archive.bytes_of(pickled.name).tobytes()
+    found = unwrap(unpickle(io.BytesIO(text), names, storages))
     for key in dict.fromkeys(tensor.storage.key for tensor in found.tensors.values()):
         needed = storages[key]
         member = archive.members.get(f"{root}/data/{key}")
@@ -42,6 +44,12 @@ def read_torch_zip(path: Path, archive: Archive, root: str) -> Checkpoint:
         return archive.bytes_of(f"{root}/data/{key}", start, nbytes)
 
     return Checkpoint(path, lazy_tensors(found.tensors, fetch), {}, found.wrapper, found.others)
+
+
+def _is_little_endian(archive: Archive, root: str) -> bool:
+    """Whether the values are in this machine's order; older versions of torch do not say."""
+    name = f"{root}/byteorder"
+    return name not in archive.members or archive.bytes_of(name).tobytes() == b"little"
 
 
 def read_torch_legacy(path: Path) -> Checkpoint:
@@ -55,6 +63,7 @@ def read_torch_legacy(path: Path) -> Checkpoint:
             )
         if system.get("little_endian") is not True:
             raise CheckpointError("was saved on a big-endian machine; load and save it again with torch on another one")
+        # the fifth pickle lists the storages in the order in which their values follow
         found = unwrap(unpickle(file, lookup, storages))
         places = _places(file, unpickle(file, lookup, Storages()), storages)
 
@@ -67,6 +76,7 @@ def read_torch_legacy(path: Path) -> Checkpoint:
 def _places(file: BufferedIOBase, keys: object, storages: Storages) -> dict[str, int]:
     """Where each storage's values start: in the order of the keys, each behind its count, from where the file is."""
     start, size = file.tell(), file.seek(0, os.SEEK_END)
+    # a list of another length could name one storage twice, or leave one out
     names = keys if isinstance(keys, list) and len(keys) == len(storages) else []
     if not all(isinstance(name, str) for name in names) or set(names) != storages.keys():
         raise CheckpointError("does not list the storages that its tensors are in; fetch it again")

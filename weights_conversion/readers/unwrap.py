@@ -47,11 +47,22 @@ def unwrap(root: object) -> Unwrapped:
     taken: list[str] = []
     others: list[str] = []
     chosen: dict[str, Any] = root
-    while name := next((w for w in WRAPPERS if isinstance(chosen.get(w), dict) and holders[id(chosen[w])]), None):
-        others += [".".join((*taken, key[:MAX_NAME])) for key in itertools.islice(chosen, MAX_OTHERS) if key != name]
+    # from wrapper to wrapper; what lies beside each is kept by name, for the report
+    while name := _wrapper(chosen, holders):
+        beside = [key for key in itertools.islice(chosen, MAX_OTHERS) if key != name]
+        others += [".".join((*taken, key[:MAX_NAME])) for key in beside]
         taken.append(name)
         chosen = chosen[name]
     return _unprefixed(_flat(chosen, holders), taken, others)
+
+
+def _wrapper(container: Mapping[str, object], holders: dict[int, bool]) -> str:
+    """The first of the wrappers' names under which a container has tensors; "" where it has none."""
+    for name in WRAPPERS:
+        inner = container.get(name)
+        if isinstance(inner, dict) and holders[id(inner)]:
+            return name
+    return ""
 
 
 def _mark(value: object, holders: dict[int, bool]) -> bool:
