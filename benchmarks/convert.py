@@ -27,7 +27,7 @@ from fmjax.models.build import param_shapes
 name, dialect, path = sys.argv[1:]
 shapes = param_shapes(fmjax.get_spec(name))
 params = wc.in_memory_tree({p: np.broadcast_to(np.float16(0), s) for p, s in shapes.items()})
-shapes = {k: t.shape for k, t in wc.to_torch(params, wc.get_dialect(dialect)).items()}
+shapes = {k: t.shape for k, t in wc.to_torch(params, wc.writing(dialect, shapes)).items()}
 zeros = {"visual.trunk.head.bias"} if not fmjax.get_spec(name).proj_bias else set()
 torch.save({k: torch.zeros(s, dtype=torch.float16) if k in zeros else torch.rand(s, dtype=torch.float16)
             for k, s in shapes.items()}, path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from weights_conversion.dialect import Dialect
 from weights_conversion.dialects import TABLES
@@ -32,21 +32,30 @@ def register(dialect: Dialect) -> None:
 def get_dialect(name: str) -> Dialect:
     """The dialect of that name. Raises CheckpointError, with all names, for an unknown one."""
     if name not in dialects():
-        raise CheckpointError(f"unknown dialect {quoted(name)}; the dialects are {', '.join(sorted(dialects()))}")
+        known = ", ".join(sorted(dialects()))
+        raise CheckpointError(f"unknown dialect {quoted(name)}; the dialects are {known}")
     return dialects()[name]
 
 
-def writing(name: str, paths: Iterable[str]) -> Dialect:
+def writing(name: str, parameters: Collection[str]) -> Dialect:
     """The spelling of a dialect that has a place for all of a model's parameters; the first one if none has."""
-    first, wanted = get_dialect(name), set(paths)
-    spellings = [table.written for table in tables() if table.name == name]
-    return next((t for t in spellings if wanted <= {path for rule in t.rules for path in rule.paths}), first)
+    wanted = set(parameters)
+    for table in tables():
+        if table.name == name and wanted <= _places(table, wanted):
+            return table.written
+    return get_dialect(name)
+
+
+def _places(table: Dialect, parameters: set[str]) -> set[str]:
+    """The parameters that the rules of a table which speak of such a model fill."""
+    return {path for rule in table.rules if rule.active(parameters) for path in rule.paths}
 
 
 def candidates(file: Mapping[str, LazyTensor]) -> list[Dialect]:
-    """Every dialect that a file can be of, by each table's declared signature, with the lead that the file has."""
+    """Every dialect that a file can be of, by each table's declared signature, with the container that it has."""
     shapes = {key: tensor.shape for key, tensor in file.items()}
-    return [found for table in tables() if (found := table.led(shapes)) is not None]
+    found = [table.found_in(shapes) for table in tables()]
+    return [dialect for dialect in found if dialect is not None]
 
 
 def detect(
@@ -63,19 +72,25 @@ def detect(
     """
     found = candidates(file)
     if len(found) > 1:
-        found = [dialect for name in dict.fromkeys(likely) for dialect in found if dialect.name == name] or found
-    if len(found) == 1 or (alike and found and all(alike(found[0], other) for other in found[1:])):
-        return found[0]
+        # in the order of `likely`, since the first is taken where all are alike
+        expected = [one for name in dict.fromkeys(likely) for one in found if one.name == name]
+        found = expected or found
     if not found:
         known = ", ".join(sorted(dialects()))
         raise CheckpointError(
             f"the file's names ({listed(file, 3)}) follow none of the known dialects ({known}); name one with --dialect"
         )
+    first, *others = found
+    if not others or (alike and all(alike(first, other) for other in others)):
+        return first
     either = ", ".join(dialect.name for dialect in found)
     raise CheckpointError(f"the file could be any of {either}: their names are the same; name one with --dialect")
 
 
 def named(file: Mapping[str, LazyTensor], name: str) -> Dialect:
-    """The dialect of that name, in the spelling and with the lead that the file has; the written one if it has none
-    of them, for a report of what does not fit."""
-    return next((dialect for dialect in candidates(file) if dialect.name == name), get_dialect(name))
+    """The dialect of that name, in the spelling and with the container that the file has; the written one if it has
+    none of them, for a report of what does not fit."""
+    for dialect in candidates(file):
+        if dialect.name == name:
+            return dialect
+    return get_dialect(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -20,7 +20,7 @@ Names = str | tuple[str, ...]
 Fact = Callable[[np.ndarray], Mapping[str, Any]]
 
 
-def names(given: Names) -> tuple[str, ...]:
+def as_tuple(given: Names) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else given
 
 
@@ -36,12 +36,12 @@ class Rule:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        return names(self.torch)
+        return as_tuple(self.torch)
 
     @property
     def paths(self) -> tuple[str, ...]:
         """Paths of the arrays, the block index taken out."""
-        return tuple(name.replace(".{i}.", ".") for name in names(self.jax))
+        return tuple(name.replace(".{i}.", ".") for name in as_tuple(self.jax))
 
     @property
     def stacked(self) -> bool:
@@ -49,13 +49,17 @@ class Rule:
 
     def under(self, parent: str) -> Rule:
         """The rule for files with something before its names."""
-        keys = tuple(parent + key for key in self.keys)
-        return replace(self, torch=parent + self.torch if isinstance(self.torch, str) else keys)
+        if isinstance(self.torch, str):
+            return replace(self, torch=parent + self.torch)
+        return replace(self, torch=tuple(parent + key for key in self.torch))
 
-    def active(self, shapes: Shapes) -> bool:
+    def active(self, parameters: Collection[str]) -> bool:
         """Whether the rule speaks of a model with these parameters."""
-        wanted = not self.when or any(path in shapes for path in names(self.when))
-        return wanted and all(p in shapes for p in self.paths) and not any(p in shapes for p in names(self.unless))
+        if not all(path in parameters for path in self.paths):
+            return False
+        if self.when and not any(path in parameters for path in as_tuple(self.when)):
+            return False
+        return not any(path in parameters for path in as_tuple(self.unless))
 
 
 @dataclass(frozen=True)
@@ -90,74 +94,84 @@ class Dialect:
     requires: tuple[Names, ...] = ()  # a file has keys that match all of these patterns (of a tuple: one of them) ...
     forbids: tuple[str, ...] = ()  # ... none that matches one of these ...
     sized: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)  # ... and these, if there, in this shape
-    leads: tuple[str, ...] = ("",)  # what training code and wrappers may put before all names, the likeliest first
-    lead: str = ""  # the one of them that a file was found to have
-    respell: tuple[tuple[str, str], ...] = ()  # (pattern, replacement) that bring names of a file to those of the rules
+    # what training code and wrappers may put before all names, the likeliest first, and the one that a file was found
+    # to have
+    containers: tuple[str, ...] = ("",)
+    container: str = ""
+    renames: tuple[tuple[str, str], ...] = ()  # (pattern, replacement) that bring names of a file to those of the rules
     classifier: str = "pool"  # what a classifier of its files sees: the pooled tokens, or "cls_patches"
     code: str = ""  # whose code computes such models, where several dialects have the same; "" is its own
     read_only: str = ""  # why no file of it is written; "" where one can be
 
     @property
-    def start(self) -> str:
+    def full_prefix(self) -> str:
         """What stands before the names of rules in a file."""
-        return self.lead + self.prefix
+        return self.container + self.prefix
 
-    def led(self, shapes: Shapes) -> Dialect | None:
-        """The dialect with the lead that a file has; None if the file is of another dialect."""
-        return next((found for lead in self.leads if (found := self._with(lead))._signed(shapes)), None)
+    def found_in(self, shapes: Shapes) -> Dialect | None:
+        """The dialect with the container that a file has; None if the file is of another dialect."""
+        for container in self.containers:
+            candidate = self._inside(container)
+            if candidate._has_signature(shapes):
+                return candidate
+        return None
 
     @property
     def written(self) -> Dialect:
-        """The dialect with the lead that its files are published with."""
-        return self._with(self.leads[0])
+        """The dialect with the container that its files are published with."""
+        return self._inside(self.containers[0])
 
-    def _with(self, lead: str) -> Dialect:
-        return self if lead == self.lead else replace(self, lead=lead)
+    def _inside(self, container: str) -> Dialect:
+        return self if container == self.container else replace(self, container=container)
 
-    def _signed(self, shapes: Shapes) -> bool:
-        if not all(any(_has(shapes, self.lead + key) for key in names(required)) for required in self.requires):
-            return False
-        if any(_has(shapes, lead + pattern) for pattern in self.forbids for lead in {"", self.lead}):
-            return False
-        sized = {self.lead + key: shape for key, shape in self.sized.items()}
+    def _has_signature(self, shapes: Shapes) -> bool:
+        """Whether a file has what the dialect requires in its container, and nothing that it forbids."""
+        for required in self.requires:
+            if not any(_has(shapes, self.container + key) for key in as_tuple(required)):
+                return False
+        # what is forbidden tells another dialect, which may have put it beside the container
+        for pattern in self.forbids:
+            if _has(shapes, pattern) or _has(shapes, self.container + pattern):
+                return False
+        sized = {self.container + key: shape for key, shape in self.sized.items()}
         return all(_fits(shapes[key], shape) for key, shape in sized.items() if key in shapes)
 
-    def spell(self, key: str) -> str:
+    def rule_name(self, key: str) -> str:
         """A file's name as the rules write it."""
-        for pattern, replacement in self.respell:
+        for pattern, replacement in self.renames:
             key = re.sub(pattern, replacement, key)
         return key
 
-    def spelled(self, file: Mapping[str, LazyTensor]) -> Mapping[str, LazyTensor]:
+    def renamed(self, file: Mapping[str, LazyTensor]) -> Mapping[str, LazyTensor]:
         """The file under the names of the rules. Raises CheckpointError where two names become one."""
-        if not self.respell:
+        if not self.renames:
             return file
-        out = {self.spell(key): tensor for key, tensor in file.items()}
+        out = {self.rule_name(key): tensor for key, tensor in file.items()}
         if len(out) != len(file):
             raise CheckpointError(f"the file has two tensors for one name of the {self.name} dialect; it is damaged")
         return out
 
-    def carries(self, key: str) -> str:
-        """What an extra is; "" for a key that is none. Everything outside a lead is one."""
-        if not key.startswith(self.lead):
-            return f"outside {self.lead}"
-        return match(key, self.extras) or (match(key, self.extras, self.lead) if self.lead else "")
+    def extra_kind(self, key: str) -> str:
+        """What an extra is; "" for a key that is none. Everything outside a container is one."""
+        if not key.startswith(self.container):
+            return f"outside {self.container}"
+        return match(key, self.extras) or match(key, self.extras, self.container)
 
-    def refused(self, key: str) -> str:
-        """Why no file with this key is read; "" for one that may be there. Under a lead or outside it is the same."""
-        return match(key, self.refuses) or match(key, self.refuses, self.lead)
+    def refusal(self, key: str) -> str:
+        """Why no file with this key is read; "" for one that may be there, in a container or beside it."""
+        return match(key, self.refuses) or match(key, self.refuses, self.container)
 
     def dropped(self, key: str) -> str:
         """Why a key is left out; "" for one that is not."""
-        return match(key, self.drop, self.start)
+        return match(key, self.drop, self.full_prefix)
 
-    def carried(self, original: Mapping[str, LazyTensor], written: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:
+    def unwritten(self, original: Mapping[str, LazyTensor], written: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:
         """What an exported file takes from the original: its extras and what was left out.
 
         Raises CheckpointError if the original has anything else, for then it is not the original.
         """
         others = {key: tensor for key, tensor in original.items() if key not in written}
-        unknown = [key for key in others if not self.carries(key) and not self.dropped(key)]
+        unknown = [key for key in others if not self.extra_kind(key) and not self.dropped(key)]
         if unknown:
             raise CheckpointError(f"the base is no {self.name} file of this model: it also has {listed(unknown)}")
         return others
@@ -165,12 +179,18 @@ class Dialect:
 
 def match(key: str, patterns: Mapping[str, str], prefix: str = "") -> str:
     """The value of the first pattern that matches the key, or ""."""
-    return next((value for pattern, value in patterns.items() if fnmatchcase(key, prefix + pattern)), "")
+    for pattern, value in patterns.items():
+        if fnmatchcase(key, prefix + pattern):
+            return value
+    return ""
 
 
 def _has(shapes: Shapes, pattern: str) -> bool:
-    return pattern in shapes if "*" not in pattern else any(fnmatchcase(key, pattern) for key in shapes)
+    if "*" not in pattern:  # most patterns are names, which need no walk through the file
+        return pattern in shapes
+    return any(fnmatchcase(key, pattern) for key in shapes)
 
 
 def _fits(shape: Shape, wanted: tuple[int | None, ...]) -> bool:
+    """Whether a shape is the wanted one, of which None is any size."""
     return len(shape) == len(wanted) and all(w in (None, n) for n, w in zip(shape, wanted, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from weights_conversion.dialect import Dialect, Rule, Shapes
+from weights_conversion.dialect import Dialect, Fact, Rule, Shapes
 from weights_conversion.errors import CheckpointError, quoted
 from weights_conversion.kinds import check_kinds, not_finite
 from weights_conversion.report import Misfits
-from weights_conversion.tensors import CHUNK_BYTES, Index, LazyTensor, in_memory, outline, transfer, transfer_finite
+from weights_conversion.tensors import (
+    CHUNK_BYTES,
+    Index,
+    LazyTensor,
+    in_memory,
+    outline,
+    transfer,
+    transfer_finite,
+)
 from weights_conversion.transforms import ShapedTransform, Transform
 
 MAX_FACT_BYTES = 4096  # of an extra that decides something: a few indices, or the periods of a head
@@ -23,7 +32,7 @@ MAX_FACT_BYTES = 4096  # of an extra that decides something: a few indices, or t
 
 @dataclass(frozen=True)
 class Step:
-    """One rule at one block."""
+    """One rule at one block; block is None for what is no stack."""
 
     keys: tuple[str, ...]
     paths: tuple[str, ...]
@@ -32,8 +41,9 @@ class Step:
 
     def torch_shapes(self, shapes: Shapes) -> list[tuple[int, ...]]:
         """What the file's tensors must look like for parameters of these shapes."""
-        lead = 0 if self.block is None else 1
-        return [a.shape for a in self.transform.undo(tuple(outline(shapes[p][lead:]) for p in self.paths))]
+        stacked = 0 if self.block is None else 1  # the depth axis, which no file has
+        outlines = tuple(outline(shapes[path][stacked:]) for path in self.paths)
+        return [tensor.shape for tensor in self.transform.undo(outlines)]
 
 
 def steps(dialect: Dialect, shapes: Shapes, heads: int = 0) -> Iterator[Step]:
@@ -41,9 +51,17 @@ def steps(dialect: Dialect, shapes: Shapes, heads: int = 0) -> Iterator[Step]:
     for rule in dialect.rules:
         if not rule.active(shapes):
             continue
-        for block in range(shapes[rule.paths[0]][0]) if rule.stacked else [None]:
-            names = tuple(dialect.start + key.replace("{i}", str(block)) for key in rule.keys)
-            yield Step(names, rule.paths, block, _for_model(rule, shapes, heads))
+        transform = _for_model(rule, shapes, heads)
+        if not rule.stacked:
+            yield Step(_file_keys(rule, dialect, 0), rule.paths, None, transform)
+            continue
+        for block in range(shapes[rule.paths[0]][0]):
+            yield Step(_file_keys(rule, dialect, block), rule.paths, block, transform)
+
+
+def _file_keys(rule: Rule, dialect: Dialect, block: int) -> tuple[str, ...]:
+    """The names that a rule's tensors have in a file, at one block."""
+    return tuple(dialect.full_prefix + key.replace("{i}", str(block)) for key in rule.keys)
 
 
 def _for_model(rule: Rule, shapes: Shapes, heads: int) -> Transform:
@@ -58,18 +76,20 @@ def _for_model(rule: Rule, shapes: Shapes, heads: int) -> Transform:
 
 def reads_alike(one: Dialect, other: Dialect, shapes: Shapes, heads: int = 0) -> bool:
     """Whether two dialects make the same parameters of the same tensors, where those have these shapes."""
-    ours, theirs = (
-        {(step.keys, step.paths, step.block, step.transform.name) for step in steps(dialect, shapes, heads)}
-        for dialect in (one, other)
-    )
-    return ours == theirs and (one.respell, one.constants) == (other.respell, other.constants)
+    if (one.renames, one.constants) != (other.renames, other.constants):
+        return False
+    return _signatures(one, shapes, heads) == _signatures(other, shapes, heads)
+
+
+def _signatures(dialect: Dialect, shapes: Shapes, heads: int) -> set[tuple[object, ...]]:
+    plan = steps(dialect, shapes, heads)
+    return {(step.keys, step.paths, step.block, step.transform.name) for step in plan}
 
 
 def lossy_keys(dialect: Dialect, shapes: Shapes, heads: int = 0) -> dict[str, str]:
     """The tensors of a file that may come back with other values, and why."""
-    return {
-        key: step.transform.lossy for step in steps(dialect, shapes, heads) for key in step.keys if step.transform.lossy
-    }
+    lossy = [step for step in steps(dialect, shapes, heads) if step.transform.lossy]
+    return {key: step.transform.lossy for step in lossy for key in step.keys}
 
 
 @dataclass(frozen=True)
@@ -84,7 +104,12 @@ class Conversion:
 
 
 def to_jax(
-    file: Mapping[str, LazyTensor], dialect: Dialect, shapes: Shapes, dtype: np.dtype | None = None, *, heads: int = 0
+    file: Mapping[str, LazyTensor],
+    dialect: Dialect,
+    shapes: Shapes,
+    dtype: np.dtype | None = None,
+    *,
+    heads: int = 0,
 ) -> Conversion:
     """The parameters of the given paths and shapes out of a file's tensors, in `dtype` (None: as stored).
 
@@ -93,51 +118,95 @@ def to_jax(
     finite; extras may be of any. Values are read later, slice by slice, and CheckpointError is raised then where one is
     not finite in `dtype`. `heads` is asked for by dialects that keep attention heads as an axis.
     """
-    file = dialect.spelled(file)
-    for key in file:
-        if why := dialect.refused(key):
-            raise CheckpointError(f"the file has {quoted(key)}: {why}")
+    file = dialect.renamed(file)
+    _check_refused(file, dialect)
     plan = list(steps(dialect, shapes, heads))
-    constants = _constants(dialect, shapes, {key for step in plan for key in step.keys})
-    expected = {key: shape for step in plan for key, shape in zip(step.keys, step.torch_shapes(shapes), strict=True)}
-    expected |= {key: array.shape for key, array in constants.items()}
+    constants = _constants(dialect, shapes, _keys(plan))
+    expected = _expected(plan, constants, shapes)
     check_kinds(file, expected)
-    extras = {k: t for k, t in file.items() if k not in expected and dialect.carries(k)}
-    dropped = {k: why for k in file if k not in expected and k not in extras and (why := dialect.dropped(k))}
+    # every key falls into exactly one class: expected, an extra, left out for a reason, or a misfit
+    others = [key for key in file if key not in expected]
+    extras = {key: file[key] for key in others if dialect.extra_kind(key)}
+    reasons = {key: dialect.dropped(key) for key in others if key not in extras}
+    dropped = {key: why for key, why in reasons.items() if why}
+    used = {key: t for key, t in file.items() if key not in extras and key not in dropped}
+    _check_fit(used, expected, plan, shapes, dialect)
+    _check_constants(file, constants, dialect)
+    facts = _facts_in(file, dialect)
+    params = {path: _parameter(path, plan, file, shapes, dtype) for path in shapes}
+    return Conversion(params, extras, dropped, len(used), facts)
+
+
+def _check_refused(file: Mapping[str, LazyTensor], dialect: Dialect) -> None:
+    """Raises CheckpointError for a tensor with which the model would be another one."""
+    for key in file:
+        if why := dialect.refusal(key):
+            raise CheckpointError(f"the file has {quoted(key)}: {why}")
+
+
+def _keys(plan: list[Step]) -> set[str]:
+    return {key for step in plan for key in step.keys}
+
+
+def _expected(plan: list[Step], constants: Mapping[str, np.ndarray], shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of all tensors that a file of such a model has."""
+    expected: dict[str, tuple[int, ...]] = {}
+    for step in plan:
+        expected |= zip(step.keys, step.torch_shapes(shapes), strict=True)
+    return expected | {key: array.shape for key, array in constants.items()}
+
+
+def _check_fit(
+    used: Mapping[str, LazyTensor],
+    expected: Mapping[str, tuple[int, ...]],
+    plan: list[Step],
+    shapes: Shapes,
+    dialect: Dialect,
+) -> None:
+    """Raises MisfitError with all that does not fit: names, shapes, and parameters that nothing fills."""
     misfits = Misfits(dialect.name)
-    misfits.compare({k: t.shape for k, t in file.items() if k not in extras and k not in dropped}, expected)
-    misfits.unfilled = sorted(set(shapes) - {path for step in plan for path in step.paths})
+    misfits.compare({key: tensor.shape for key, tensor in used.items()}, expected)
+    misfits.unfilled = _homeless(plan, shapes)
     misfits.raise_if_any()
+
+
+def _homeless(plan: list[Step], shapes: Shapes) -> list[str]:
+    """The parameters that no step has a place for."""
+    return sorted(set(shapes) - {path for step in plan for path in step.paths})
+
+
+def _check_constants(file: Mapping[str, LazyTensor], constants: Mapping[str, np.ndarray], dialect: Dialect) -> None:
+    """Raises CheckpointError where a tensor that is left out of the model is not what it always is."""
     for key, value in constants.items():
         if (file[key].read(()) != value).any():
-            found = "all zeros" if not value.any() else "what the original makes it"
+            wanted = "what the original makes it" if value.any() else "all zeros"
             raise CheckpointError(
-                f"{key} must be {found} in the {dialect.name} dialect, and is not; name another --dialect"
+                f"{key} must be {wanted} in the {dialect.name} dialect, and is not; name another --dialect"
             )
-    told = _told(file, dialect)
-    params = {path: _parameter(path, plan, file, shapes, dtype) for path in shapes}
-    return Conversion(params, extras, dropped, len(file) - len(extras) - len(dropped), told)
 
 
-def _told(file: Mapping[str, LazyTensor], dialect: Dialect) -> dict[str, Any]:
+def _facts_in(file: Mapping[str, LazyTensor], dialect: Dialect) -> dict[str, Any]:
     """What the extras say of the spec. Raises CheckpointError for values that say nothing."""
-    told: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     # a training checkpoint may keep them outside of what its wrapper put before the parameters
-    facts = {lead + key: tell for key, tell in dialect.facts.items() for lead in ("", dialect.lead)}
-    for key, tell in facts.items():
-        tensor = file.get(key)
-        if tensor is None:
-            continue
-        try:
-            if tensor.nbytes > MAX_FACT_BYTES or tensor.dtype.kind == "c":
-                raise ValueError(f"it is {tensor.nbytes:,} bytes of {tensor.dtype.name}")
-            with np.errstate(over="ignore", invalid="ignore"):
-                told |= tell(tensor.read(()))
-        except CheckpointError:
-            raise
-        except (ValueError, TypeError, OverflowError) as error:
-            raise CheckpointError(f"{key} holds nothing that it can: {error}") from error
-    return told
+    for key, fact in dialect.facts.items():
+        for place in dict.fromkeys((key, dialect.container + key)):
+            if place in file:
+                facts |= _fact(place, file[place], fact)
+    return facts
+
+
+def _fact(key: str, tensor: LazyTensor, fact: Fact) -> Mapping[str, Any]:
+    """What one extra says. Its values are anybody's, so whatever a table's function trips over is the file's fault."""
+    try:
+        if tensor.nbytes > MAX_FACT_BYTES or tensor.dtype.kind == "c":
+            raise ValueError(f"it is {tensor.nbytes:,} bytes of {tensor.dtype.name}")
+        with np.errstate(over="ignore", invalid="ignore"):
+            return fact(tensor.read(()))
+    except CheckpointError:
+        raise
+    except (ValueError, TypeError, OverflowError) as error:
+        raise CheckpointError(f"{key} holds nothing that it can: {error}") from error
 
 
 def to_torch(
@@ -152,16 +221,18 @@ def to_torch(
     parameter that the dialect has no place for, unless it is in `leave_out`."""
     shapes = {path: tensor.shape for path, tensor in params.items() if path not in leave_out}
     plan = list(steps(dialect, shapes, heads))
-    homeless = sorted(set(shapes) - {path for step in plan for path in step.paths})
+    homeless = _homeless(plan, shapes)
     if homeless:
         raise CheckpointError(
             f"the {dialect.name} dialect has no place for {', '.join(homeless)}; export to another dialect, or "
             f"without the classifier (--no-classifier)"
         )
     out = {key: tensor for step in plan for key, tensor in _tensors(step, params, shapes)}
+    # constants are made again in the type that the file has
+    dtype = next(iter(params.values())).dtype
     for key, array in _constants(dialect, shapes, set(out)).items():
-        out[key] = in_memory(array.astype(next(iter(params.values())).dtype))
-    return out | {key: t for key, t in (extras or {}).items() if key not in out}
+        out[key] = in_memory(array.astype(dtype))
+    return out | {key: tensor for key, tensor in (extras or {}).items() if key not in out}
 
 
 def native(shapes: Shapes) -> Dialect:
@@ -171,49 +242,79 @@ def native(shapes: Shapes) -> Dialect:
 
 
 def _constants(dialect: Dialect, shapes: Shapes, written: set[str]) -> dict[str, np.ndarray]:
-    out = {}
+    """The constants of a model of these shapes, but those whose names its own parameters have."""
+    out: dict[str, np.ndarray] = {}
     for template, constant in dialect.constants.items():
         if constant.like not in shapes:
             continue
-        for block in range(shapes[constant.like][0]) if "{i}" in template else [0]:
-            key = dialect.start + template.replace("{i}", str(block))
-            out |= {} if key in written else {key: constant.values(shapes)}
+        blocks = shapes[constant.like][0] if "{i}" in template else 1
+        for block in range(blocks):
+            key = dialect.full_prefix + template.replace("{i}", str(block))
+            if key not in written:
+                out[key] = constant.values(shapes)
     return out
 
 
 def _parameter(
-    path: str, plan: list[Step], file: Mapping[str, LazyTensor], shapes: Shapes, dtype: np.dtype | None
+    path: str,
+    plan: list[Step],
+    file: Mapping[str, LazyTensor],
+    shapes: Shapes,
+    dtype: np.dtype | None,
 ) -> LazyTensor:
+    """A parameter as what reads it out of the file: block by block where it is a stack."""
     own = [step for step in plan if path in step.paths]
-    wanted = _common(file[key].dtype for step in own for key in step.keys) if dtype is None else np.dtype(dtype)
+    if dtype is None:
+        dtype = _common(file[key].dtype for step in own for key in step.keys)
+    origin = _Origin(path, own, file, np.dtype(dtype), tuple(shapes[path]))
+    return LazyTensor(origin.shape, origin.dtype, origin.read)
 
-    def copy(step: Step, index: Index, out: np.ndarray | None = None) -> np.ndarray:
-        """A part of what a step makes, in `out`; looked through for what is no number on the way."""
-        values = step.transform.do(tuple(file[key].read(()) for key in step.keys))[step.paths.index(path)][index]
-        out = np.empty(values.shape, wanted) if out is None else out
-        if not transfer_finite(out, values):
-            raise not_finite(file, step.keys, wanted)
-        return out
 
-    def read(index: Index) -> np.ndarray:
-        if own[0].block is None:
-            return copy(own[0], index)
-        blocks = range(shapes[path][0])[index[0] if index else slice(None)]
-        rest = index[1:]
-        out = np.empty((len(blocks), *outline(shapes[path][1:])[rest].shape), wanted)
+@dataclass(frozen=True)
+class _Origin:
+    """Where one parameter comes from: one step, or one a block."""
 
-        def fill(row: int) -> None:
-            copy(own[blocks[row]], rest, out[row])
+    path: str
+    steps: list[Step]
+    file: Mapping[str, LazyTensor]
+    dtype: np.dtype
+    shape: tuple[int, ...]
 
+    def read(self, index: Index) -> np.ndarray:
+        """A part of the parameter."""
+        if self.steps[0].block is None:
+            return self._made(self.steps[0], index)
+        # the first slice chooses blocks, the others a part of each
+        depth = index[0] if index else slice(None)
+        chosen, rest = self.steps[depth], index[1:]
+        part = outline(self.shape[1:])[rest].shape
+        out = np.empty((len(chosen), *part), self.dtype)
         if out.nbytes <= CHUNK_BYTES:
-            for row in range(len(blocks)):
-                fill(row)
+            for row, step in enumerate(chosen):
+                self._copy(step, rest, out[row])
         else:  # copies of numpy run beside each other
             with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-                list(pool.map(fill, range(len(blocks))))
+                list(pool.map(self._copy, chosen, itertools.repeat(rest), out))
         return out
 
-    return LazyTensor(tuple(shapes[path]), wanted, read)
+    def _made(self, step: Step, index: Index) -> np.ndarray:
+        values = self._values(step, index)
+        out = np.empty(values.shape, self.dtype)
+        self._checked_copy(step, values, out)
+        return out
+
+    def _copy(self, step: Step, index: Index, out: np.ndarray) -> None:
+        self._checked_copy(step, self._values(step, index), out)
+
+    def _values(self, step: Step, index: Index) -> np.ndarray:
+        """A part of what a step makes, as the file has it: most often a view."""
+        tensors = tuple(self.file[key].read(()) for key in step.keys)
+        return step.transform.do(tensors)[step.paths.index(self.path)][index]
+
+    def _checked_copy(self, step: Step, values: np.ndarray, out: np.ndarray) -> None:
+        """Into `out`, in its type; looked through for what is no number on the way."""
+        if not transfer_finite(out, values):
+            raise not_finite(self.file, step.keys, self.dtype)
 
 
 def _common(dtypes: Iterable[np.dtype]) -> np.dtype:
@@ -226,15 +327,11 @@ def _common(dtypes: Iterable[np.dtype]) -> np.dtype:
 
 
 def _tensors(step: Step, params: Mapping[str, LazyTensor], shapes: Shapes) -> Iterator[tuple[str, LazyTensor]]:
-    index = () if step.block is None else (slice(step.block, step.block + 1),)
-    lead = 0 if step.block is None else 1
-
-    def read_all() -> tuple[np.ndarray, ...]:
-        arrays = tuple(params[path].read(index) for path in step.paths)
-        return step.transform.undo(tuple(a[0] for a in arrays) if lead else arrays)
+    """The tensors that a step writes, with their names in the file."""
 
     def read_one(position: int, part: Index) -> np.ndarray:
-        value = read_all()[position][part]
+        # a rule that joins parameters makes its tensor of all of them, even for a part
+        value = step.transform.undo(_arrays(step, params))[position][part]
         out = np.empty(value.shape, value.dtype)
         transfer(out, value)
         return out
@@ -242,3 +339,11 @@ def _tensors(step: Step, params: Mapping[str, LazyTensor], shapes: Shapes) -> It
     dtype = params[step.paths[0]].dtype
     for position, (key, shape) in enumerate(zip(step.keys, step.torch_shapes(shapes), strict=True)):
         yield key, LazyTensor(shape, dtype, partial(read_one, position))
+
+
+def _arrays(step: Step, params: Mapping[str, LazyTensor]) -> tuple[np.ndarray, ...]:
+    """The parameters of a step, at its block."""
+    if step.block is None:
+        return tuple(params[path].read(()) for path in step.paths)
+    block = slice(step.block, step.block + 1)
+    return tuple(params[path].read((block,))[0] for path in step.paths)

@@ -42,7 +42,8 @@ def convert(name: str, source: str, target: str, *, dialect: str = "", force: bo
     loaded = read(name, checkpoint=source, dialect=dialect or None)
     tensors = dict(loaded.conversion.params)
     tensors |= {EXTRAS + key: tensor for key, tensor in loaded.conversion.extras.items()}
-    metadata = {"format": "fmjax", "model": resolve(name), "dialect": loaded.dialect.name, "lead": loaded.dialect.lead}
+    metadata = {"format": "fmjax", "model": resolve(name), "dialect": loaded.dialect.name}
+    metadata["lead"] = loaded.dialect.container
     metadata |= {"facts": json.dumps(loaded.conversion.facts), "classifier": loaded.sees}
     size = write_safetensors(path, tensors, metadata)
     console.print(loaded.summary)
@@ -80,24 +81,24 @@ def export_file(
     if not name:
         raise UsageError(f"{source} does not say which model it is; name it with --model")
     loaded = read(name, checkpoint=source)
-    chosen = wc.get_dialect(dialect or metadata.get("dialect", "timm"))
+    chosen = wc.writing(dialect or metadata.get("dialect", "timm"), loaded.conversion.params)
     if chosen.read_only:
         raise CheckpointError(f"{chosen.name} cannot be exported to: {chosen.read_only}")
     extras: Mapping[str, wc.LazyTensor] = {}
     if metadata.get("dialect") == chosen.name:
         lead = metadata.get("lead", "")
-        if lead and not any(lead in table.leads for table in tables() if table.name == chosen.name):
+        if lead and not any(lead in table.containers for table in tables() if table.name == chosen.name):
             raise CheckpointError(
                 f"{source} has names under {wc.quoted(lead)}, as no {chosen.name} file; convert again"
             )
-        chosen = replace(chosen, lead=lead)
+        chosen = replace(chosen, container=lead)
         extras = _original_extras(loaded.conversion.extras)
     out = wc.to_torch(loaded.conversion.params, chosen, extras=extras, heads=loaded.spec.num_heads)
     left_out = [] if extras or base else list(loaded.conversion.extras)
     if left_out:
         console.print(f"left out: {len(left_out)} tensors that {chosen.name} has no names for; pass --base to add them")
     if base:
-        out |= chosen.carried(open_checkpoint(base).tensors, out)
+        out |= chosen.unwritten(open_checkpoint(base).tensors, out)
     write_safetensors(path, out)
     console.print(f"{path}: {len(out)} tensors, {chosen.name}")
     tell_differences(loaded.spec, chosen.name)
@@ -118,7 +119,7 @@ def verify(name: str, *, checkpoint: str = "", dialect: str = "", offline: bool 
     loaded = read(name, checkpoint=checkpoint or None, dialect=dialect or None, offline=offline)
     if loaded.dialect.name == "fmjax":
         raise UsageError(f"{loaded.path} is in fmjax's own names: verify the file that it was converted from")
-    conversion, original = loaded.conversion, loaded.dialect.spelled(loaded.file.tensors)
+    conversion, original = loaded.conversion, loaded.dialect.renamed(loaded.file.tensors)
     back = wc.to_torch(conversion.params, loaded.dialect, extras=conversion.extras, heads=loaded.spec.num_heads)
     expected = {key for key in original if key not in conversion.dropped}
     shapes = {path: tensor.shape for path, tensor in conversion.params.items()}

@@ -41,7 +41,7 @@ def export(
     params = {path: _lazy(leaf) for path, leaf in leaves.items()}
     out = wc.to_torch(params, table, leave_out=left_out, heads=model.spec.num_heads)
     if base is not None:
-        out |= table.carried(open_checkpoint(base).tensors, out)
+        out |= table.unwritten(open_checkpoint(base).tensors, out)
     write_safetensors(path, out)
     return Path(path)
 

@@ -133,7 +133,7 @@ def _seen(file: Checkpoint, table: wc.Dialect) -> dict[str, set[Shape]]:
     """The shapes that a file's tensors have as parameters. Where several rules of a table speak of a tensor, each of
     them counts, as which one holds depends on the model."""
     try:
-        tensors = table.spelled(file.tensors)
+        tensors = table.renamed(file.tensors)
     except CheckpointError:
         return {}
     found: dict[str, set[Shape]] = {}
@@ -145,7 +145,7 @@ def _seen(file: Checkpoint, table: wc.Dialect) -> dict[str, set[Shape]]:
 
 
 def _parameters(rule: Rule, table: wc.Dialect, tensors: Mapping[str, wc.LazyTensor]) -> Iterator[tuple[str, Shape]]:
-    keys = [table.start + key for key in rule.keys]
+    keys = [table.full_prefix + key for key in rule.keys]
     shapes = [tensors[first].shape for key in keys if (first := key.replace("{i}", "0")) in tensors]
     if not set(rule.paths) & set(TOLD_BY) or len(shapes) < len(keys):
         return

@@ -171,7 +171,7 @@ def _classifier(file: Checkpoint, table: wc.Dialect, spec: ViTSpec) -> tuple[int
     """Width and input of the classifier in a file. Where a model has a projection, the one head of timm is that."""
     sees: Any = file.metadata.get("classifier", "pool") if table.name == "fmjax" else table.classifier
     biases = [rule.keys[0] for rule in table.rules if rule.paths == CLASSIFIER[1:]]
-    key = CLASSIFIER[1] if table.name == "fmjax" else table.start + biases[0] if biases else ""
+    key = CLASSIFIER[1] if table.name == "fmjax" else table.full_prefix + biases[0] if biases else ""
     shape = file.tensors[key].shape if key in file.tensors else ()
     # a bias of another shape is no classifier's, and a misfit
     if len(shape) != 1 or (spec.embed_dim and table.name != "fmjax"):

@@ -67,8 +67,9 @@ def random_params(spec: ViTSpec, num_classes: int, seed: int) -> dict[str, np.nd
 
 def file_of(case: Case) -> Tensors:
     """A file of the dialect with random values, with the tensors beside the parameters that its publisher has."""
-    table, spec = wc.get_dialect(case.dialect), case.spec
+    spec = case.spec
     params = wc.in_memory_tree(random_params(spec, case.num_classes, seed=1))
+    table = wc.writing(case.dialect, params)
     file = {key: tensor.read(()) for key, tensor in wc.to_torch(params, table, heads=spec.num_heads).items()}
     return file | beside(case, file)
 
@@ -184,13 +185,14 @@ def _theirs(case: Case, reference: Reference, images: np.ndarray, weights):
 def _in_our_names(case: Case, reference: Reference) -> dict[str, np.ndarray]:
     """The reference's gradients in our layout: every transform is a permutation, so it holds for gradients too."""
     named = wc.in_memory_tree(reference.gradients())
-    table = wc.get_dialect(reference.reads or case.dialect)
+    spec = case.spec
+    shapes = param_shapes(spec, case.num_classes)
+    table = wc.writing(reference.reads or case.dialect, shapes)
     constants = (
-        {table.start + key for key in table.constants} if not case.spec.proj_bias and not case.num_classes else ()
+        {table.full_prefix + key for key in table.constants} if not case.spec.proj_bias and not case.num_classes else ()
     )
     named = {k: wc.in_memory(np.zeros(t.shape, np.float32)) if k in constants else t for k, t in named.items()}
-    spec = case.spec
-    params = wc.to_jax(named, table, param_shapes(spec, case.num_classes), heads=spec.num_heads).params
+    params = wc.to_jax(named, table, shapes, heads=spec.num_heads).params
     return {path: tensor.read(()) for path, tensor in params.items()}
 
 

@@ -35,7 +35,7 @@ def random_file(spec: ViTSpec, dialect: str, dtype: type = np.float32, seed: int
     rng = np.random.default_rng(seed)
     shapes = param_shapes(spec)
     params = {path: wc.in_memory(rng.standard_normal(shape).astype(dtype)) for path, shape in shapes.items()}
-    table = wc.get_dialect(dialect)
+    table = wc.writing(dialect, shapes)
     return {key: tensor.read(()) for key, tensor in wc.to_torch(params, table, heads=spec.num_heads).items()}
 
 

@@ -126,7 +126,7 @@ def test_a_checkpoint_of_taos_trainer_gives_the_network_that_tao_goes_on_with(tm
     heads = {f"{name}.{part}.": head("new") for name in networks for part in ("dino_head", "ibot_head")}
     centre = {"dino_cls_token_loss.center": np.zeros((1, 4), np.float32)}
     found = loaded(saved(tmp_path / "x.pth", lightning(bodies | heads, centre)), model)
-    assert (found.dialect.name, found.dialect.lead) == ("tao_nvdinov2", f"{taken}.backbone.")
+    assert (found.dialect.name, found.dialect.container) == ("tao_nvdinov2", f"{taken}.backbone.")
     assert found.conversion.tensors == len(files[taken])
     assert np.array_equal(found.conversion.params["cls_token"].read(()), files[taken]["cls_token"][0, 0])
 
@@ -157,7 +157,7 @@ def test_a_classifier_of_tao_over_an_open_clip_tower_gives_the_tower(tmp_path, n
     classifier = {"head.weight": np.zeros((5, 24), np.float32), "head.bias": np.zeros(5, np.float32)}
     content = lightning({"model.model.": file | text, "model.": classifier}, {})
     found = loaded(saved(tmp_path / "x.pth", content), name)
-    assert (found.dialect.name, found.dialect.lead) == (dialect, "model.model.")
+    assert (found.dialect.name, found.dialect.container) == (dialect, "model.model.")
     assert found.conversion.tensors == len(file)
     assert len(found.conversion.extras) == len(text) + len(classifier)
 

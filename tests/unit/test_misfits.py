@@ -29,7 +29,7 @@ def unreadable(file: dict[str, np.ndarray]) -> dict[str, wc.LazyTensor]:
 
 def misfits(file: dict[str, np.ndarray], dialect: str, spec: ViTSpec) -> wc.Misfits:
     with pytest.raises(wc.MisfitError) as caught:
-        wc.to_jax(unreadable(file), wc.get_dialect(dialect), param_shapes(spec), heads=spec.num_heads)
+        wc.to_jax(unreadable(file), wc.writing(dialect, param_shapes(spec)), param_shapes(spec), heads=spec.num_heads)
     assert "nothing was loaded" in str(caught.value)
     return caught.value.misfits
 
@@ -72,7 +72,8 @@ def test_a_missing_and_an_unknown_tensor_are_named_together(pair):
     file["strange"] = np.zeros(3, np.float32)
     found = misfits(file, dialect, spec)
     assert found.missing == [gone]
-    assert "strange" in found.unmapped or wc.get_dialect(dialect).lead  # outside a lead everything is carried along
+    # outside a container everything is carried along
+    assert "strange" in found.unmapped or wc.get_dialect(dialect).container
 
 
 def test_a_transposed_matrix_is_named(pair):
@@ -107,7 +108,7 @@ def test_the_report_names_the_closest_model(tmp_path, asked, held, dialect, clos
     spec = fmjax.get_spec(held)
     shapes = param_shapes(spec)
     params = {path: wc.in_memory(np.broadcast_to(np.float16(0), shape)) for path, shape in shapes.items()}
-    table = wc.get_dialect(dialect)
+    table = wc.writing(dialect, shapes)
     file = {key: t.read(()) for key, t in wc.to_torch(params, table, heads=spec.num_heads).items()}
     if dialect in ("dinov2", "tips_npz"):
         file["mask_token"] = np.zeros((1, spec.width), np.float16)

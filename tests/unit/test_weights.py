@@ -160,9 +160,9 @@ def test_stored_rotary_periods_decide_what_is_computed(tmp_path, in_small, dtype
 def test_what_training_code_puts_before_names_is_found(tmp_path, in_small, lead, dialect, model):
     table = wc.get_dialect(dialect)
     file = random_file(small(model.split(".")[0]), dialect)
-    led = {lead + key.removeprefix(table.lead): value for key, value in file.items()} | {"epoch": np.zeros(1)}
+    led = {lead + key.removeprefix(table.container): value for key, value in file.items()} | {"epoch": np.zeros(1)}
     loaded = read(model, checkpoint=save(tmp_path / "x.safetensors", led), dialect=dialect)
-    assert loaded.dialect.lead == lead
+    assert loaded.dialect.container == lead
     assert set(loaded.conversion.extras) == {"epoch"}
 
 

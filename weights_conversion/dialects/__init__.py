@@ -23,8 +23,10 @@ from weights_conversion.dialects import (
 TABLES = (
     open_clip.OPEN_CLIP,
     open_clip.OPENAI_JIT,
-    open_clip_timm.OPEN_CLIP_TIMM,
-    timm.TIMM,
+    open_clip_timm.OPEN_CLIP_TIMM_VIT,
+    open_clip_timm.OPEN_CLIP_TIMM_EVA,
+    timm.TIMM_VIT,
+    timm.TIMM_EVA,
     eva_clip.EVA_CLIP,
     eva02_original.EVA02_ORIGINAL,
     eva02_original.EVA02_ORIGINAL_PRETRAIN,

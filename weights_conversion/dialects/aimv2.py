@@ -1,7 +1,7 @@
 """AIMv2 as Apple publishes it (ml-aim aim/v2/torch), and in transformers' own names (modeling_aimv2.py)."""
 
 from weights_conversion.dialect import Dialect, Rule
-from weights_conversion.dialects.parts import QKV, linear, norm
+from weights_conversion.dialects.parts import PROJECTIONS, QKV_KERNELS, linear, linears, norm
 from weights_conversion.transforms import CONV, LEAD_1, LINEAR_SPLIT
 
 AIMV2 = Dialect(
@@ -12,11 +12,7 @@ AIMV2 = Dialect(
         Rule("preprocessor.patchifier.proj.bias", "patch_embed.bias"),
         *norm("preprocessor.patchifier.norm", "patch_norm"),
         *norm("trunk.blocks.{i}.norm_1", "blocks.{i}.norm1"),
-        Rule(
-            "trunk.blocks.{i}.attn.qkv.weight",
-            tuple(f"blocks.{{i}}.attn.{part}.kernel" for part in QKV),
-            LINEAR_SPLIT[3],
-        ),
+        Rule("trunk.blocks.{i}.attn.qkv.weight", QKV_KERNELS, LINEAR_SPLIT[3]),
         *linear("trunk.blocks.{i}.attn.proj", "blocks.{i}.attn.out"),
         *norm("trunk.blocks.{i}.norm_2", "blocks.{i}.norm2"),
         *linear("trunk.blocks.{i}.mlp.fc1", "blocks.{i}.mlp.gate"),
@@ -35,11 +31,7 @@ HF_AIMV2 = Dialect(
         Rule("embeddings.patch_embed.bias", "patch_embed.bias"),
         *norm("embeddings.rms_norm", "patch_norm"),
         *norm("encoder.layers.{i}.rms_norm1", "blocks.{i}.norm1"),
-        *(
-            rule
-            for theirs, ours in (("q_proj", "q"), ("k_proj", "k"), ("v_proj", "v"), ("out_proj", "out"))
-            for rule in linear(f"encoder.layers.{{i}}.attention.{theirs}", f"blocks.{{i}}.attn.{ours}")
-        ),
+        *linears("encoder.layers.{i}.attention", "blocks.{i}.attn", PROJECTIONS | {"out_proj": "out"}),
         *norm("encoder.layers.{i}.rms_norm2", "blocks.{i}.norm2"),
         *linear("encoder.layers.{i}.ffn.gate_proj", "blocks.{i}.mlp.gate"),
         *linear("encoder.layers.{i}.ffn.up_proj", "blocks.{i}.mlp.up"),

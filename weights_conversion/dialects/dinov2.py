@@ -4,12 +4,28 @@ names and the registers' own (TAO dino_v2.py)."""
 from dataclasses import replace
 
 from weights_conversion.dialect import Dialect, Rule
-from weights_conversion.dialects.parts import GATE, QKV, gate_and_up, joined, linear, norm
-from weights_conversion.dialects.timm import TIMM
+from weights_conversion.dialects.parts import GATE, QKV, gate_and_up, joined_linear, linear, norm
+from weights_conversion.dialects.timm import TIMM_VIT, TIMM_VIT_LAYERS
 from weights_conversion.transforms import CONV, LEAD_1, LEAD_2
 
 _PRETRAINING = {"mask_token": "used in pretraining only"}
 _HEADS = {"dino_head.*": "training head", "ibot_head.*": "training head"}
+
+_LAYERS = (
+    Rule("patch_embed.proj.weight", "patch_embed.kernel", CONV),
+    Rule("patch_embed.proj.bias", "patch_embed.bias"),
+    *norm("blocks.{i}.norm1", "blocks.{i}.norm1"),
+    *joined_linear("blocks.{i}.attn.qkv", "blocks.{i}.attn", QKV),
+    *linear("blocks.{i}.attn.proj", "blocks.{i}.attn.out"),
+    Rule("blocks.{i}.ls1.gamma", "blocks.{i}.ls1.scale"),
+    *norm("blocks.{i}.norm2", "blocks.{i}.norm2"),
+    *linear("blocks.{i}.mlp.fc1", "blocks.{i}.mlp.up", unless=GATE),
+    *linear("blocks.{i}.mlp.fc2", "blocks.{i}.mlp.down", unless=GATE),
+    *gate_and_up("blocks.{i}.mlp.w12"),
+    *linear("blocks.{i}.mlp.w3", "blocks.{i}.mlp.down", when=GATE),
+    Rule("blocks.{i}.ls2.gamma", "blocks.{i}.ls2.scale"),
+    *norm("norm", "norm"),
+)
 
 DINOV2 = Dialect(
     name="dinov2",
@@ -17,25 +33,13 @@ DINOV2 = Dialect(
         Rule("cls_token", "cls_token", LEAD_2),
         Rule("pos_embed", "pos_embed", LEAD_1),
         Rule("register_tokens", "registers", LEAD_1),
-        Rule("patch_embed.proj.weight", "patch_embed.kernel", CONV),
-        Rule("patch_embed.proj.bias", "patch_embed.bias"),
-        *norm("blocks.{i}.norm1", "blocks.{i}.norm1"),
-        *joined("blocks.{i}.attn.qkv.weight", "blocks.{i}.attn.qkv.bias", "blocks.{i}.attn", tuple(QKV)),
-        *linear("blocks.{i}.attn.proj", "blocks.{i}.attn.out"),
-        Rule("blocks.{i}.ls1.gamma", "blocks.{i}.ls1.scale"),
-        *norm("blocks.{i}.norm2", "blocks.{i}.norm2"),
-        *linear("blocks.{i}.mlp.fc1", "blocks.{i}.mlp.up", unless=GATE),
-        *linear("blocks.{i}.mlp.fc2", "blocks.{i}.mlp.down", unless=GATE),
-        *gate_and_up("blocks.{i}.mlp.w12"),
-        *linear("blocks.{i}.mlp.w3", "blocks.{i}.mlp.down", when=GATE),
-        Rule("blocks.{i}.ls2.gamma", "blocks.{i}.ls2.scale"),
-        *norm("norm", "norm"),
+        *_LAYERS,
     ),
     extras=_PRETRAINING | _HEADS,
     requires=("mask_token", "pos_embed", "blocks.0.ls1.gamma"),
     forbids=("visual.*",),
     sized={"register_tokens": (1, 4, None)},
-    leads=("", "backbone."),  # backbone.: the teacher as its trainer saves it, teacher_checkpoint.pth
+    containers=("", "backbone."),  # backbone.: the teacher as its trainer saves it, teacher_checkpoint.pth
 )
 
 # blocks.{chunk}.{block}, where the second number counts through all chunks (dinov2 vision_transformer.py, BlockChunk)
@@ -43,21 +47,24 @@ DINOV2_CHUNKED = replace(
     DINOV2,
     name="dinov2_chunked",
     requires=("pos_embed", "blocks.*.0.ls1.gamma"),
-    respell=((r"(^|\.)blocks\.\d+\.(\d+)\.", r"\1blocks.\2."),),
+    renames=((r"(^|\.)blocks\.\d+\.(\d+)\.", r"\1blocks.\2."),),
     read_only="training checkpoints are not written; export to dinov2",
 )
 
 TIPS_NPZ = replace(
     DINOV2,
     name="tips_npz",
-    rules=tuple(
-        replace(rule, jax="summary_tokens") if rule.torch == "register_tokens" else rule for rule in DINOV2.rules
+    rules=(
+        Rule("cls_token", "cls_token", LEAD_2),
+        Rule("pos_embed", "pos_embed", LEAD_1),
+        Rule("register_tokens", "summary_tokens", LEAD_1),
+        *_LAYERS,
     ),
     extras=_PRETRAINING,
     requires=(*DINOV2.requires, "register_tokens"),
     forbids=("visual.*", "vision_encoder.*"),
     sized={"register_tokens": (1, 1, None)},
-    leads=("",),
+    containers=("",),
 )
 HF_TIPSV2 = replace(
     TIPS_NPZ,
@@ -69,20 +76,19 @@ HF_TIPSV2 = replace(
     sized={},
 )
 
-_META_ONLY = {"cls_token", "pos_embed", "register_tokens"}
-_TIMM_ONLY = {("cls_token", "pos_embed"), "cls_token", "pos_embed", "reg_token"}
-
 TAO_NVDINOV2 = replace(
-    TIMM,
+    TIMM_VIT,
     name="tao_nvdinov2",
     code="tao",
     rules=(
-        *(rule for rule in DINOV2.rules if rule.torch in _META_ONLY),
-        *(rule for rule in TIMM.rules if rule.torch not in _TIMM_ONLY),
+        Rule("cls_token", "cls_token", LEAD_2),
+        Rule("pos_embed", "pos_embed", LEAD_1),
+        Rule("register_tokens", "registers", LEAD_1),
+        *TIMM_VIT_LAYERS,
     ),
     requires=("cls_token", "pos_embed", "blocks.0.ls1.gamma", "blocks.0.mlp.fc1.weight"),
     forbids=("mask_token", "reg_token", "visual.*"),
-    leads=(
+    containers=(
         "",
         "backbone.",
         "model.model.backbone.",
@@ -98,5 +104,5 @@ TAO_NVDINOV2_TRAINER = replace(
     extras=_PRETRAINING,
     requires=(*TAO_NVDINOV2.requires, "mask_token"),
     forbids=("reg_token", "visual.*"),
-    leads=("student_ema.backbone.", "teacher.backbone.", "student.backbone."),
+    containers=("student_ema.backbone.", "teacher.backbone.", "student.backbone."),
 )

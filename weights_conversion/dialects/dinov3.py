@@ -7,18 +7,20 @@ import ml_dtypes
 import numpy as np
 
 from weights_conversion.dialect import Constant, Dialect, Rule
-from weights_conversion.dialects.parts import GATE, QKV, linear, norm
+from weights_conversion.dialects.parts import GATE, QKV_KERNELS, linear, norm
 from weights_conversion.errors import CheckpointError
 from weights_conversion.transforms import CONV, LEAD_1, LEAD_2, LINEAR_SPLIT, MASKED_K
 
 
 def rope_periods(periods: np.ndarray) -> Mapping[str, Any]:
     """What the stored rotary periods were rounded to. Raises CheckpointError for periods of another base."""
-    expected = (100.0 ** (np.arange(len(periods)) / len(periods))).astype(np.float32)
-    for dtype in ("float32", "bfloat16"):
-        rounded = expected if dtype == "float32" else expected.astype(ml_dtypes.bfloat16).astype(np.float32)
+    exponents = np.arange(len(periods)) / len(periods)
+    expected = (100.0**exponents).astype(np.float32)
+    # a model that was in bfloat16 once holds them rounded, and turns by the rounded ones
+    for dtype in (np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16)):
+        rounded = expected.astype(dtype).astype(np.float32)
         if np.allclose(periods.astype(np.float32), rounded, rtol=1e-6, atol=0):
-            return {"rope.period_dtype": dtype}
+            return {"rope.period_dtype": dtype.name}
     raise CheckpointError(f"rope_embed.periods is not 100 ** (0 ... 1) as in every published DINOv3, but {periods[:4]}")
 
 
@@ -30,7 +32,7 @@ DINOV3 = Dialect(
         Rule("patch_embed.proj.weight", "patch_embed.kernel", CONV),
         Rule("patch_embed.proj.bias", "patch_embed.bias"),
         *norm("blocks.{i}.norm1", "blocks.{i}.norm1"),
-        Rule("blocks.{i}.attn.qkv.weight", tuple(f"blocks.{{i}}.attn.{part}.kernel" for part in QKV), LINEAR_SPLIT[3]),
+        Rule("blocks.{i}.attn.qkv.weight", QKV_KERNELS, LINEAR_SPLIT[3]),
         Rule("blocks.{i}.attn.qkv.bias", ("blocks.{i}.attn.q.bias", "blocks.{i}.attn.v.bias"), MASKED_K),
         *linear("blocks.{i}.attn.proj", "blocks.{i}.attn.out"),
         Rule("blocks.{i}.ls1.gamma", "blocks.{i}.ls1.scale"),

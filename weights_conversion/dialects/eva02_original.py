@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from weights_conversion.dialect import Dialect, Rule
-from weights_conversion.dialects.parts import GATE, GATED_NORM, gate_and_up, linear, norm
+from weights_conversion.dialects.parts import GATE, GATED_NORM, QKV_KERNELS, gate_and_up, linear, norm
 from weights_conversion.transforms import CONV, LEAD_1, LEAD_2, LINEAR, LINEAR_SPLIT
 
 _DERIVED = "sine and cosine of the rotary positions: derived"
@@ -17,16 +17,10 @@ EVA_RULES = (
     *norm("blocks.{i}.norm1", "blocks.{i}.norm1"),
     Rule("blocks.{i}.attn.q_bias", "blocks.{i}.attn.q.bias"),
     Rule("blocks.{i}.attn.v_bias", "blocks.{i}.attn.v.bias"),
-    Rule(
-        "blocks.{i}.attn.qkv.weight",
-        tuple(f"blocks.{{i}}.attn.{part}.kernel" for part in "qkv"),
-        LINEAR_SPLIT[3],
-        unless=GATED_NORM,
-    ),
-    *(
-        Rule(f"blocks.{{i}}.attn.{part}_proj.weight", f"blocks.{{i}}.attn.{part}.kernel", LINEAR, when=GATED_NORM)
-        for part in "qkv"
-    ),
+    Rule("blocks.{i}.attn.qkv.weight", QKV_KERNELS, LINEAR_SPLIT[3], unless=GATED_NORM),
+    Rule("blocks.{i}.attn.q_proj.weight", "blocks.{i}.attn.q.kernel", LINEAR, when=GATED_NORM),
+    Rule("blocks.{i}.attn.k_proj.weight", "blocks.{i}.attn.k.kernel", LINEAR, when=GATED_NORM),
+    Rule("blocks.{i}.attn.v_proj.weight", "blocks.{i}.attn.v.kernel", LINEAR, when=GATED_NORM),
     *norm("blocks.{i}.attn.inner_attn_ln", "blocks.{i}.attn.norm"),
     *linear("blocks.{i}.attn.proj", "blocks.{i}.attn.out"),
     *norm("blocks.{i}.norm2", "blocks.{i}.norm2"),

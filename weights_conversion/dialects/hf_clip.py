@@ -1,7 +1,7 @@
 """Hugging Face's CLIP and SigLIP as stored on disk (transformers modeling_clip.py, modeling_siglip.py)."""
 
 from weights_conversion.dialect import Dialect, Rule
-from weights_conversion.dialects.parts import Rules, linear, norm, pytorch_attention
+from weights_conversion.dialects.parts import PROJECTIONS, linear, linears, norm, pytorch_attention
 from weights_conversion.transforms import CONV, LEAD_2, LINEAR
 
 _EMBED = "vision_model.embeddings."
@@ -15,32 +15,25 @@ _SIBLINGS = {
 _DERIVED = {f"{_EMBED}position_ids": "0, 1, 2, ...: derived"}
 
 
-def _tower() -> Rules:
-    """What both have: patches, positions and blocks."""
-    attention = (("q_proj", "q"), ("k_proj", "k"), ("v_proj", "v"), ("out_proj", "out"))
-    return (
-        Rule(_EMBED + "patch_embedding.weight", "patch_embed.kernel", CONV),
-        Rule(_EMBED + "patch_embedding.bias", "patch_embed.bias"),
-        Rule(_EMBED + "position_embedding.weight", "pos_embed"),
-        *(
-            rule
-            for theirs, ours in attention
-            for rule in linear(f"{_LAYER}self_attn.{theirs}", f"blocks.{{i}}.attn.{ours}")
-        ),
-        *norm(_LAYER + "layer_norm1", "blocks.{i}.norm1"),
-        *linear(_LAYER + "mlp.fc1", "blocks.{i}.mlp.up"),
-        *linear(_LAYER + "mlp.fc2", "blocks.{i}.mlp.down"),
-        *norm(_LAYER + "layer_norm2", "blocks.{i}.norm2"),
-        *norm("vision_model.post_layernorm", "norm"),
-    )
-
+# what both have: patches, positions and blocks
+_TOWER = (
+    Rule(_EMBED + "patch_embedding.weight", "patch_embed.kernel", CONV),
+    Rule(_EMBED + "patch_embedding.bias", "patch_embed.bias"),
+    Rule(_EMBED + "position_embedding.weight", "pos_embed"),
+    *linears(_LAYER + "self_attn", "blocks.{i}.attn", PROJECTIONS | {"out_proj": "out"}),
+    *norm(_LAYER + "layer_norm1", "blocks.{i}.norm1"),
+    *linear(_LAYER + "mlp.fc1", "blocks.{i}.mlp.up"),
+    *linear(_LAYER + "mlp.fc2", "blocks.{i}.mlp.down"),
+    *norm(_LAYER + "layer_norm2", "blocks.{i}.norm2"),
+    *norm("vision_model.post_layernorm", "norm"),
+)
 
 HF_CLIP = Dialect(
     name="hf_clip",
     rules=(
         Rule(_EMBED + "class_embedding", "cls_token"),
         *norm("vision_model.pre_layrnorm", "norm_pre"),
-        *_tower(),
+        *_TOWER,
         Rule("visual_projection.weight", "proj.kernel", LINEAR),
     ),
     extras=_SIBLINGS,
@@ -51,7 +44,7 @@ HF_CLIP = Dialect(
 HF_SIGLIP = Dialect(
     name="hf_siglip",
     rules=(
-        *_tower(),
+        *_TOWER,
         Rule("vision_model.head.probe", "pool.probe", LEAD_2),
         *pytorch_attention("vision_model.head.attention", "pool"),
         *norm("vision_model.head.layernorm", "pool.norm"),

@@ -3,11 +3,18 @@
 from dataclasses import replace
 
 from weights_conversion.dialect import Dialect, Rule
-from weights_conversion.dialects.parts import GATE, gate_and_up, linear, norm, with_classifier
+from weights_conversion.dialects.parts import (
+    GATE,
+    TRANSFORMERS_VIT,
+    gate_and_up,
+    linear,
+    linears,
+    norm,
+    with_classifier,
+)
 from weights_conversion.transforms import CONV, LEAD_1, LEAD_2
 
 _LAYER = "encoder.layer.{i}."
-_ATTENTION = (("attention.query", "q"), ("attention.key", "k"), ("attention.value", "v"), ("output.dense", "out"))
 
 HF_DINOV2 = Dialect(
     name="hf_dinov2",
@@ -18,11 +25,7 @@ HF_DINOV2 = Dialect(
         Rule("embeddings.patch_embeddings.projection.weight", "patch_embed.kernel", CONV),
         Rule("embeddings.patch_embeddings.projection.bias", "patch_embed.bias"),
         *norm(_LAYER + "norm1", "blocks.{i}.norm1"),
-        *(
-            rule
-            for theirs, ours in _ATTENTION
-            for rule in linear(f"{_LAYER}attention.{theirs}", f"blocks.{{i}}.attn.{ours}")
-        ),
+        *linears(_LAYER + "attention", "blocks.{i}.attn", TRANSFORMERS_VIT),
         Rule(_LAYER + "layer_scale1.lambda1", "blocks.{i}.ls1.scale"),
         *norm(_LAYER + "norm2", "blocks.{i}.norm2"),
         *linear(_LAYER + "mlp.fc1", "blocks.{i}.mlp.up", unless=GATE),
@@ -35,7 +38,7 @@ HF_DINOV2 = Dialect(
     extras={"embeddings.mask_token": "used in pretraining only"},
     requires=("embeddings.position_embeddings", "encoder.layer.0.layer_scale1.lambda1"),
     forbids=("embeddings.register_tokens", "classifier.*"),
-    leads=("", "dinov2."),
+    containers=("", "dinov2."),
 )
 
 HF_DINOV2_WITH_REGISTERS = replace(
@@ -43,7 +46,7 @@ HF_DINOV2_WITH_REGISTERS = replace(
     name="hf_dinov2_with_registers",
     requires=(*HF_DINOV2.requires, "embeddings.register_tokens"),
     forbids=("classifier.*",),
-    leads=("", "dinov2_with_registers."),
+    containers=("", "dinov2_with_registers."),
 )
 
 # the classifier of transformers sees the class token and the mean of the patches

@@ -1,7 +1,7 @@
 """Hugging Face's DINOv3 as stored on disk (transformers modeling_dinov3_vit.py)."""
 
 from weights_conversion.dialect import Dialect, Rule
-from weights_conversion.dialects.parts import linear, norm
+from weights_conversion.dialects.parts import PROJECTIONS, linear, linears, norm
 from weights_conversion.transforms import CONV, LEAD_1, LEAD_2
 
 HF_DINOV3 = Dialect(
@@ -12,11 +12,7 @@ HF_DINOV3 = Dialect(
         Rule("embeddings.patch_embeddings.weight", "patch_embed.kernel", CONV),
         Rule("embeddings.patch_embeddings.bias", "patch_embed.bias"),
         *norm("layer.{i}.norm1", "blocks.{i}.norm1"),
-        *(
-            rule
-            for theirs, ours in (("q_proj", "q"), ("k_proj", "k"), ("v_proj", "v"), ("o_proj", "out"))
-            for rule in linear(f"layer.{{i}}.attention.{theirs}", f"blocks.{{i}}.attn.{ours}")
-        ),
+        *linears("layer.{i}.attention", "blocks.{i}.attn", PROJECTIONS | {"o_proj": "out"}),
         Rule("layer.{i}.layer_scale1.lambda1", "blocks.{i}.ls1.scale"),
         *norm("layer.{i}.norm2", "blocks.{i}.norm2"),
         *linear("layer.{i}.mlp.gate_proj", "blocks.{i}.mlp.gate"),
@@ -27,5 +23,5 @@ HF_DINOV3 = Dialect(
     ),
     extras={"embeddings.mask_token": "used in pretraining only"},
     requires=("embeddings.patch_embeddings.weight", "layer.0.attention.q_proj.weight"),
-    leads=("", "model."),
+    containers=("", "model."),
 )

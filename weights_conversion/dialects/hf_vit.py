@@ -3,11 +3,10 @@
 from dataclasses import replace
 
 from weights_conversion.dialect import Dialect, Rule
-from weights_conversion.dialects.parts import linear, norm, with_classifier
+from weights_conversion.dialects.parts import TRANSFORMERS_VIT, linear, linears, norm, with_classifier
 from weights_conversion.transforms import CONV, LEAD_1, LEAD_2
 
 _LAYER = "encoder.layer.{i}."
-_ATTENTION = (("attention.query", "q"), ("attention.key", "k"), ("attention.value", "v"), ("output.dense", "out"))
 
 HF_VIT = Dialect(
     name="hf_vit",
@@ -17,11 +16,7 @@ HF_VIT = Dialect(
         Rule("embeddings.patch_embeddings.projection.weight", "patch_embed.kernel", CONV),
         Rule("embeddings.patch_embeddings.projection.bias", "patch_embed.bias"),
         *norm(_LAYER + "layernorm_before", "blocks.{i}.norm1"),
-        *(
-            rule
-            for theirs, ours in _ATTENTION
-            for rule in linear(f"{_LAYER}attention.{theirs}", f"blocks.{{i}}.attn.{ours}")
-        ),
+        *linears(_LAYER + "attention", "blocks.{i}.attn", TRANSFORMERS_VIT),
         *norm(_LAYER + "layernorm_after", "blocks.{i}.norm2"),
         *linear(_LAYER + "intermediate.dense", "blocks.{i}.mlp.up"),
         *linear(_LAYER + "output.dense", "blocks.{i}.mlp.down"),
@@ -30,7 +25,7 @@ HF_VIT = Dialect(
     extras={"pooler.dense.*": "untrained pooler of transformers"},
     requires=("embeddings.position_embeddings", "encoder.layer.0.layernorm_before.weight"),
     forbids=("decoder.*", "classifier.*"),
-    leads=("", "vit."),
+    containers=("", "vit."),
 )
 HF_VIT_CLASSIFIER = with_classifier(HF_VIT, "vit.", "pool")
 HF_VIT_MAE = replace(

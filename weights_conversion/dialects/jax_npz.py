@@ -61,7 +61,7 @@ BIG_VISION_NPZ = Dialect(
     rules=(*_BIG_VISION, *_block("Transformer/encoderblock", "blocks", 0, 1, 0)),
     extras=_TEXT,
     requires=("img/embedding/kernel", "img/Transformer/encoderblock/LayerNorm_0/scale"),
-    leads=("params/", ""),
+    containers=("params/", ""),
     read_only=_READ_ONLY,
 )
 BIG_VISION_NPZ_APART = replace(

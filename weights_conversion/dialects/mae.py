@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 
-from weights_conversion.dialects.timm import TIMM
+from weights_conversion.dialects.timm import TIMM_VIT
 
 _NAMES = ("patch_embed.proj.weight", "cls_token", "pos_embed", "blocks.0.attn.qkv.weight")
 _OTHERS = ("blocks.0.ls1.gamma", "register_tokens", "reg_token", "storage_tokens", "visual.*")
 
 MAE = replace(
-    TIMM,
+    TIMM_VIT,
     name="mae",
     code="mae",
     extras={
@@ -19,10 +19,10 @@ MAE = replace(
     forbids=(*_OTHERS, "blocks.0.attn.q_bias", "norm_pre.*"),
 )
 DINO = replace(
-    TIMM,
+    TIMM_VIT,
     name="dino",
     code="dino",
     requires=_NAMES,
     forbids=(*_OTHERS, "mask_token", "decoder_*", "blocks.0.attn.q_bias", "norm_pre.*"),
-    leads=("", "backbone.", "module.backbone."),
+    containers=("", "backbone.", "module.backbone."),
 )

@@ -22,7 +22,7 @@ TEXT_TOWER = {
 }
 # TAO's classifiers hold the two towers as `model` of a backbone, which is `model` of the trainer (TAO cv/backbone_v2
 # open_clip.py); their head, over the projected embedding, stands outside, as model.head
-LEADS = ("", "model.model.")
+CONTAINERS = ("", "model.model.")
 _OPENAI = dict.fromkeys(("input_resolution", "context_length", "vocab_size"), "constant of OpenAI's files")
 
 OPEN_CLIP = Dialect(
@@ -45,7 +45,7 @@ OPEN_CLIP = Dialect(
     extras=TEXT_TOWER,
     requires=("visual.conv1.weight", "visual.transformer.resblocks.0.attn.in_proj_weight"),
     forbids=(*_OPENAI, "visual.attn_pool.*"),
-    leads=LEADS,
+    containers=CONTAINERS,
 )
 
 OPENAI_JIT = replace(
@@ -54,5 +54,5 @@ OPENAI_JIT = replace(
     extras=TEXT_TOWER | _OPENAI,
     requires=(*OPEN_CLIP.requires, *_OPENAI),
     forbids=(),
-    leads=("",),
+    containers=("",),
 )

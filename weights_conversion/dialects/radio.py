@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from weights_conversion.dialect import Dialect, Fact, Rule
-from weights_conversion.dialects.parts import QKV, joined, linear, norm
+from weights_conversion.dialects.parts import QKV, joined_linear, linear, norm
 from weights_conversion.errors import CheckpointError
 from weights_conversion.transforms import LEAD_1, PATCH_LINEAR, ROWS
 
@@ -43,7 +43,7 @@ RADIO = Dialect(
         Rule("patch_generator.pos_embed", "pos_embed", LEAD_1),
         Rule("patch_generator.embedder.weight", "patch_embed.kernel", PATCH_LINEAR),
         *norm("blocks.{i}.norm1", "blocks.{i}.norm1"),
-        *joined("blocks.{i}.attn.qkv.weight", "blocks.{i}.attn.qkv.bias", "blocks.{i}.attn", tuple(QKV)),
+        *joined_linear("blocks.{i}.attn.qkv", "blocks.{i}.attn", QKV),
         *linear("blocks.{i}.attn.proj", "blocks.{i}.attn.out"),
         Rule("blocks.{i}.ls1.grandma", "blocks.{i}.ls1.scale"),
         *norm("blocks.{i}.norm2", "blocks.{i}.norm2"),
@@ -65,14 +65,14 @@ RADIO = Dialect(
         "input_conditioner.norm_std": conditioner(_STD),
     },
     requires=("model.patch_generator.cls_token.token", "model.patch_generator.embedder.weight"),
-    leads=("radio_model.", ""),
+    containers=("radio_model.", ""),
 )
-# the heads of the teachers and the statistics stand outside the lead
+# the heads of the teachers and the statistics stand outside the container
 RADIO_HUB = replace(
     RADIO,
     name="radio_hub",
     prefix="",
     extras={"reg_token": "left over, used by nothing"},
     requires=("patch_generator.cls_token.token", "patch_generator.embedder.weight"),
-    leads=("base_model.",),
+    containers=("base_model.",),
 )
