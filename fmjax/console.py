@@ -19,7 +19,12 @@ class SafeConsole(Console):
     """rich's console, through which every text goes safe."""
 
     def print(self, *objects: Any, **options: Any) -> None:
-        super().print(*(safe(o) if isinstance(o, str) else o for o in objects), **options)
+        super().print(*map(_printable, objects), **options)
+
+
+def _printable(shown: Any) -> Any:
+    """A text made safe; rich's own tables and bars as they are."""
+    return safe(shown) if isinstance(shown, str) else shown
 
 
 # paths are printed as they are: no markup, no emoji, no folding at the width of the terminal
@@ -29,6 +34,7 @@ console = SafeConsole(highlight=False, soft_wrap=True, markup=False, emoji=False
 def counted(batches: Iterable[tuple[int, T]], total: int, what: str) -> Iterator[T]:
     """The batches of (how many, batch), while a bar with speed and time to go is shown on a terminal, and a line every
     ten seconds elsewhere."""
+    # a batch counts when it comes back for the next one: then its work is done
     start = last = time.monotonic()
     done = 0
     columns = (

@@ -23,8 +23,9 @@ def to_json(record: Any) -> str:
 
 def write_atomically(path: Path, text: str | Iterable[str]) -> None:
     """The file has the old content or the new, never a part. text may come in pieces, which are not gathered."""
+    pieces = [text] if isinstance(text, str) else text
     with whole(path) as file:
-        file.writelines(piece.encode() for piece in ([text] if isinstance(text, str) else text))
+        file.writelines(piece.encode() for piece in pieces)
 
 
 def from_dict(kind: type, values: Any) -> Any:
@@ -37,6 +38,7 @@ def from_dict(kind: type, values: Any) -> Any:
         raise UsageError(f"{kind.__name__} is {reprlib.repr(values)}; it must be an object with named fields")
     every = typing.get_type_hints(kind)
     hints = {field.name: every[field.name] for field in dataclasses.fields(kind)}
+    # a name that is not known before one that lacks: a misspelt field is both
     unknown = [name for name in values if name not in hints]
     if unknown:
         raise UsageError(f"{kind.__name__} has no field {reprlib.repr(unknown[0])}{nearest(unknown[0], hints)}")
@@ -52,6 +54,7 @@ def _required(field: dataclasses.Field) -> bool:
 
 def _value(hint: Any, value: Any, name: str) -> Any:
     """The value as its field's type has it: a list is a tuple, an object a record."""
+    # the first of a union's types that the value fits
     for choice in _choices(hint):
         if dataclasses.is_dataclass(choice) and (isinstance(value, dict) or choice is hint):
             return from_dict(typing.cast(type, choice), value)

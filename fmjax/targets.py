@@ -17,6 +17,7 @@ def check_target(
     force: take the place of a file that is there. Raises UsageError for another suffix, a folder, a source or a file
     that is there; FilesError for a place that cannot be written.
     """
+    # in this order: what the name itself says, then what is there, then whether it could be written
     path = Path(target).expanduser()
     if path.is_dir():
         raise UsageError(f"{flag} {str(target)!r} is a folder; name a file that ends in {suffix}")

@@ -80,6 +80,7 @@ def followed(address: str, target: str) -> str:
         new = ""
     if not _is_web(new):
         raise CheckpointError(f"{place(address)} redirects to '{shown(target)}', which is no web address: {UNFOLLOWED}")
+    # a mirror that was broken into could lead to other kinds of address, to plain text, or behind the user's firewall
     old, parts = urlsplit(address), urlsplit(new)
     if (old.scheme, parts.scheme) == ("https", "http"):
         raise CheckpointError(f"{place(address)} redirects to '{shown(new)}', without encryption: {UNFOLLOWED}")

@@ -20,7 +20,7 @@ from weights_conversion.readers.safetensors import read_safetensors
 IN_ADDRESS = re.compile(r"/([0-9a-f]{64})/[^/]+$")  # OpenAI's addresses
 IN_NAME = re.compile(r"-([0-9a-f]{8})\.pth?$")  # torch.hub's convention: the first eight digits
 SMALL = 8 << 20  # bytes; hashed in 10 ms, which is what looking it up and noting it takes
-SETTLED_NS = 2_000_000_000  # the coarsest step of a file system's times: a later change shows in them
+TICK_NS = 2_000_000_000  # the coarsest step of a file system's times: a later change shows in them
 
 
 def sha256(path: Path, *, anew: bool = False) -> str:
@@ -28,16 +28,18 @@ def sha256(path: Path, *, anew: bool = False) -> str:
     time, or `anew`: where it may have been changed without a trace, as by a failing disk."""
     target = path.resolve()  # the hub's cache holds links
     before = _stamp(target)
-    noted = record.seen(target) if before[0] > SMALL else None
-    if not anew and isinstance(noted, dict) and noted.get("stamp") == before and _is_digest(noted.get("sha256")):
+    if before[0] <= SMALL:
+        return _hashed(target)
+    noted = record.seen(target)
+    if not anew and _holds(noted, before):
         return noted["sha256"]
     started = time.time_ns()
-    with target.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = _hashed(target)
     # one that was written just now may be written again within the same tick of its times
-    settled = before == _stamp(target) and started - max(before[1:3]) > SETTLED_NS
-    if before[0] > SMALL and (settled or noted is not None):
-        record.remember(target, {"sha256": digest, "stamp": before} if settled else None)
+    if before == _stamp(target) and started - max(before[1:3]) > TICK_NS:
+        record.remember(target, {"sha256": digest, "stamp": before})
+    elif noted is not None:
+        record.remember(target, None)
     return digest
 
 
@@ -50,20 +52,27 @@ def published(source: Source) -> str | None:
 def wrong(digest: str, source: Source, copy: Copy, known: Mapping[str, Any]) -> str:
     """What speaks against a file of that digest, as a clause; "" where nothing does. known: the record of the first
     use, on which the hub's name for the content and the content itself are looked at."""
+    # the strongest first: what is published, what the hub names, what was recorded
     whole, digits = published(source), IN_NAME.search(source.filename)
     if whole and digest != whole:
         return f"sha256 {digest} is not the published {whole}"
     if digits and not digest.startswith(digits[1]):
         return f"sha256 {digest} does not begin with the {digits[1]} of its name"
-    if copy.etag and len(copy.etag) == len(digest) and digest != copy.etag:
+    if _names_other(copy.etag, digest):
         return f"sha256 {digest} is not the {copy.etag} that the hub names"
     if changed(digest, source, known):
         return f"sha256 {digest} is not the {known['sha256']} recorded on {known.get('first_used', 'the first use')}"
     if whole or known.get("sha256"):
         return ""
+    # nothing else is known of it: a short ETag is git's sha1, and what is left is whether it holds weights
     if copy.etag and len(copy.etag) < len(digest) and copy.etag not in _sha1s(copy.path):
         return f"its sha1 is not the {copy.etag} that the hub names"
     return no_weights(copy.path)
+
+
+def _names_other(etag: str | None, digest: str) -> bool:
+    """Whether the hub's name of a content is a sha256, and another one."""
+    return etag is not None and len(etag) == len(digest) and digest != etag
 
 
 def changed(digest: str, source: Source, known: Mapping[str, Any]) -> bool:
@@ -83,6 +92,16 @@ def no_weights(path: Path) -> str:
     except CheckpointError as error:
         return f"it {error}"
     return ""
+
+
+def _hashed(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _holds(noted: Any, stamp: list[int]) -> bool:
+    """Whether what was noted of a file is of the file as it is now."""
+    return isinstance(noted, dict) and noted.get("stamp") == stamp and _is_digest(noted.get("sha256"))
 
 
 def _stamp(path: Path) -> list[int]:

@@ -104,6 +104,7 @@ def download(address: str, path: Path, *, bounds: Bounds, secret: AuthBase | Non
     where the host gives no answer, within ten seconds, or sends next to nothing.
     """
     contact(address)
+    # failures in a row: a try that brought enough begins a new row
     failures, kept = 0, 0
     try:
         part = Part(path)
@@ -138,7 +139,9 @@ def need_space(folder: Path, size: int) -> None:
 
 def unwritable(folder: Path, error: OSError) -> str:
     """Why a file could not be written there."""
-    reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
+    reason = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        reason = "the disk is full"
     return (
         f"{folder} cannot be written ({reason}): free some space, or set FMJAX_CACHE and HF_HOME to folders that can be"
     )
@@ -153,6 +156,7 @@ def _user(address: str) -> tuple[str, str] | None:
 def _try(session: requests.Session, address: str, part: Part, bounds: Bounds) -> None:
     """Adds what one request gives to the part. Raises _Broken where another may give more, else what is final."""
     host = addresses.place(address)
+    # every way in which a request ends: final ones are CheckpointErrors, those that a retry may mend are _Broken
     try:
         with within(answering_s(), lambda: _answer(session, address, part.wanted())) as response:
             _accept(response, address)
@@ -183,6 +187,7 @@ def _try(session: requests.Session, address: str, part: Part, bounds: Bounds) ->
 
 def _answer(session: requests.Session, address: str, wanted: Mapping[str, str]) -> requests.Response:
     """The answer of an address, or of the last one that it redirects to."""
+    # followed by hand: each target is checked before it is asked, and the password stays with the first host
     headers = {"Accept-Encoding": "identity", **wanted}
     limits = (timeout_s(), timeout_s())
     for _ in range(REDIRECTS):
@@ -201,24 +206,34 @@ def _answer(session: requests.Session, address: str, wanted: Mapping[str, str]) 
 def _accept(response: requests.Response, address: str) -> None:
     """Raises for an answer that is not the file: _Broken where another try may help, else CheckpointError."""
     status, host, where = response.status_code, addresses.place(address), addresses.shown(address)
-    if status in (200, 206, 416):
-        kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if status != 416 and kind in PAGES:
-            raise CheckpointError(
-                f"{where} answered with {PAGES[kind]}, not a file: open it in a browser, a proxy may ask for a login"
-            )
+    if status in (200, 206):
+        _check_kind(response, where)
+        return
+    if status == 416:  # no such range: the part is not of this content, which is found out when it begins
         return
     meaning = f" ({MEANINGS[status]})" if status in MEANINGS else ""
     said = f"{host} answered {status}{meaning} for {where}"
     if status in AGAIN:
         raise _Broken(said, retry_after(response.headers))
     gate = next((fix for word, fix in GATES.items() if word in address), None)
-    raise CheckpointError(f"{said}: {gate}" if gate and status in (401, 403) else said)
+    if gate and status in (401, 403):
+        said = f"{said}: {gate}"
+    raise CheckpointError(said)
+
+
+def _check_kind(response: requests.Response, where: str) -> None:
+    """Raises CheckpointError for a page: of a login, of a proxy, or of a mirror that answers everything with 200."""
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if kind in PAGES:
+        raise CheckpointError(
+            f"{where} answered with {PAGES[kind]}, not a file: open it in a browser, a proxy may ask for a login"
+        )
 
 
 def _begin(response: requests.Response, address: str, part: Part, bounds: Bounds) -> None:
     """Makes the part ready for the bytes of an answer, or refuses it by what its head says of them."""
     where, headers = addresses.shown(address), response.headers
+    # packed bytes have another length and digest, and may be a bomb
     encoding = headers.get("Content-Encoding", "").strip().lower()
     if encoding not in ("", "identity"):
         raise _Refused(f"sends {where} packed ({encoding[:20]!r}), which was not asked for")
@@ -256,6 +271,7 @@ def _chunks(response: requests.Response) -> Iterator[bytes]:
 @contextmanager
 def _watched(response: requests.Response, part: Part) -> Iterator[None]:
     """Ends the connection, and raises UnreachableError, when it brings less than CHUNK bytes in a while."""
+    # a socket's own limit begins anew with every byte, so a second thread looks at what has come
     patience, done, slow = PROGRESS * timeout_s(), threading.Event(), threading.Event()
 
     def watch() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TypeVar
 
 from filelock import FileLock
@@ -78,8 +78,11 @@ def fetch(source: Source, revision: str | None, *, name: str, most: int) -> Copy
     here = cached(source, commit)
     if here is not None:
         return Copy(here.path, commit, etag)
-    cache, folder = Path(constants.HF_HUB_CACHE), f"models--{source.location.replace('/', '--')}"
-    blob, pointer = cache / folder / "blobs" / etag, cache / folder / "snapshots" / commit / source.filename
+    # the client's own layout, so that its other users find the file: contents by ETag, links to them by commit
+    cache = Path(constants.HF_HUB_CACHE)
+    folder = f"models--{source.location.replace('/', '--')}"
+    blob = cache / folder / "blobs" / etag
+    pointer = cache / folder / "snapshots" / commit / source.filename
     token = build_hf_headers().get("authorization")
     try:
         with _held(cache / ".locks" / folder / f"{etag}.lock"):  # the client's own lock: it may be at the same file
@@ -113,7 +116,7 @@ def remove(path: Path) -> None:
 
 def _facts(source: Source, revision: str | None, *, name: str) -> tuple[str, str, int | None]:
     """The commit, the ETag and the size of a file, asked for once. Raises CheckpointError for those that are none."""
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub import HfFileMetadata, get_hf_file_metadata, hf_hub_url
 
     address = hf_hub_url(source.location, source.filename, revision=revision or "main")
     addresses.check(address, "HF_ENDPOINT")
@@ -123,29 +126,49 @@ def _facts(source: Source, revision: str | None, *, name: str) -> tuple[str, str
         return _explained(error, source, revision, name=name)
 
     limit = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or timeout_s())
-    facts = _patiently(lambda: within(answering_s(), lambda: get_hf_file_metadata(address, timeout=limit)), explain)
+
+    def ask() -> HfFileMetadata:
+        return within(answering_s(), lambda: get_hf_file_metadata(address, timeout=limit))
+
+    facts = _patiently(ask, explain)
+    # both become names of files, so both must be what the hub makes them
     commit, etag = _matched(COMMIT, facts.commit_hash), _matched(ETAG, facts.etag)
-    if commit is None or etag is None or (revision and commit != revision):
-        kind, given = ("ETag", facts.etag) if commit and etag is None else ("commit", facts.commit_hash)
-        wanted = revision or f"{'40 or 64' if kind == 'ETag' else '40'} hexadecimal digits"
-        raise CheckpointError(
-            f"{addresses.place(constants.ENDPOINT)} answers for {source.location} with the {kind} "
-            f"{str(given)[:80]!a}, not {wanted}: do not trust it, set HF_ENDPOINT to another mirror or to {HOME}"
-        )
-    return commit, etag, facts.size if facts.size and facts.size > 0 else None
+    if commit is None:
+        raise _distrusted(source, "commit", facts.commit_hash, revision or "40 hexadecimal digits")
+    if etag is None:
+        raise _distrusted(source, "ETag", facts.etag, revision or "40 or 64 hexadecimal digits")
+    if revision and commit != revision:
+        raise _distrusted(source, "commit", facts.commit_hash, revision)
+    size = facts.size if facts.size and facts.size > 0 else None
+    return commit, etag, size
+
+
+def _distrusted(source: Source, kind: str, given: str | None, wanted: str) -> CheckpointError:
+    """The error for a host that names a content as the hub never would."""
+    from huggingface_hub import constants
+
+    return CheckpointError(
+        f"{addresses.place(constants.ENDPOINT)} answers for {source.location} with the {kind} "
+        f"{str(given)[:80]!a}, not {wanted}: do not trust it, set HF_ENDPOINT to another mirror or to {HOME}"
+    )
 
 
 def _check(source: Source, revision: str | None) -> None:
     """Raises CheckpointError for a repository, file or commit whose name would lead out of the cache or the address."""
-    name = source.filename
-    is_path = all(step not in ("", ".", "..") for step in name.split("/"))
-    is_path = is_path and name.isprintable() and not set(name) & set("\\:?#%")
+    # rows may come from anybody's file, and all three become parts of paths and of addresses
     if not REPOSITORY.fullmatch(source.location) or ".." in source.location or "--" in source.location:
         raise CheckpointError(f"{source.location[:80]!a} is no repository of the hub: it is OWNER/NAME")
-    if not is_path or PurePosixPath(name).is_absolute():
-        raise CheckpointError(f"{name[:80]!a} is no file of a repository: it is a path inside it")
+    if not _is_inside(source.filename):
+        raise CheckpointError(f"{source.filename[:80]!a} is no file of a repository: it is a path inside it")
     if revision is not None and not COMMIT.fullmatch(revision):
         raise CheckpointError(f"{revision[:80]!a} is no commit of the hub: it has 40 hexadecimal digits")
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a file's name is a plain path inside its repository, which nothing takes for more than that."""
+    if not name.isprintable() or set(name) & set("\\:?#%"):
+        return False
+    return all(step not in ("", ".", "..") for step in name.split("/"))
 
 
 def _matched(pattern: re.Pattern[str], text: str | None) -> str | None:
@@ -178,7 +201,8 @@ def _patiently(call: Callable[[], T], explain: Callable[[Exception], CheckpointE
                 raise explain(error) from error
             failures += 1
             response = getattr(error, "response", None)
-            rest(failures, str(explain(error)), retry_after(response.headers) if response is not None else None)
+            wait_s = None if response is None else retry_after(response.headers)
+            rest(failures, str(explain(error)), wait_s)
 
 
 def _passing(error: Exception) -> bool:
@@ -195,10 +219,18 @@ def _status(error: BaseException | None) -> int | None:
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
+def _refused(host: str, repo: str, status: int) -> CheckpointError:
+    fix = "run the same command again later"
+    if status in (401, 403, 429):
+        fix = "run `hf auth login` or set HF_TOKEN"
+    return CheckpointError(f"{host} answered {status} ({MEANINGS.get(status, 'error')}) for {repo}: {fix}")
+
+
 def _explained(error: Exception, source: Source, revision: str | None, *, name: str) -> CheckpointError:
     """The reason in one sentence, and its fix."""
     from huggingface_hub import constants, errors
 
+    # the client's own kinds from the narrowest on (a gated repository is one that is not found), then any status
     repo, file, host = source.location, source.filename, addresses.place(constants.ENDPOINT)
     status = _status(error) or _status(error.__cause__)
     if isinstance(error, errors.GatedRepoError):
@@ -206,7 +238,9 @@ def _explained(error: Exception, source: Source, revision: str | None, *, name: 
             f"{repo} is gated: accept its licence at {HOME}/{repo}, then run `hf auth login` or set HF_TOKEN"
         )
     if isinstance(error, errors.RevisionNotFoundError):
-        fix = "" if source.revision else f", which the first use recorded: take the present one with {ACCEPT % name}"
+        fix = f", which the first use recorded: take the present one with {ACCEPT % name}"
+        if source.revision:  # the row's own, which is not taken back
+            fix = ""
         return CheckpointError(f"{repo} has no revision {revision or 'main'} any more{fix}")
     if isinstance(error, errors.RepositoryNotFoundError):
         return CheckpointError(
@@ -215,8 +249,7 @@ def _explained(error: Exception, source: Source, revision: str | None, *, name: 
     if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
         return CheckpointError(f"{repo} has no file {file} at revision {revision or 'main'}")
     if status is not None:
-        fix = "run `hf auth login` or set HF_TOKEN" if status in (401, 403, 429) else "run the same command again later"
-        return CheckpointError(f"{host} answered {status} ({MEANINGS.get(status, 'error')}) for {repo}: {fix}")
+        return _refused(host, repo, status)
     if type(error).__name__ in SILENT:
         return UnreachableError(
             f"{host} did not answer ({type(error).__name__}): check the network and HTTPS_PROXY, or set "

@@ -54,10 +54,11 @@ def obtain(weights: Weights, *, offline: bool = False, accept_new: bool = False,
     anew: the file is hashed also where it looks unchanged."""
     offline = offline or any(os.environ.get(name, "").upper() in TRUE for name in OFFLINE)
     sources, reasons, found = in_order(weights), [], None
+    # a copy that is right anywhere comes before a fetch from a better source
     if offline or not accept_new:
-        found = next(filter(None, (_here(s, reasons, offline=offline, anew=anew) for s in sources)), None)
+        found = _first_local(sources, reasons, offline=offline, anew=anew)
     if found is None and not offline:
-        found = _from_any(weights, sources, reasons, accept_new=accept_new, anew=anew)
+        found = _first_fetched(weights, sources, reasons, accept_new=accept_new, anew=anew)
     if found is None:
         raise CheckpointError(_no_source(weights, sources, reasons, offline=offline))
     for reason in reasons:
@@ -71,8 +72,9 @@ def in_order(weights: Weights) -> list[Source]:
     """The sources as they are tried: this package, safetensors on the hub, then as in the row; NGC has no download."""
 
     def rank(source: Source) -> int:
-        safe = source.kind == "hf" and source.filename.endswith(".safetensors")
-        return 1 if safe else {"package": 0, "ngc": 3}.get(source.kind, 2)
+        if source.kind == "hf" and source.filename.endswith(".safetensors"):
+            return 1
+        return {"package": 0, "ngc": 3}.get(source.kind, 2)
 
     return sorted(weights.sources, key=rank)
 
@@ -85,52 +87,68 @@ def package_file(name: str) -> Path:
 def cached(source: Source) -> Copy | None:
     """The copy of a source on this machine, not checked; None where there is none."""
     if source.kind == "hf":
-        return huggingface.cached(source, source.revision or _known(source).get("revision"))
+        return huggingface.cached(source, source.revision or _first_use(source).get("revision"))
     if source.kind == "ngc":
         return None
     path = package_file(source.location) if source.kind == "package" else _url_file(source)
     return Copy(path) if path.is_file() else None
 
 
-def _here(
+def _first_local(sources: Sequence[Source], reasons: list[str], *, offline: bool, anew: bool) -> Located | None:
+    """The first source's copy on this machine that is right."""
+    for source in sources:
+        found = _local_copy(source, reasons, offline=offline, anew=anew)
+        if found is not None:
+            return found
+    return None
+
+
+def _local_copy(
     source: Source, reasons: list[str], *, offline: bool, held: bool = False, anew: bool = False
 ) -> Located | None:
     """The copy on this machine, checked. A wrong one is deleted where it can be fetched again, and only by the process
     that holds the lock of the file."""
-    known, copy = _known(source), cached(source)
-    unsettled = source.kind == "hf" and not (source.revision or known.get("revision"))
-    if copy is None or (unsettled and not offline):  # which commit main is, the hub says
+    known, copy = _first_use(source), cached(source)
+    if copy is None:
+        return None
+    # of a hub's file without a commit, only the hub can say whether the copy is what main has
+    pinned = source.kind != "hf" or source.revision or known.get("revision")
+    if not pinned and not offline:
         return None
     digest = digests.sha256(copy.path, anew=anew)
     problem = digests.wrong(digest, source, copy, known)
     if not problem:
-        return _settled(source, copy, digest)
-    fix = "install fmjax again" if source.kind == "package" else "fetch it again where its host can be reached"
-    again = not offline and source.kind != "package"
-    if again and not held:
+        return _recorded(source, copy, digest)
+    if source.kind == "package":
+        fix = "install fmjax again"
+    elif offline:
+        fix = "fetch it again where its host can be reached"
+    elif not held:
         return None  # another process may be at it: looked at again under the lock
-    if again:
+    else:
         huggingface.remove(copy.path)
-    reasons.append(f"{copy.path}: {problem}: {'it was deleted, to be fetched again' if again else fix}")
+        fix = "it was deleted, to be fetched again"
+    reasons.append(f"{copy.path}: {problem}: {fix}")
     return None
 
 
-def _from_any(
+def _first_fetched(
     weights: Weights, sources: Sequence[Source], reasons: list[str], *, accept_new: bool, anew: bool
 ) -> Located | None:
     """The file of the first source that has it. A host that gave no answer is not asked again."""
+    # each source gives a file or a reason; a host that is silent makes the user wait ten seconds, once
     silent = set()
     for source in sources:
         host = _host(source)
         if source.kind in ("package", "ngc") or host in silent:
-            found = _here(source, reasons, offline=True, anew=anew)
+            found = _local_copy(source, reasons, offline=True, anew=anew)
         else:
             try:
-                found = _fetched_once(weights, source, reasons, accept_new=accept_new, anew=anew)
+                found = _fetched_under_lock(weights, source, reasons, accept_new=accept_new, anew=anew)
             except UnreachableError as error:
                 silent.add(host)
                 reasons.append(str(error))
-                found = _here(source, reasons, offline=True, anew=anew)
+                found = _local_copy(source, reasons, offline=True, anew=anew)
             except CheckpointError as error:
                 reasons.append(str(error))
                 found = None
@@ -139,8 +157,11 @@ def _from_any(
     return None
 
 
-def _fetched_once(weights: Weights, source: Source, reasons: list[str], *, accept_new: bool, anew: bool) -> Located:
+def _fetched_under_lock(
+    weights: Weights, source: Source, reasons: list[str], *, accept_new: bool, anew: bool
+) -> Located:
     """The file, fetched by one process of this machine while the others wait."""
+    # a second is waited without a word, then the user is told why nothing happens
     with ExitStack() as stack:
         try:
             lock = record.held(_key(source))
@@ -152,19 +173,23 @@ def _fetched_once(weights: Weights, source: Source, reasons: list[str], *, accep
         except OSError as error:
             if source.kind == "url":  # files of the hub have another folder, and locks there
                 raise CheckpointError(http.unwritable(record.cache_folder(), error)) from error
-        here = None if accept_new else _here(source, reasons, offline=False, held=True, anew=anew)
-        return here or _fetched(weights, source, {} if accept_new else _known(source))
+        if accept_new:
+            return _fetched_and_checked(weights, source, {})
+        # the process that held the lock may have fetched it
+        copy = _local_copy(source, reasons, offline=False, held=True, anew=anew)
+        return copy or _fetched_and_checked(weights, source, _first_use(source))
 
 
-def _fetched(weights: Weights, source: Source, known: dict[str, Any]) -> Located:
+def _fetched_and_checked(weights: Weights, source: Source, known: dict[str, Any]) -> Located:
     """The file from its host; one that is wrong is deleted and fetched once more."""
+    # twice the same wrong content is no accident of the network: the file has changed at its host
     seen, problem = [], ""
     for _ in range(2):
-        copy = _fetch(weights, source, known)
+        copy = _download(weights, source, known)
         seen.append(digests.sha256(copy.path))
         problem = digests.wrong(seen[-1], source, copy, known)
         if not problem:
-            return _settled(source, copy, seen[-1])
+            return _recorded(source, copy, seen[-1])
         huggingface.remove(copy.path)
     if seen[0] == seen[1] and digests.changed(seen[1], source, known):
         raise CheckpointError(
@@ -176,7 +201,8 @@ def _fetched(weights: Weights, source: Source, known: dict[str, Any]) -> Located
     )
 
 
-def _fetch(weights: Weights, source: Source, known: dict[str, Any]) -> Copy:
+def _download(weights: Weights, source: Source, known: dict[str, Any]) -> Copy:
+    """The file from its host, checked for nothing but its size."""
     most = TIMES * 4 * names.get_spec(weights.model).parameters + EXTRA_BYTES
     if source.kind == "hf":
         return huggingface.fetch(source, source.revision or known.get("revision"), name=weights.name, most=most)
@@ -185,11 +211,11 @@ def _fetch(weights: Weights, source: Source, known: dict[str, Any]) -> Copy:
     return Copy(path)
 
 
-def _settled(source: Source, copy: Copy, digest: str) -> Located:
+def _recorded(source: Source, copy: Copy, digest: str) -> Located:
     """The facts of a file that is right, recorded when they are new."""
     found = Located(copy.path, source, digest, copy.path.stat().st_size, copy.revision)
     facts = {"sha256": digest, "size": found.size, "revision": found.revision}
-    known = _known(source)
+    known = _first_use(source)
     if source.kind != "package" and {key: known.get(key) for key in facts} != facts:
         today = dt.datetime.now(dt.UTC).date().isoformat()
         try:
@@ -230,7 +256,8 @@ def _ngc(source: Source) -> str:
     return f"{source.filename} is published on NVIDIA NGC, which asks for an account: fetch it with {command}"
 
 
-def _known(source: Source) -> dict[str, Any]:
+def _first_use(source: Source) -> dict[str, Any]:
+    """What the first use of a file recorded; empty before it."""
     return record.get("files", _key(source)) or {}
 
 

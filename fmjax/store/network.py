@@ -35,8 +35,8 @@ class UnreachableError(CheckpointError):
 def contact(address: str) -> None:
     """Returns when the host of an address, or the proxy before it, takes connections; else raises UnreachableError."""
     proxy = select_proxy(address, get_environ_proxies(address))
-    parts = urlsplit(proxy if proxy is None or "://" in proxy else f"http://{proxy}") if proxy else urlsplit(address)
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    host, port = _endpoint(proxy or address)
+    # asked by a bare connection first: the clients' own limits do not bound the look-up of a name
     limit = timeout_s() * CONNECTING
     try:
         reason = within(limit, lambda: _knock(host, port, limit))
@@ -50,9 +50,17 @@ def contact(address: str) -> None:
         )
 
 
+def _endpoint(address: str) -> tuple[str, int]:
+    """Host and port of an address, which a proxy's setting may give without its scheme."""
+    parts = urlsplit(address if "://" in address else f"http://{address}")
+    usual = 443 if parts.scheme == "https" else 80
+    return parts.hostname or "", parts.port or usual
+
+
 def within(limit_s: float, call: Callable[[], T]) -> T:
     """What a call returns. Raises TimeoutError when that takes too long: a socket's own limit begins anew with every
     byte, so that a host which sends one now and then is waited for without end."""
+    # a thread that is never joined: a call that hangs is left behind
     answers: queue.SimpleQueue[tuple[list[T], Exception | None]] = queue.SimpleQueue()
 
     def run() -> None:
@@ -94,7 +102,8 @@ def rest(failures: int, reason: str, wait_s: float | None = None) -> None:
         raise CheckpointError(f"{reason} and asks to wait {wait_s:.0f} s: run the same command after that")
     if failures > RETRIES:
         raise CheckpointError(f"{reason}, {failures} times: run the same command again later")
-    time.sleep(wait_s if wait_s is not None else BACKOFF_S * 2 ** (failures - 1))
+    backoff_s = BACKOFF_S * 2 ** (failures - 1)
+    time.sleep(backoff_s if wait_s is None else wait_s)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -120,6 +129,7 @@ def _knock(host: str, port: int, limit: float) -> str:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         return f"its name is not known: {error}"
+    # IPv4 first: machines without a route for IPv6 have addresses of it all the same
     for *_, address in sorted(found, key=lambda entry: entry[0] != socket.AF_INET):
         try:
             socket.create_connection((str(address[0]), port), timeout=limit).close()

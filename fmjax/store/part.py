@@ -45,7 +45,8 @@ class Part:
     @property
     def progress(self) -> str:
         """How far it is, in words."""
-        return f"{self.size:,} of {'an unknown number of' if self.total is None else f'{self.total:,}'} bytes"
+        total = "an unknown number of" if self.total is None else f"{self.total:,}"
+        return f"{self.size:,} of {total} bytes"
 
     def wanted(self) -> dict[str, str]:
         """The headers that ask for the rest, if the content is still the one that the part is of."""
@@ -57,6 +58,7 @@ class Part:
         """Makes the part end where the bytes of this answer begin; False where they are not the ones asked for."""
         if status == 206 and self._goes_on(headers):
             return True
+        # 200 is the whole file, whatever was asked for: what is there is of no use
         self.clear()
         if status != 200:
             return False

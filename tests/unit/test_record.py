@@ -57,7 +57,7 @@ def test_a_record_that_is_a_folder_or_endless_is_named(server, own_cache):
 def hashed(monkeypatch) -> list[str]:
     """The files that are hashed; all are large enough to be remembered."""
     monkeypatch.setattr(digests, "SMALL", 0)
-    monkeypatch.setattr(digests, "SETTLED_NS", 0)
+    monkeypatch.setattr(digests, "TICK_NS", 0)
     seen: list[str] = []
     real = hashlib.file_digest
 
@@ -106,7 +106,7 @@ def test_a_file_that_changed_in_size_time_or_inode_is_hashed_again(server, own_c
 
 
 def test_a_file_written_within_the_last_tick_is_not_trusted(server, hashed, monkeypatch):
-    monkeypatch.setattr(digests, "SETTLED_NS", 10**12)
+    monkeypatch.setattr(digests, "TICK_NS", 10**12)
     row = weights(url(server))
     locate.obtain(row)
     locate.obtain(row)
