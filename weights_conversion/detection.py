@@ -19,6 +19,7 @@ def tables() -> tuple[Dialect, ...]:
 
 def dialects() -> dict[str, Dialect]:
     """Name -> the table that is written; spellings of a dialect share its name."""
+    # backwards, so that the first of one name is the one that stays
     return {table.name: table.written for table in reversed(tables())}
 
 

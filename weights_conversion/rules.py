@@ -42,6 +42,7 @@ class Step:
     def torch_shapes(self, shapes: Shapes) -> list[tuple[int, ...]]:
         """What the file's tensors must look like for parameters of these shapes."""
         stacked = 0 if self.block is None else 1  # the depth axis, which no file has
+        # undone on arrays of one byte: what it does to their shapes is what it does to any
         outlines = tuple(outline(shapes[path][stacked:]) for path in self.paths)
         return [tensor.shape for tensor in self.transform.undo(outlines)]
 
@@ -65,6 +66,7 @@ def _file_keys(rule: Rule, dialect: Dialect, block: int) -> tuple[str, ...]:
 
 
 def _for_model(rule: Rule, shapes: Shapes, heads: int) -> Transform:
+    # most transforms are the same for every model; the others are made for this one
     if isinstance(rule.transform, Transform):
         return rule.transform
     if isinstance(rule.transform, ShapedTransform):
@@ -76,6 +78,7 @@ def _for_model(rule: Rule, shapes: Shapes, heads: int) -> Transform:
 
 def reads_alike(one: Dialect, other: Dialect, shapes: Shapes, heads: int = 0) -> bool:
     """Whether two dialects make the same parameters of the same tensors, where those have these shapes."""
+    # cheap to tell, before both plans are made
     if (one.renames, one.constants) != (other.renames, other.constants):
         return False
     return _signatures(one, shapes, heads) == _signatures(other, shapes, heads)
@@ -164,6 +167,7 @@ def _check_fit(
     dialect: Dialect,
 ) -> None:
     """Raises MisfitError with all that does not fit: names, shapes, and parameters that nothing fills."""
+    # all of it at once: who mends a table or a file wants to see more than the first
     misfits = Misfits(dialect.name)
     misfits.compare({key: tensor.shape for key, tensor in used.items()}, expected)
     misfits.unfilled = _homeless(plan, shapes)
@@ -247,6 +251,7 @@ def _constants(dialect: Dialect, shapes: Shapes, written: set[str]) -> dict[str,
     for template, constant in dialect.constants.items():
         if constant.like not in shapes:
             continue
+        # a template with a block in it stands for one tensor a block
         blocks = shapes[constant.like][0] if "{i}" in template else 1
         for block in range(blocks):
             key = dialect.full_prefix + template.replace("{i}", str(block))
@@ -263,6 +268,7 @@ def _parameter(
     dtype: np.dtype | None,
 ) -> LazyTensor:
     """A parameter as what reads it out of the file: block by block where it is a stack."""
+    # a stack is filled by one step a block, which the plan has in order
     own = [step for step in plan if path in step.paths]
     if dtype is None:
         dtype = _common(file[key].dtype for step in own for key in step.keys)
@@ -345,5 +351,6 @@ def _arrays(step: Step, params: Mapping[str, LazyTensor]) -> tuple[np.ndarray, .
     """The parameters of a step, at its block."""
     if step.block is None:
         return tuple(params[path].read(()) for path in step.paths)
+    # a slice of one, since parameters are read by slices
     block = slice(step.block, step.block + 1)
     return tuple(params[path].read((block,))[0] for path in step.paths)

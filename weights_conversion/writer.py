@@ -58,6 +58,7 @@ def whole(path: Path, nbytes: int = 0) -> Iterator[BinaryIO]:
     try:
         with partial.open("wb") as file:
             yield file
+            # the name must not be on disk before the content is
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)

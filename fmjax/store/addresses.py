@@ -21,6 +21,7 @@ def shown(address: str) -> str:
     signature; escaped where it would not print, and cut where it is long."""
     scheme, separator, rest = address.rpartition("://")
     bare, query, _ = rest.partition("?")
+    # what looks like a host may be the first half of a password
     if not HOST.fullmatch(bare.partition("/")[0].rpartition("@")[2]):
         bare, query, _ = rest.rpartition("@")[2].partition("?")  # a password with a slash or a question mark in it
     host, slash, path = bare.partition("/")

@@ -128,6 +128,7 @@ def download(address: str, path: Path, *, bounds: Bounds, secret: AuthBase | Non
 
 def need_space(folder: Path, size: int) -> None:
     """Raises CheckpointError where a disk has not so many bytes left."""
+    # the folder need not be there yet; its disk is that of the first parent that is
     there = next(f for f in (folder, *folder.parents) if f.exists())
     free = shutil.disk_usage(there).free
     if free < size:
@@ -175,6 +176,7 @@ def _try(session: requests.Session, address: str, part: Part, bounds: Bounds) ->
             f"the certificate of {host} is not trusted ({reason}): set REQUESTS_CA_BUNDLE to your proxy's"
         ) from error
     except (requests.RequestException, HTTPError) as error:
+        # before anything came there is nothing to go on from: the host itself is the trouble
         if not part.total and isinstance(error, SILENT):
             raise UnreachableError(
                 f"{host} did not answer ({type(error).__name__}): check the network and HTTPS_PROXY, or set "
@@ -195,7 +197,7 @@ def _answer(session: requests.Session, address: str, wanted: Mapping[str, str]) 
         target = response.headers.get("Location")
         if target is None or not response.is_redirect:
             return response
-        response.close()
+        response.close()  # unread: the body of a redirect may be anything
         new = addresses.followed(address, target)
         if session.should_strip_auth(address, new):
             session.auth = None
@@ -250,6 +252,7 @@ def _begin(response: requests.Response, address: str, part: Part, bounds: Bounds
 
 def _store(response: requests.Response, part: Part, bounds: Bounds) -> None:
     """Adds the body to the part as it is sent, never inflated, and never more than was stated or can be."""
+    # the smallest of what the row, another source and this answer allow
     most = min(size for size in (bounds.most, bounds.exactly, part.total) if size is not None)
     with part, _bar(part) as shown, _watched(response, part):
         for chunk in _chunks(response):

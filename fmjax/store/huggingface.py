@@ -184,6 +184,7 @@ def _point(pointer: Path, blob: Path) -> None:
     """Puts a link to the content where the client looks for the file; the content itself where links are not made."""
     pointer.parent.mkdir(parents=True, exist_ok=True)
     pointer.unlink(missing_ok=True)
+    # relative, as the client makes them: the cache may be moved as a whole
     try:
         pointer.symlink_to(os.path.relpath(blob, pointer.parent))
     except OSError:
@@ -210,6 +211,7 @@ def _passing(error: Exception) -> bool:
     status = _status(error)
     if status is not None:
         return status in AGAIN
+    # a host that is silent would be silent again, and a certificate does not change
     if type(error).__name__ in SILENT or "CERTIFICATE" in str(error):
         return False
     return type(error).__module__.split(".")[0] in ("httpx", "httpx2", "requests")
@@ -246,6 +248,7 @@ def _explained(error: Exception, source: Source, revision: str | None, *, name: 
         return CheckpointError(
             f"{host} has no repository {repo} for you: check HF_ENDPOINT, or run `hf auth login` if it is private"
         )
+    # LocalEntryNotFoundError is one too, though all it says is that the host could not be asked
     if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
         return CheckpointError(f"{repo} has no file {file} at revision {revision or 'main'}")
     if status is not None:

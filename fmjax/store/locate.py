@@ -61,6 +61,7 @@ def obtain(weights: Weights, *, offline: bool = False, accept_new: bool = False,
         found = _first_fetched(weights, sources, reasons, accept_new=accept_new, anew=anew)
     if found is None:
         raise CheckpointError(_no_source(weights, sources, reasons, offline=offline))
+    # what was wrong with the sources before is told also where a later one had the file
     for reason in reasons:
         _note(f"{weights.name}: {reason}")
     if found.source.kind != "package":
@@ -215,6 +216,7 @@ def _recorded(source: Source, copy: Copy, digest: str) -> Located:
     """The facts of a file that is right, recorded when they are new."""
     found = Located(copy.path, source, digest, copy.path.stat().st_size, copy.revision)
     facts = {"sha256": digest, "size": found.size, "revision": found.revision}
+    # what ships in this package is known by the package itself
     known = _first_use(source)
     if source.kind != "package" and {key: known.get(key) for key in facts} != facts:
         today = dt.datetime.now(dt.UTC).date().isoformat()
@@ -228,6 +230,7 @@ def _recorded(source: Source, copy: Copy, digest: str) -> Located:
 def _show_licence(weights: Weights, source: Source) -> None:
     """One line, the first time that these weights are used on this machine."""
     licence = weights.licence + (" (non-commercial)" if "-NC" in weights.licence else "")
+    # the page that a person can read it on: the hub's, where any source is there
     repository = next((s.location for s in (source, *weights.sources) if s.kind == "hf"), "")
     home = f"{huggingface.HOME}/{repository}" if repository else addresses.shown(source.location)
     try:
@@ -240,6 +243,7 @@ def _show_licence(weights: Weights, source: Source) -> None:
 
 def _no_source(weights: Weights, sources: Sequence[Source], reasons: list[str], *, offline: bool) -> str:
     """What to do where none of the sources gave a file, and below it the reason of each."""
+    # a file by hand always helps, so it comes first
     own = f'pass the file as checkpoint="/path/to/{sources[0].filename}" (--checkpoint)'
     reasons = reasons + [_ngc(source) for source in sources if source.kind == "ngc"]
     first = f"{weights.name} could not be fetched: {own}, or mend one of these:"
@@ -278,6 +282,7 @@ def _host(source: Source) -> str:
 
 def _url_file(source: Source) -> Path:
     """Where the file of an address is kept: under its host and path."""
+    # by its host and path and not by its name alone: two hosts may both have a model.safetensors
     parts = urlsplit(addresses.anonymous(source.location))
     steps = [step for step in parts.path.split("/") if step not in ("", ".", "..")]
     return record.cache_folder().joinpath("files", parts.netloc.replace(":", "_"), *steps)

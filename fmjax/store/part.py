@@ -75,6 +75,7 @@ class Part:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # also where a try has failed: the note is what the next one goes on from
         file, self._file = self._file, None
         if file:
             file.close()
@@ -115,6 +116,7 @@ class Part:
         if self.total is not None and total != self.total:
             return False
         given = _validator(headers)
+        # bytes of two contents must never be joined
         if given != self.validator and (given or self.validator.startswith('"')):
             return False  # a date need not be sent again, an ETag must be (RFC 9110 sec. 15.3.7)
         self.total = total
@@ -128,6 +130,7 @@ class Part:
         if not noted or digest is None or digest.hexdigest() != noted["sha256"]:
             self.clear()
             return
+        # bytes behind the note were written, but are not in its digest
         os.truncate(self.path, noted["size"])
         self.size, self._noted_size, self._digest = noted["size"], noted["size"], digest
         self.total, self.validator = noted["total"], noted["validator"]

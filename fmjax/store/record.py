@@ -47,6 +47,7 @@ def put(section: Section, key: str, value: Any) -> bool:
     path = cache_folder() / NAME
     if get(section, key) == value:
         return False
+    # asked first without the lock, which a record on a disk that is only read could not have
     with held(NAME):
         content = _read(path)
         entries = content.setdefault(section, {})
@@ -66,8 +67,10 @@ def remember(path: Path, value: Any) -> None:
     """Remembers a value of a file, None to forget it, and forgets files that are gone. Where that cannot be written,
     nothing is remembered: it only saves time."""
     try:
+        # read again under the lock: another process may have noted its files since
         with held(SEEN):
-            content = {key: kept for key, kept in _remembered().items() if key != str(path) and os.path.exists(key)}
+            there = {key: kept for key, kept in _remembered().items() if os.path.exists(key)}
+            content = {key: kept for key, kept in there.items() if key != str(path)}
             if value is not None:
                 content[str(path)] = value
             write_atomically(cache_folder() / SEEN, json.dumps(content, indent=2) + "\n")
@@ -92,6 +95,7 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError, RecursionError):
         content = None
+    # None for what could not be parsed, which is wrong too: it may hold what a person typed, and is not replaced
     wrong = _first_wrong(content)
     if wrong:
         raise CheckpointError(
@@ -121,6 +125,7 @@ def _first_wrong(content: Any) -> str:
 def _is_file(entry: Any) -> bool:
     if not isinstance(entry, dict) or type(entry.get("size")) is not int:
         return False
+    # a revision becomes part of an address and a digest decides on a deletion: both by their exact form
     texts = {"sha256": SHA256, "revision": COMMIT, "first_used": DATE}
     given = {key: entry.get(key) for key in texts}
     if given["sha256"] is None:

@@ -80,6 +80,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def check_shape(shape: tuple[int, ...], itemsize: int) -> None:
     """Raises CheckpointError for a shape that no array can have, an empty one included."""
+    # Python's own numbers, which do not wrap around; an empty axis must not hide what the others multiply to
     nbytes = math.prod(max(1, n) for n in shape) * itemsize
     if len(shape) > MAX_DIMENSIONS or min(shape, default=0) < 0 or nbytes > MAX_TENSOR_BYTES:
         raise CheckpointError(

@@ -112,6 +112,7 @@ class _Machine:
             step = STEPS.get(code)
             if step is None:
                 raise _refusal(code)
+            # the argument, where the code has one, stands behind it in the stream
             act, argument = step
             act(self, argument(source) if argument else None)
         raise CheckpointError(f"has a pickle of more than {MAX_OPCODES:,} steps; {STATE_DICT_ONLY}")
@@ -131,10 +132,12 @@ class _Machine:
         self.stack = []
 
     def to_mark(self) -> list[object]:
+        # what was pushed since the mark is an argument; the stack from before it goes on
         items, self.stack = self.stack, self.marks.pop()
         return items
 
     def put(self, index: int | None) -> None:
+        # newer protocols leave the number out: the next one is meant
         index = len(self.memo) if index is None else index
         if index > MAX_OPCODES:
             raise CheckpointError(f"has a pickle that numbers its parts up to {index:,}; torch did not write it")
@@ -173,6 +176,7 @@ class _Machine:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Global) or not isinstance(arguments, tuple):
             raise TypeError(f"a call of {type(function).__name__}")
+        # a call may copy its arguments, and each of them
         self.charge(arguments, *arguments)
         self.push(function.call(*arguments))
 
@@ -199,6 +203,7 @@ Action = Callable[[_Machine, Any], None]
 def set_item(target: dict[str, object], key: object, value: object) -> None:
     """target[key] = value, keys as text: numbers could be chosen to collide, and deep tuples to crash on hashing; long
     numbers take long to write out."""
+    # an optimiser's state is keyed by numbers, which are kept; anything else becomes a name of its own
     if not isinstance(key, str):
         plain = type(key) is int and key.bit_length() <= LONG_BITS
         key = str(key) if plain else f"<{type(key).__name__} {len(target)}>"

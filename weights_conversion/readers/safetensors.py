@@ -50,6 +50,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, LazyTensor], dict[str, str]]
         raise CheckpointError(
             f"({size:,} bytes) is not a whole safetensors file: {reason}; fetch or copy it again"
         ) from error
+    # parsed a second time here, as the library does not tell where a tensor lies
     header = _header(text)
     metadata = header.pop("__metadata__", None) or {}
     unknown = sorted({entry["dtype"] for entry in header.values()} - set(DTYPES))

@@ -100,6 +100,7 @@ def container(path: Path) -> str:
 def torch_root(archive: Archive) -> str | None:
     """The folder of a torch archive that its pickle lies in, None for another zip."""
     roots = [name.removesuffix("/data.pkl") for name in archive.members if name.endswith("/data.pkl")]
+    # a folder at the top; a pickle that lies deeper is part of something else
     roots = [root for root in roots if "/" not in root]
     if len(roots) > 1:
         raise CheckpointError(

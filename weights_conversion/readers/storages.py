@@ -100,6 +100,7 @@ class Tensor:
     @property
     def span(self) -> int:
         """Bytes from its first value to behind its last."""
+        # the last value is (n - 1) steps away along every axis; an empty tensor has none
         reach = sum((n - 1) * stride for n, stride in zip(self.shape, self.strides, strict=True))
         return (reach + 1) * self.dtype.itemsize if 0 not in self.shape else 0
 
@@ -113,6 +114,7 @@ def lazy_tensors(tensors: Mapping[str, Tensor], fetch: Fetch) -> dict[str, LazyT
     Raises CheckpointError where together they are larger than MAX_SHARING times their storages, as a file of a few kB
     could otherwise stand for terabytes.
     """
+    # each storage counts once, however many tensors look at it
     logical = sum(tensor.nbytes for tensor in tensors.values())
     stored = sum({tensor.storage.key: tensor.storage.nbytes for tensor in tensors.values()}.values())
     if logical > MAX_SHARING * stored + SPARE_BYTES:
@@ -152,6 +154,7 @@ def storage(key: tuple[object, ...]) -> Storage:
     _, kind, name, _, count = key[:5]
     if not isinstance(kind, Kind) or not isinstance(name, str) or type(count) is not int or count < 0:
         raise CheckpointError("describes a storage in a way that torch does not; the file is damaged or hostile")
+    # where it lay (the fourth: "cuda:0") says nothing of its values
     found = Storage(name, kind.dtype, count)
     check_shape((found.nbytes,), 1)
     return found
@@ -165,6 +168,7 @@ def _tensor(where: object, offset: object, shape: object, strides: object, dtype
     dtype = dtype or where.dtype
     if not isinstance(dtype, np.dtype):
         raise TypeError("a tensor without a dtype")
+    # negative strides are numpy's; torch has none, and they could reach before the storage
     if len(shape) != len(strides) or any(type(n) is not int or n < 0 for n in (offset, *shape, *strides)):
         raise CheckpointError(
             "has a tensor with an impossible offset, shape or strides; the file is damaged or hostile"

@@ -69,6 +69,7 @@ def _mark(value: object, holders: dict[int, bool]) -> bool:
     """Whether there are tensors in it; notes the answer for each container, shared ones once."""
     if isinstance(value, Tensor):
         return True
+    # noted before its parts are looked at, so that a container which holds itself comes to an end
     if id(value) not in holders:
         holders[id(value)] = False
         holders[id(value)] = any([_mark(part, holders) for part in parts(value)])  # noqa: C419 - all are to be marked
