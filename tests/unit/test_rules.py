@@ -89,6 +89,22 @@ def test_every_dialect_makes_a_round_trip():
     assert {dialect for _, dialect in PAIRS} == set(wc.dialects())
 
 
+@pytest.mark.parametrize("dialect", ["timm", "open_clip_timm"])
+@pytest.mark.parametrize(("model", "key"), [("EVA01-g-14", "q_bias"), ("dinov3_vits16", "gamma_1"), ("ViT-B-16", "")])
+def test_a_file_of_timm_is_read_by_the_table_of_its_class(model, key, dialect):
+    shapes = param_shapes(small(model))
+    table = wc.writing(dialect, shapes)
+    file = wc.in_memory_tree(random_file(small(model), dialect))
+    assert any(name.endswith(key) for name in file)
+    assert [found for found in wc.candidates(file) if found.name == dialect] == [table]
+    assert (table == wc.get_dialect(dialect)) == (key == "")
+
+
+def test_a_model_of_eva_is_not_written_under_the_name_of_code_without_it():
+    with pytest.raises(wc.CheckpointError, match=r"the mae dialect has no place for blocks\.attn\.q\.bias"):
+        random_file(small("EVA01-g-14"), "mae")
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize(("model", "dialect"), PAIRS)
 def test_round_trip_is_bit_exact(model, dialect, dtype):
