@@ -61,7 +61,8 @@ def wrong(digest: str, source: Source, copy: Copy, known: Mapping[str, Any]) -> 
     if _names_other(copy.etag, digest):
         return f"sha256 {digest} is not the {copy.etag} that the hub names"
     if changed(digest, source, known):
-        return f"sha256 {digest} is not the {known['sha256']} recorded on {known.get('first_used', 'the first use')}"
+        when = known.get("first_used", "the first use")
+        return f"sha256 {digest} is not the {known['sha256']} recorded on {when}"
     if whole or known.get("sha256"):
         return ""
     # nothing else is known of it: a short ETag is git's sha1, and what is left is whether it holds weights

@@ -309,6 +309,7 @@ def _bar(part: Part) -> Iterator:
     """Takes the number of every chunk's bytes and shows a bar of them on a terminal."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+    # a download shows bytes and their speed, where other work shows what it counts
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -102,6 +102,7 @@ def fetch(source: Source, revision: str | None, *, name: str, most: int) -> Copy
 def remove(path: Path) -> None:
     """Takes a file out of the cache: the link, and what it points to in the cache's own store of contents. Raises
     CheckpointError where that is not allowed."""
+    # only a content of the cache's own goes with its link: a user's link may lead anywhere
     try:
         target = path.resolve() if path.is_symlink() else None
         path.unlink(missing_ok=True)

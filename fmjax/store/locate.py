@@ -256,7 +256,9 @@ def _no_source(weights: Weights, sources: Sequence[Source], reasons: list[str], 
 
 
 def _ngc(source: Source) -> str:
-    command = f"`ngc registry model download-version {source.location}`" if source.location else "NVIDIA's `ngc` tool"
+    command = "NVIDIA's `ngc` tool"
+    if source.location:
+        command = f"`ngc registry model download-version {source.location}`"
     return f"{source.filename} is published on NVIDIA NGC, which asks for an account: fetch it with {command}"
 
 

@@ -257,12 +257,12 @@ def _uncommented(tree: ast.Module, code: set[int], comments: set[int]) -> Found:
 
 
 def _wide(text: str, tree: ast.Module) -> Found:
-    """Lines of code that are too wide; strings and the rows of tables may be wider."""
+    """Lines of code that are too wide; strings and the rows of tables may be wider, an address as long as it is."""
     tables = _table_lines(tree)
     rows = text.splitlines()
     for line, end in _code_ends(text).items():
         limit = MAX_STRING_COLUMNS if line in tables or STRING.match(rows[line - 1]) else MAX_COLUMNS
-        if end > limit:
+        if end > limit and " " in rows[line - 1].strip():
             yield "columns", line, end
 
 

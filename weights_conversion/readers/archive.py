@@ -205,14 +205,18 @@ def _directory64(file: BufferedIOBase, locator: int, short: tuple[int, int, int]
 
 
 def _entries(data: bytes, count: int) -> list[_Entry]:
+    """The rows of a central directory."""
     found, at = [], 0
     while at < len(data):
         if len(data) - at < ENTRY_FIELDS.size or not data.startswith(ENTRY, at) or len(found) == count:
             raise CheckpointError("has a damaged zip directory; fetch it again")
         fields = ENTRY_FIELDS.unpack_from(data, at)
         at += ENTRY_FIELDS.size
-        raw, extra = data[at : at + fields[10]], data[at + fields[10] : at + fields[10] + fields[11]]
-        at += sum(fields[10:13])
+        # the name, the extra field and the comment follow in this order, each of its own length
+        name_end = at + fields[10]
+        extra_end = name_end + fields[11]
+        raw, extra = data[at:name_end], data[name_end:extra_end]
+        at = extra_end + fields[12]
         found.append(_entry(raw, extra, fields))
     if len(found) != count or at != len(data):
         raise CheckpointError(f"lists {len(found):,} zip entries where {count:,} are announced; fetch it again")
@@ -340,7 +344,7 @@ def _crc(path: Path, member: Member) -> int:
 
 def _inflated(packed: bytes | memoryview, size: int, subject: str) -> tuple[bytes, bool]:
     """The first `size` bytes, and whether the stream holds no more."""
-    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)  # negative: zip keeps no header of zlib's
     try:
         data = stream.decompress(packed, size) if size else b""
         return data, stream.eof or not stream.decompress(stream.unconsumed_tail, 1)

@@ -114,7 +114,8 @@ def unknown_zip(archive: Archive) -> str:
     names = list(archive.members)
     if any(name.endswith(".h5") for name in names):
         return "is a Keras archive; save its arrays with numpy.savez"
-    return f"is a zip file with neither torch's data.pkl nor .npy arrays ({listed(names) or 'empty'}); {READABLE}"
+    held = listed(names) or "empty"
+    return f"is a zip file with neither torch's data.pkl nor .npy arrays ({held}); {READABLE}"
 
 
 def unknown_folder(folder: Path) -> str:
