@@ -23,7 +23,7 @@ from fmjax.errors import UsageError
 from fmjax.models.vit import ViT
 from fmjax.names import get_spec, get_weights, weights_of
 from fmjax.specs import PreprocessConfig, ViTSpec, Weights, check_image_size
-from fmjax.weights.publisher import weights_in
+from fmjax.weights.publisher import weights_of_publisher
 
 __all__ = [
     "MAX_PIXELS",
@@ -48,14 +48,16 @@ def preprocess_config(
     image_size: another size (height, width). Raises UsageError where it is no multiple of the patch.
     """
     if isinstance(name_or_model, Weights):
-        spec, weights = None, name_or_model
+        weights = name_or_model
     else:
         spec = _spec(name_or_model)
         weights = _weights(spec)
+        # a model, unlike a name, can have been resized: it wants the images that it was resized for. Its table's own
+        # size is no hint otherwise: DINOv2's is for 518 pixels, and evaluation feeds it 224
+        was_resized = spec.grid != get_spec(weights.model).grid
+        if image_size is None and was_resized and not isinstance(name_or_model, str):
+            image_size = spec.image_size
     config = _config(weights)
-    # a model whose position table was resized wants the images that it was resized for
-    if spec and image_size is None and not isinstance(name_or_model, str):
-        image_size = spec.image_size if spec.grid != get_spec(weights.model).grid else None
     if image_size is None:
         return config
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
@@ -72,12 +74,12 @@ def _spec(name_or_model: str | ViTSpec | ViT) -> ViTSpec:
 def _weights(spec: ViTSpec) -> Weights:
     """The row that a spec was asked for with, as its publisher preprocesses; else the one that all rows agree with."""
     if spec.weights:
-        return weights_in(get_weights(spec.weights), spec.publisher)
-    rows = [weights_in(row, spec.publisher) for row in weights_of(spec.name)]
+        return weights_of_publisher(get_weights(spec.weights), spec.publisher)
+    rows = [weights_of_publisher(row, spec.publisher) for row in weights_of(spec.name)]
     if not rows:
         raise UsageError(f"{spec.name} has no published weights, so no preprocessing; pass a PreprocessConfig")
     if len({_config(row) for row in rows}) > 1:
-        names = ", ".join(w.name for w in rows[:3])
+        names = ", ".join(row.name for row in rows[:3])
         raise UsageError(f"the weights of {spec.name} differ in their preprocessing; name one of {names}, ...")
     return rows[0]
 
@@ -104,11 +106,18 @@ def preprocess(
         isinstance(images, np.ndarray) and images.ndim == 3
     )
     pictures: Any = [images] if single else images
-    return normalise(jnp.asarray(np.stack([resize(read(p, max_pixels=max_pixels), config) for p in pictures])), config)
+    return normalise(
+        jnp.asarray(np.stack([resize(read(p, max_pixels=max_pixels), config) for p in pictures])),
+        config,
+    )
 
 
-def normalise(images: UInt8[Array, "*B H W C"], config: PreprocessConfig) -> Float[Array, "*B H W C"]:
+def normalise(
+    images: UInt8[Array, "*B H W C"],
+    config: PreprocessConfig,
+) -> Float[Array, "*B H W C"]:
     """uint8 -> float32, (x / 255 - mean) / std."""
+    # as one product and one sum, their constants in float64
     scale = 1 / (255 * np.asarray(config.std, np.float64))
     shift = -np.asarray(config.mean, np.float64) / np.asarray(config.std, np.float64)
     return images.astype(jnp.float32) * jnp.asarray(scale, jnp.float32) + jnp.asarray(shift, jnp.float32)

@@ -44,7 +44,7 @@ def convert(name: str, source: str, target: str, *, dialect: str = "", force: bo
     tensors |= {EXTRAS + key: tensor for key, tensor in loaded.conversion.extras.items()}
     metadata = {"format": "fmjax", "model": resolve(name), "dialect": loaded.dialect.name}
     metadata["lead"] = loaded.dialect.container
-    metadata |= {"facts": json.dumps(loaded.conversion.facts), "classifier": loaded.sees}
+    metadata |= {"facts": json.dumps(loaded.conversion.facts), "classifier": loaded.classifier}
     size = write_safetensors(path, tensors, metadata)
     console.print(loaded.summary)
     left_out = [f"left out: {wc.quoted(key)} ({reason})" for key, reason in loaded.conversion.dropped.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -38,8 +39,9 @@ def export(
         check_not_source(Path(path), base, flag="the path")
     table, left_out = _target(model, dialect, classifier=classifier)
     leaves = flat(join_blocks(model))
-    params = {path: _lazy(leaf) for path, leaf in leaves.items()}
+    params = {name: _lazy(leaf) for name, leaf in leaves.items()}
     out = wc.to_torch(params, table, leave_out=left_out, heads=model.spec.num_heads)
+    # what the model has no parameter for, out of the original
     if base is not None:
         out |= table.unwritten(open_checkpoint(base).tensors, out)
     write_safetensors(path, out)
@@ -50,8 +52,11 @@ def check_export(model: ViT, dialect: str) -> None:
     """Raises UsageError where a model, its classifier included, could not be exported: before it is trained."""
     try:
         table, left_out = _target(model, dialect, classifier=True)
-        shapes = {path: tuple(leaf.shape) for path, leaf in flat(join_blocks(model)).items()}
-        params = {p: wc.LazyTensor(s, np.dtype(np.float32), lambda _: np.zeros(0)) for p, s in shapes.items()}
+        # the shapes decide; no number is read
+        params = {
+            path: wc.LazyTensor(tuple(leaf.shape), np.dtype(np.float32), lambda _: np.zeros(0))
+            for path, leaf in flat(join_blocks(model)).items()
+        }
         wc.to_torch(params, table, leave_out=left_out, heads=model.spec.num_heads)
     except CheckpointError as error:
         raise UsageError(f"the run could not be exported ({error}); pass --export none, or another --export") from error
@@ -64,8 +69,10 @@ def _target(model: ViT, dialect: str, *, classifier: bool) -> tuple[wc.Dialect, 
     table = wc.writing(dialect, set(leaf_paths(join_blocks(model))) - left_out)
     if table.read_only:
         raise CheckpointError(f"{dialect} cannot be exported to: {table.read_only}")
-    seen = {model.classifier_input, "pool" if (model.classifier_input, model.spec.pool) == ("cls", "cls") else ""}
-    if has_classifier and table.classifier not in seen:
+    same: set[str] = {model.classifier_input}
+    if model.classifier_input == model.spec.pool == "cls":
+        same.add("pool")  # the class token is what such a model pools to
+    if has_classifier and table.classifier not in same:
         raise CheckpointError(
             f"a classifier over {model.classifier_input!r} has no counterpart in {dialect}, where it sees "
             f"{table.classifier!r}; leave it out with --no-classifier, or train with "
@@ -75,4 +82,8 @@ def _target(model: ViT, dialect: str, *, classifier: bool) -> tuple[wc.Dialect, 
 
 
 def _lazy(leaf: jax.Array) -> wc.LazyTensor:
-    return wc.LazyTensor(tuple(leaf.shape), np.dtype(leaf.dtype), lambda index: np.asarray(leaf[index]))
+    # a slice at a time comes to the host: the writer asks for pieces
+    def read(index: Any) -> np.ndarray:
+        return np.asarray(leaf[index])
+
+    return wc.LazyTensor(tuple(leaf.shape), np.dtype(leaf.dtype), read)

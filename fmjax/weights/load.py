@@ -26,11 +26,13 @@ from fmjax.specs import ClassifierInput, Resample, ViTSpec
 from fmjax.store import locate
 from fmjax.trees import leaf_paths
 from fmjax.weights import identify
-from fmjax.weights.publisher import as_told, kept_facts, same_function, spec_in
+from fmjax.weights.publisher import facts_in, same_function, spec_of_publisher, with_facts
 from weights_conversion.readers import Checkpoint, open_checkpoint
 
 LOCAL = "local-dir:"
+NATIVE = "fmjax"  # the dialect of converted files
 CLASSIFIER = ("classifier.kernel", "classifier.bias")
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,15 @@ class Loaded:
     file: Checkpoint
     conversion: wc.Conversion
     num_classes: int = 0  # width of the classifier in the file
-    sees: ClassifierInput = "pool"  # what it sees
+    classifier: ClassifierInput = "pool"  # what it is computed from
 
     @property
     def summary(self) -> str:
-        extras = f", {len(self.conversion.extras)} extras" if self.conversion.extras else ""
-        used = self.conversion.tensors
-        return f"{self.spec.name}: {used}/{used} tensors of {self.path.name} ({self.dialect.name}{extras})"
+        """One line: the model, how many tensors of which file, its dialect and its extras."""
+        used, origin = self.conversion.tensors, self.dialect.name
+        if self.conversion.extras:
+            origin += f", {len(self.conversion.extras)} extras"
+        return f"{self.spec.name}: {used}/{used} tensors of {self.path.name} ({origin})"
 
 
 def load(
@@ -125,11 +129,12 @@ def _for_size(
 
 def _as_in_the_file(loaded: Loaded, asked: ClassifierInput | None) -> ClassifierInput:
     """What the classifier in the file is computed from. Raises UsageError where something else was asked for."""
-    if asked not in (None, loaded.sees):
+    if asked not in (None, loaded.classifier):
         raise UsageError(
-            f"the classifier in {loaded.path.name} sees {loaded.sees!r}, not {asked!r}; pass num_classes for a new one"
+            f"the classifier in {loaded.path.name} sees {loaded.classifier!r}, not {asked!r}; pass num_classes for a "
+            f"new one"
         )
-    return loaded.sees
+    return loaded.classifier
 
 
 def read(
@@ -138,54 +143,96 @@ def read(
     checkpoint: str | Path | None = None,
     dialect: str | None = None,
     offline: bool = False,
-    dtype: Any = None,
+    dtype: DTypeLike | None = None,
 ) -> Loaded:
-    """A checkpoint opened and checked against its model; the numbers stay in the file until they are asked for."""
+    """A checkpoint opened and checked against its model; the numbers stay in the file until they are asked for.
+
+    name, checkpoint, dialect, offline: as for `load`. dtype: of the parameters; None: as in the file. Raises what
+    `load` raises.
+    """
     if name.startswith(LOCAL):
         checkpoint = name.removeprefix(LOCAL)
         name = _recognised(open_checkpoint(checkpoint))
     weights, spec = published(name, checkpoint)
-    path, source = (Path(checkpoint), None) if checkpoint else locate.locate(names.get_weights(name), offline=offline)
+    # which file, and in which dialect: as asked, else as its source says, else as its keys tell
+    if checkpoint:
+        path = Path(checkpoint)
+    else:
+        path, source = locate.locate(names.get_weights(name), offline=offline)
+        dialect = dialect or source.dialect
     file = open_checkpoint(path)
-    table = _dialect(file, dialect or (source.dialect if source else ""), spec, weights)
-    num_classes, sees = _classifier(file, table, spec)
-    shapes = param_shapes(spec, num_classes, sees)
-    chosen = wc.native(shapes) if table.name == "fmjax" else table
-    try:
-        wanted = None if dtype is None else np.dtype(dtype)
-        conversion = wc.to_jax(file.tensors, chosen, shapes, wanted, heads=spec.num_heads)
-    except wc.MisfitError as error:
-        raise wc.MisfitError(error.misfits, identify.closest(file, chosen, spec)) from None
-    facts = conversion.facts
-    if chosen.name == "fmjax":
-        _check_model(file, spec)
-        facts = kept_facts(file.metadata)
+    table = _dialect(file, dialect or "", spec, weights)
+    # the parameters it must fill, a classifier of its own among them
+    num_classes, classifier = _classifier(file, table, spec)
+    shapes = param_shapes(spec, num_classes, classifier)
+    if table.name == NATIVE:
+        table = wc.native(shapes)
+    conversion = _converted(file, table, spec, shapes, dtype)
+    facts = _facts(file, table, spec, conversion)
     # a file is computed as by its publisher; a name always as by its authors, whatever source is reached
     if checkpoint:
-        origin = file.metadata.get("dialect", "") if chosen.name == "fmjax" else chosen.name
-        spec = spec_in(spec, weights, origin)
-    return Loaded(as_told(spec, facts), path, chosen, file, conversion, num_classes, sees)
+        spec = spec_of_publisher(spec, weights, _origin(file, table))
+    return Loaded(with_facts(spec, facts), path, table, file, conversion, num_classes, classifier)
+
+
+def _converted(
+    file: Checkpoint, table: wc.Dialect, spec: ViTSpec, shapes: Shapes, dtype: DTypeLike | None
+) -> wc.Conversion:
+    """The tensors as parameters of these shapes. Raises MisfitError, which names the architectures that are nearer."""
+    wanted = None if dtype is None else np.dtype(dtype)
+    try:
+        return wc.to_jax(file.tensors, table, shapes, wanted, heads=spec.num_heads)
+    except wc.MisfitError as error:
+        raise wc.MisfitError(error.misfits, identify.closest(file, table, spec)) from None
+
+
+def _facts(
+    file: Checkpoint,
+    table: wc.Dialect,
+    spec: ViTSpec,
+    conversion: wc.Conversion,
+) -> Mapping[str, Any]:
+    """What the values of a file, or of the original that it was converted from, say about its model."""
+    if table.name != NATIVE:
+        return conversion.facts
+    _check_model(file, spec)
+    return facts_in(file.metadata)
+
+
+def _origin(file: Checkpoint, table: wc.Dialect) -> str:
+    """The dialect that a file was published in; "" where a converted file does not say it."""
+    return file.metadata.get("dialect", "") if table.name == NATIVE else table.name
 
 
 def _classifier(file: Checkpoint, table: wc.Dialect, spec: ViTSpec) -> tuple[int, ClassifierInput]:
-    """Width and input of the classifier in a file. Where a model has a projection, the one head of timm is that."""
-    sees: Any = file.metadata.get("classifier", "pool") if table.name == "fmjax" else table.classifier
-    biases = [rule.keys[0] for rule in table.rules if rule.paths == CLASSIFIER[1:]]
-    key = CLASSIFIER[1] if table.name == "fmjax" else table.full_prefix + biases[0] if biases else ""
-    shape = file.tensors[key].shape if key in file.tensors else ()
+    """Width and input of the classifier in a file; (0, "pool") where it has none.
+
+    Raises CheckpointError where a converted file says an input that no classifier has.
+    """
+    kind: Any = table.classifier
+    keys = [table.full_prefix + rule.keys[0] for rule in table.rules if rule.paths == CLASSIFIER[1:]]
+    if table.name == NATIVE:
+        kind, keys = file.metadata.get("classifier", "pool"), [CLASSIFIER[1]]
+    elif spec.embed_dim:
+        return 0, "pool"  # where a model has a projection, the one head of timm is that
     # a bias of another shape is no classifier's, and a misfit
-    if len(shape) != 1 or (spec.embed_dim and table.name != "fmjax"):
+    shape = file.tensors[keys[0]].shape if keys and keys[0] in file.tensors else ()
+    if len(shape) != 1:
         return 0, "pool"
-    if sees not in get_args(ClassifierInput):
-        known = ", ".join(get_args(ClassifierInput))
-        raise CheckpointError(f"{file.path} has a classifier over {wc.quoted(str(sees))}; it must be one of {known}")
-    return shape[0], sees
+    known = get_args(ClassifierInput)
+    if kind not in known:
+        raise CheckpointError(
+            f"{file.path} has a classifier over {wc.quoted(str(kind))}; it must be one of {', '.join(known)}"
+        )
+    return shape[0], kind
 
 
 def _check_model(file: Checkpoint, spec: ViTSpec) -> None:
     """Raises UsageError where a converted file was made from other weights: its tensors do not show an activation."""
     named = file.metadata.get("model", "")
-    if named and spec.weights and names.split_name(named)[1] and names.resolve(named) != spec.weights:
+    # an architecture alone, of the file or of the model, contradicts nothing
+    comparable = spec.weights and names.split_name(named)[1]
+    if comparable and names.resolve(named) != spec.weights:
         raise UsageError(
             f"{file.path} was converted from {wc.quoted(named)}, not from {spec.weights}; load it under that name"
         )
@@ -206,7 +253,11 @@ def fill(outline: ViT, params: Mapping[str, wc.LazyTensor], *, mesh: Mesh | None
     return jax.tree.unflatten(jax.tree.structure(outline), leaves)
 
 
-def _placed(tensor: wc.LazyTensor | None, leaf: jax.ShapeDtypeStruct, sharding: Sharding) -> jax.Array:
+def _placed(
+    tensor: wc.LazyTensor | None,
+    leaf: jax.ShapeDtypeStruct,
+    sharding: Sharding,
+) -> jax.Array:
     if tensor is None:
         return jax.device_put(np.zeros(leaf.shape, leaf.dtype), sharding)
     # an empty index: the device holds the whole array
@@ -215,25 +266,30 @@ def _placed(tensor: wc.LazyTensor | None, leaf: jax.ShapeDtypeStruct, sharding: 
 
 def _recognised(file: Checkpoint) -> str:
     """The one architecture that a file fits. Raises CheckpointError where there is none, or several."""
-    names = identify.fitting(file)
-    if len(names) == 1:
-        return names[0]
-    found = f"fits {' and '.join(names)}" if names else "fits no registered architecture"
+    fitting = identify.fitting(file)
+    if len(fitting) == 1:
+        return fitting[0]
+    found = f"fits {' and '.join(fitting)}" if fitting else "fits no registered architecture"
     raise CheckpointError(f"{file.path} {found}; name the model and pass the path as checkpoint")
 
 
 def published(name: str, checkpoint: str | Path | None) -> tuple[specs.Weights | None, ViTSpec]:
-    """The weights row, if the name has one, and the spec. A file alone does not say which activation it was trained
-    with."""
+    """The weights row, if the name has one, and the spec.
+
+    Raises UsageError for an architecture whose weights differ in their function: a file alone does not say which
+    activation it was trained with.
+    """
     resolved = names.resolve(name)
     if names.split_name(resolved)[1]:
         return names.get_weights(resolved), names.get_spec(resolved)
     own = names.weights_of(resolved)
     if not own:
         return None, names.get_spec(resolved)
+    # weights by the name of their architecture: the only ones, or an error that lists them
     if checkpoint is None or len(own) == 1:
         weights = names.get_weights(resolved)
         return weights, names.get_spec(weights.name)
+    # a file of some of them: any will do where all are computed alike
     if any(w.overrides != own[0].overrides for w in own):
         fields = sorted({field for w in own for field in w.overrides})
         raise UsageError(
@@ -243,15 +299,22 @@ def published(name: str, checkpoint: str | Path | None) -> tuple[specs.Weights |
     return own[0], names.get_spec(resolved)
 
 
-def _dialect(file: Checkpoint, name: str, spec: ViTSpec, weights: specs.Weights | None) -> wc.Dialect:
+def _dialect(
+    file: Checkpoint,
+    name: str,
+    spec: ViTSpec,
+    weights: specs.Weights | None,
+) -> wc.Dialect:
+    """The table of a dialect, by its name or as the keys of the file tell it."""
     shapes = param_shapes(spec)
-    if name == "fmjax" or (not name and file.metadata.get("format") == "fmjax"):
+    if name == NATIVE or (not name and file.metadata.get("format") == NATIVE):
         return wc.native(shapes)
     if name:
         return wc.named(file.tensors, name)
     if weights is None:
         return wc.detect(file.tensors)
 
+    # two dialects that fit are no question where both give the same parameters and the same function
     def alike(one: wc.Dialect, other: wc.Dialect) -> bool:
         read = wc.reads_alike(one, other, shapes, spec.num_heads)
         return read and same_function(spec, weights, one.name, other.name)

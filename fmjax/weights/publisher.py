@@ -18,21 +18,22 @@ PERIODS = get_args(get_type_hints(Rope)["period_dtype"])
 
 
 def _class_tokens(spec: ViTSpec, value: object) -> bool:
-    """Whether it lists some class tokens of the model; an index behind them would be taken for the last token."""
+    """Whether it lists some class tokens of the model."""
     if not isinstance(value, list) or not value or any(type(n) is not int for n in value):
         return False
+    # jax clamps an index behind the tokens, which would silently be the last token
     distinct = set(value)
     return spec.pool == "cls" and len(distinct) == len(value) and distinct <= set(range(spec.num_cls))
 
 
 # the fields that a file's own values can decide -> whether a value is one that the model has a place for
-TOLD: dict[str, Callable[[ViTSpec, object], bool]] = {
+FACTS: dict[str, Callable[[ViTSpec, object], bool]] = {
     "rope.period_dtype": lambda spec, value: spec.rope is not None and value in PERIODS,
     "pool_tokens": _class_tokens,
 }
 
 
-def spec_in(spec: ViTSpec, weights: Weights | None, dialect: str) -> ViTSpec:
+def spec_of_publisher(spec: ViTSpec, weights: Weights | None, dialect: str) -> ViTSpec:
     """The spec as the code computes it that publishes these weights in a dialect, or in another of the same code."""
     source = _source(weights, dialect) if weights else None
     # what differs in nothing from the authors' own has no publisher: an equal function is an equal spec
@@ -45,14 +46,14 @@ def same_function(spec: ViTSpec, weights: Weights | None, one: str, other: str) 
     """Whether the code behind two dialects computes one function of images of the position table's own size: there the
     table is not resampled."""
     at_its_size = {"resample": spec.resample, "publisher": ""}
-    ours, theirs = (replace(spec_in(spec, weights, dialect), **at_its_size) for dialect in (one, other))
+    ours, theirs = (replace(spec_of_publisher(spec, weights, dialect), **at_its_size) for dialect in (one, other))
     return ours == theirs
 
 
-def weights_in(weights: Weights, publisher: str) -> Weights:
+def weights_of_publisher(weights: Weights, publisher: str) -> Weights:
     """The weights with the preprocessing of a publisher, named by a dialect as in ViTSpec.publisher."""
     source = _source(weights, publisher) if publisher else None
-    return replace(weights, **(source.preprocessing if source else {}))
+    return weights if source is None else replace(weights, **source.preprocessing)
 
 
 def _source(weights: Weights, dialect: str) -> Source | None:
@@ -60,24 +61,32 @@ def _source(weights: Weights, dialect: str) -> Source | None:
     # images each in its own way
     code = {name: table.code or name for name, table in wc.dialects().items()}
     same = [s for s in weights.sources if code.get(s.dialect, "") == code.get(dialect)]
-    return next((s for s in same if s.dialect == dialect), same[0] if same else None)
+    own = [s for s in same if s.dialect == dialect]
+    return next(iter(own or same), None)
 
 
-def as_told(spec: ViTSpec, facts: Mapping[str, Any]) -> ViTSpec:
+def with_facts(spec: ViTSpec, facts: Mapping[str, Any]) -> ViTSpec:
     """The spec with what the file's own values say: "rope.period_dtype" is a field of its rope. Raises CheckpointError
     for a fact that no file can decide, or that the model has no part for."""
     for name, value in facts.items():
-        if name not in TOLD or not TOLD[name](spec, value):
+        if name not in FACTS or not FACTS[name](spec, value):
             told = f"{quoted(name)} = {quoted(str(value))}"
             raise CheckpointError(f"the file says {told}, which {spec.name} has no place for; take another file")
-        part, _, inner = name.partition(".")
-        value = tuple(value) if isinstance(value, list) else value
-        spec = replace(spec, **{part: replace(getattr(spec, part), **{inner: value}) if inner else value})
+        # metadata is JSON, which has lists where specs have tuples
+        spec = _with_field(spec, name, tuple(value) if isinstance(value, list) else value)
     return spec
 
 
-def kept_facts(metadata: Mapping[str, str]) -> dict[str, Any]:
+def _with_field(spec: ViTSpec, name: str, value: Any) -> ViTSpec:
+    part, _, inner = name.partition(".")
+    if inner:
+        value = replace(getattr(spec, part), **{inner: value})
+    return replace(spec, **{part: value})
+
+
+def facts_in(metadata: Mapping[str, str]) -> dict[str, Any]:
     """What a converted file was told by its original. Raises CheckpointError for metadata that fmjax did not write."""
+    # the length is looked at first: parsing a hostile text may take long
     text = metadata.get("facts", "{}")
     try:
         facts = parsed(text.encode()) if len(text) <= MAX_FACTS else None
@@ -91,9 +100,13 @@ def kept_facts(metadata: Mapping[str, str]) -> dict[str, Any]:
 def differences(spec: ViTSpec, dialect: str) -> str:
     """What the library that reads a dialect computes differently from this model, in words; "" where nothing is known
     to differ."""
+    # the row that the model was asked for with, else any of its architecture
     rows = weights_of(spec.name)
-    row = next((row for row in rows if row.name == spec.weights), rows[0] if rows else None)
-    theirs = spec_in(spec, row, dialect)
-    names = [f.name for f in fields(spec) if f.name != "publisher"]
-    changed = [name for name in names if getattr(spec, name) != getattr(theirs, name)]
-    return ", ".join(f"{name} {getattr(theirs, name)!r} instead of {getattr(spec, name)!r}" for name in changed)
+    own = [row for row in rows if row.name == spec.weights]
+    theirs = spec_of_publisher(spec, next(iter(own or rows), None), dialect)
+    changes = []
+    for name in (f.name for f in fields(spec) if f.name != "publisher"):
+        here, there = getattr(spec, name), getattr(theirs, name)
+        if here != there:
+            changes.append(f"{name} {there!r} instead of {here!r}")
+    return ", ".join(changes)

@@ -9,7 +9,7 @@ from typing import Any
 import fmjax
 from fmjax.names import get_weights
 from fmjax.specs import Rope, ViTSpec, Weights
-from fmjax.weights.publisher import spec_in
+from fmjax.weights.publisher import spec_of_publisher
 from fmjax.zoo import FAMILY
 from tests.parity import references as r
 
@@ -84,7 +84,7 @@ class Case:
         rows = published(self.model)
         dialect = "timm" if self.dialect in BY_TIMM else self.dialect
         own = [row for row in rows if any(source.dialect == dialect for source in row.sources)]
-        spec = spec_in(fmjax.get_spec(self.model), next(iter(own or rows), None), dialect)
+        spec = spec_of_publisher(fmjax.get_spec(self.model), next(iter(own or rows), None), dialect)
         quick = {"activation": "quick_gelu"} if self.dialect == "openai_jit" or self.is_openai_in_transformers else {}
         return replace(spec, depth=self.depth, **DIFFERENT.get(self.dialect, {}), **quick)
 

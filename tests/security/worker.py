@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from fmjax.names import get_spec
-from fmjax.weights.publisher import as_told, kept_facts
+from fmjax.weights.publisher import facts_in, with_facts
 from weights_conversion import CheckpointError, get_dialect, to_jax
 from weights_conversion.readers import open_checkpoint
 
@@ -73,7 +73,7 @@ def stages(job: dict) -> Iterator[str]:
     tensors = checkpoint.tensors
     if "told" in job:
         yield "facts"
-        as_told(get_spec(job["told"]), kept_facts(checkpoint.metadata))
+        with_facts(get_spec(job["told"]), facts_in(checkpoint.metadata))
     if "dialect" in job:
         yield "fit"
         tensors = to_jax(tensors, get_dialect(job["dialect"]), job["shapes"], np.dtype(np.float32)).params

@@ -14,7 +14,7 @@ from fmjax.programs.convert import convert
 from fmjax.specs import Rope
 from fmjax.weights.export import check_export
 from fmjax.weights.load import load, read
-from fmjax.weights.publisher import as_told, differences, spec_in
+from fmjax.weights.publisher import differences, spec_of_publisher, with_facts
 from tests.support.checkpoints import random_file, save, small
 
 AXIAL = Rope(first_axis="columns", offset=1.0)
@@ -71,14 +71,14 @@ FACTS = [
 
 @pytest.mark.parametrize(("name", "dialect", "activation", "eps", "resample"), FACTS)
 def test_a_file_is_computed_as_its_publisher_does(name, dialect, activation, eps, resample):
-    spec = spec_in(fmjax.get_spec(name), fmjax.get_weights(name), dialect)
+    spec = spec_of_publisher(fmjax.get_spec(name), fmjax.get_weights(name), dialect)
     assert (spec.activation, spec.norm_eps, spec.resample) == (activation, eps, resample)
 
 
 def test_timm_rescales_the_rotary_positions_of_pe_and_meta_does_not():
     row, spec = fmjax.get_weights("PE-Core-B-16.meta"), fmjax.get_spec("PE-Core-B-16.meta")
-    assert spec_in(spec, row, "pe_original").rope == AXIAL
-    assert spec_in(spec, row, "open_clip_timm").rope == replace(AXIAL, reference_grid=(14, 14))
+    assert spec_of_publisher(spec, row, "pe_original").rope == AXIAL
+    assert spec_of_publisher(spec, row, "open_clip_timm").rope == replace(AXIAL, reference_grid=(14, 14))
 
 
 # how the authors' own code follows another image size today: RADIO vit_patch_generator.py, tips image_encoder.py,
@@ -125,17 +125,17 @@ def test_metadata_decides_nothing_that_fmjax_did_not_write(tmp_path, in_small, f
 @pytest.mark.parametrize("value", [[4], [-1], [0, 0], [True], [0.0], [], "x", None, 0, [[0]]])
 def test_only_class_tokens_of_the_model_are_joined(value):
     spec = fmjax.get_spec("C-RADIOv2-B")
-    assert as_told(spec, {"pool_tokens": [3, 0]}).pool_tokens == (3, 0)
+    assert with_facts(spec, {"pool_tokens": [3, 0]}).pool_tokens == (3, 0)
     with pytest.raises(CheckpointError, match=r"the file says 'pool_tokens' = .*, which C-RADIOv2-B has no place for"):
-        as_told(spec, {"pool_tokens": value})
+        with_facts(spec, {"pool_tokens": value})
 
 
 def test_periods_are_rounded_to_a_type_that_there_is():
     spec = fmjax.get_spec("dinov3_vits16")
-    told = as_told(spec, {"rope.period_dtype": "bfloat16"})
+    told = with_facts(spec, {"rope.period_dtype": "bfloat16"})
     assert told.rope == replace(spec.rope, period_dtype="bfloat16")
     with pytest.raises(CheckpointError, match=r"'\\x1b\[2J'"):
-        as_told(spec, {"rope.period_dtype": "\x1b[2J"})
+        with_facts(spec, {"rope.period_dtype": "\x1b[2J"})
 
 
 def test_the_names_of_jax_models_compute_the_tanh_gelu_of_jax():

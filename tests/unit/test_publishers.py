@@ -20,7 +20,7 @@ from fmjax.programs.convert import convert
 from fmjax.serial import to_json
 from fmjax.specs import Weights
 from fmjax.weights.load import load, read
-from fmjax.weights.publisher import spec_in, weights_in
+from fmjax.weights.publisher import spec_of_publisher, weights_of_publisher
 from tests.support import torch_reference
 from tests.support.checkpoints import random_file, save, small
 
@@ -79,7 +79,9 @@ def test_siblings_preprocess_alike(family):
 
 @pytest.mark.parametrize(("name", "dialect", "changed"), OTHERS)
 def test_a_publisher_preprocesses_in_its_own_way(name, dialect, changed):
-    theirs, ours = (asdict(preprocess_config(row)) for row in (weights_in(fmjax.get_weights(name), dialect), name))
+    theirs, ours = (
+        asdict(preprocess_config(row)) for row in (weights_of_publisher(fmjax.get_weights(name), dialect), name)
+    )
     found = {field: value for field, value in theirs.items() if value != ours[field] and field != "std"}
     assert found == changed
 
@@ -93,7 +95,7 @@ BY_TIMM = [(row, s.location.removeprefix("timm/")) for row in WEIGHTS for s in r
 def test_files_of_timm_are_preprocessed_as_timms_configs_say(row: Weights, theirs: str):
     from timm.models import get_pretrained_cfg
 
-    expected, found = get_pretrained_cfg(theirs), preprocess_config(weights_in(row, "timm"))
+    expected, found = get_pretrained_cfg(theirs), preprocess_config(weights_of_publisher(row, "timm"))
     assert found.image_size == tuple(expected.input_size[1:])
     assert found.interpolation == expected.interpolation
     assert found.resize_mode == {None: "shortest", "center": "shortest"}.get(expected.crop_mode, expected.crop_mode)
@@ -130,7 +132,7 @@ def test_a_model_from_a_file_preprocesses_as_the_publisher_of_the_file(tmp_path,
 def test_a_run_follows_the_publisher_of_its_file_and_remembers_it(tmp_path):
     name = "ViT-B-16-SigLIP2.webli"
     config = RunConfig(out=str(tmp_path / "run"), model=ModelConfig(name=name))
-    spec = spec_in(fmjax.get_spec(name), fmjax.get_weights(name), "hf_siglip")
+    spec = spec_of_publisher(fmjax.get_spec(name), fmjax.get_weights(name), "hf_siglip")
     assert runs.preprocessing(config).interpolation == "bilinear_no_antialias"
     assert runs.preprocessing(config, spec).interpolation == "bilinear"
     part = Part(["a/0.png", "b/0.png"], np.arange(2, dtype=np.int32), np.full(2, 9, np.int64))
@@ -153,8 +155,8 @@ def test_a_run_of_before_there_were_publishers_goes_on(tmp_path):
 
 def test_authors_files_have_no_publisher_so_that_a_run_may_change_to_them():
     row, spec = fmjax.get_weights("dinov2_vits14.lvd142m"), fmjax.get_spec("dinov2_vits14.lvd142m")
-    assert spec_in(spec, row, "dinov2") == spec
-    assert spec_in(spec, row, "timm").publisher == "timm"
+    assert spec_of_publisher(spec, row, "dinov2") == spec
+    assert spec_of_publisher(spec, row, "timm").publisher == "timm"
 
 
 def test_a_model_for_other_images_keeps_their_size_and_its_publisher():
