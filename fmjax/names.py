@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import functools
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -26,10 +27,12 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
     pattern: shell-style, or a part of a word where it has none of * ? [ ; letter case is ignored. It is looked for in
     names, tags, aliases (timm's names), the hub's repositories and families.
     """
-    wanted = pattern.lower() if any(letter in pattern for letter in "*?[") else f"*{pattern.lower()}*"
+    wanted = pattern.lower()
+    if not any(letter in pattern for letter in "*?["):
+        wanted = f"*{wanted}*"
     specs, weights = _rows()
-    words = _words()
-    return [name for name in (weights if pretrained else specs) if _finds(wanted, words[name])]
+    rows, words = weights if pretrained else specs, _words()
+    return [name for name in rows if _finds(wanted, words[name])]
 
 
 def weights_of(model: str) -> list[Weights]:
@@ -45,7 +48,9 @@ def get_spec(name: str) -> ViTSpec:
     resolved = resolve(name)
     arch, tag = split_name(resolved)
     specs, weights = _rows()
-    return replace(specs[arch], weights=resolved, **weights[resolved].overrides) if tag else specs[arch]
+    if not tag:
+        return specs[arch]
+    return replace(specs[arch], weights=resolved, **weights[resolved].overrides)
 
 
 def get_weights(name: str) -> Weights:
@@ -58,11 +63,13 @@ def get_weights(name: str) -> Weights:
     tags = [w.tag for w in weights_of(resolved)]
     if len(tags) == 1:
         return weights[f"{resolved}.{tags[0]}"]
-    raise UsageError(f"{resolved!r} has {len(tags)} published weights; name one of: {', '.join(tags)}")
+    known = ", ".join(tags)
+    raise UsageError(f"{resolved!r} has {len(tags)} published weights; name one of: {known}")
 
 
 def resolve(name: str) -> str:
     """The registered "arch" or "arch.tag" behind a name, an alias, timm's name, or a "hf-hub:" form."""
+    # as it stands, then as an alias, then in two parts; what is left is an error with the nearest names
     specs, weights = _rows()
     plain = name.removeprefix("hf-hub:").removeprefix("timm/")
     if plain in weights or plain in specs:
@@ -82,7 +89,7 @@ def resolve(name: str) -> str:
     )
 
 
-_registered: list[ViTSpec | Weights] = []
+_registered: list[ViTSpec | Weights] = []  # what `register` has added, behind the rows of the zoo
 
 
 def register(*rows: ViTSpec | Weights | Dialect) -> None:
@@ -99,23 +106,39 @@ def register(*rows: ViTSpec | Weights | Dialect) -> None:
     new_specs = [row for row in rows if isinstance(row, ViTSpec)]
     new_weights = [row for row in rows if isinstance(row, Weights)]
     new_dialects = [row for row in rows if isinstance(row, Dialect)]
-    for known, new in ((specs, new_specs), (weights, new_weights), (dialects(), new_dialects)):
-        names = [row.name for row in new]
-        taken = [name for name in names if name in known or names.count(name) > 1]
-        if taken:
-            raise UsageError(f"{type(new[0]).__name__} {taken[0]!r} exists already; give yours another name")
-    models, tables = [*specs, *(s.name for s in new_specs)], [*dialects(), *(d.name for d in new_dialects)]
+    # everything is checked before anything is added
+    _check_new(new_specs, specs)
+    _check_new(new_weights, weights)
+    _check_new(new_dialects, dialects())
+    models = [*specs, *(spec.name for spec in new_specs)]
+    tables = [*dialects(), *(dialect.name for dialect in new_dialects)]
     for row in new_weights:
-        if row.model not in models:
-            raise UsageError(f"weights {row.name!r} are of no architecture {row.model!r}{nearest(row.model, models)}")
-        unknown = [source.dialect for source in row.sources if source.dialect not in tables]
-        if unknown:
-            raise UsageError(f"weights {row.name!r}: no dialect {unknown[0]!r}{nearest(unknown[0], tables)}")
+        _check_weights(row, models, tables)
     for dialect in new_dialects:
         add_dialect(dialect)
     _registered.extend([*new_specs, *new_weights])
     _rows.cache_clear()
     _aliases.cache_clear()
+
+
+def _check_new(rows: Sequence[ViTSpec | Weights | Dialect], known: Container[str]) -> None:
+    """Raises UsageError where a name is taken, or given twice."""
+    names = [row.name for row in rows]
+    taken = [name for name in names if name in known or names.count(name) > 1]
+    if taken:
+        kind = type(rows[0]).__name__
+        raise UsageError(f"{kind} {taken[0]!r} exists already; give yours another name")
+
+
+def _check_weights(row: Weights, models: Sequence[str], tables: Sequence[str]) -> None:
+    """Raises UsageError where weights have no architecture, or a source has a dialect that does not exist."""
+    if row.model not in models:
+        hint = nearest(row.model, models)
+        raise UsageError(f"weights {row.name!r} are of no architecture {row.model!r}{hint}")
+    unknown = [source.dialect for source in row.sources if source.dialect not in tables]
+    if unknown:
+        hint = nearest(unknown[0], tables)
+        raise UsageError(f"weights {row.name!r}: no dialect {unknown[0]!r}{hint}")
 
 
 @functools.cache
@@ -131,6 +154,7 @@ def _rows() -> tuple[dict[str, ViTSpec], dict[str, Weights]]:
 def _aliases() -> dict[str, str]:
     """Other spellings -> registered name. A spelling that two rows share names neither."""
     specs, weights = _rows()
+    # names in other places: in the rows, and of a hub's repositories
     pairs = [(alias, s.name) for s in specs.values() for alias in s.aliases]
     pairs += [(alias, w.name) for w in weights.values() for alias in w.aliases]
     hubs = [(s.location, w.name) for w in weights.values() for s in w.sources if s.kind == "hf"]
@@ -142,7 +166,7 @@ def _aliases() -> dict[str, str]:
 
 
 def _words() -> dict[str, tuple[str, ...]]:
-    """What a search looks for a row in: architectures are found by their weights' words too."""
+    """What a search looks for a row in, in lower case."""
     from fmjax.zoo import FAMILY
 
     specs, weights = _rows()
@@ -151,6 +175,7 @@ def _words() -> dict[str, tuple[str, ...]]:
     for name, spec in specs.items():
         rows = [row.name for row in weights_of(name)]
         family = FAMILY.get(name, "").lower()
+        # weights are found by the words of their architecture, and an architecture by those of its weights
         own = (name.lower(), *(alias.lower() for alias in spec.aliases), family)
         found[name] = (*own, *(word for row in rows for word in of_weights[row]))
         found |= {row: (*own, *of_weights[row]) for row in rows}

@@ -77,10 +77,12 @@ def _weights(spec: ViTSpec) -> Weights:
         return weights_of_publisher(get_weights(spec.weights), spec.publisher)
     rows = [weights_of_publisher(row, spec.publisher) for row in weights_of(spec.name)]
     if not rows:
-        raise UsageError(f"{spec.name} has no published weights, so no preprocessing; pass a PreprocessConfig")
+        lack = f"{spec.name} has no published weights, so no preprocessing"
+        raise UsageError(f"{lack}; pass a PreprocessConfig")
     if len({_config(row) for row in rows}) > 1:
         names = ", ".join(row.name for row in rows[:3])
-        raise UsageError(f"the weights of {spec.name} differ in their preprocessing; name one of {names}, ...")
+        question = f"the weights of {spec.name} differ in their preprocessing"
+        raise UsageError(f"{question}; name one of {names}, ...")
     return rows[0]
 
 
@@ -118,6 +120,7 @@ def normalise(
 ) -> Float[Array, "*B H W C"]:
     """uint8 -> float32, (x / 255 - mean) / std."""
     # as one product and one sum, their constants in float64
-    scale = 1 / (255 * np.asarray(config.std, np.float64))
-    shift = -np.asarray(config.mean, np.float64) / np.asarray(config.std, np.float64)
-    return images.astype(jnp.float32) * jnp.asarray(scale, jnp.float32) + jnp.asarray(shift, jnp.float32)
+    mean, std = np.asarray(config.mean, np.float64), np.asarray(config.std, np.float64)
+    scale = jnp.asarray(1 / (255 * std), jnp.float32)
+    shift = jnp.asarray(-mean / std, jnp.float32)
+    return images.astype(jnp.float32) * scale + shift

@@ -33,22 +33,27 @@ RULES: tuple[tuple[str, Axes], ...] = (
 )
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
+def make_mesh(
+    data: int = -1,
+    fsdp: int = 1,
+    tensor: int = 1,
+    devices: Sequence[Any] | None = None,
+) -> Mesh:
     """A (data, fsdp, tensor) mesh over the devices; one size may be -1: whatever the others leave.
 
     Raises UsageError where the sizes do not multiply to the number of devices.
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = [data, fsdp, tensor]
+    # the open size is what the known ones leave, where they divide the devices
     known = int(np.prod([n for n in sizes if n > 0]))
     if sizes.count(-1) == 1 and known and len(devices) % known == 0:
         sizes[sizes.index(-1)] = len(devices) // known
     if min(sizes) < 1 or int(np.prod(sizes)) != len(devices):
-        asked = " x ".join(f"{axis} {size}" for axis, size in zip(AXES, (data, fsdp, tensor), strict=True))
+        asked = f"data {data} x fsdp {fsdp} x tensor {tensor}"
         raise UsageError(
-            f"a mesh of {asked} does not fit {len(devices)} devices; set --mesh.data, --mesh.fsdp and "
-            f"--mesh.tensor so that "
-            f"their product is {len(devices)}"
+            f"a mesh of {asked} does not fit {len(devices)} devices; set --mesh.data, --mesh.fsdp and --mesh.tensor "
+            f"so that their product is {len(devices)}"
         )
     return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
@@ -59,16 +64,18 @@ def param_shardings(shapes: Mapping[str, tuple[int, ...]], mesh: Mesh) -> dict[s
 
 
 def _spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    # rows are of one block's parameter: a stacked one has more axes before them, which are not split
     axes = first_match(path, RULES)
     axes = (None,) * (len(shape) - len(axes)) + axes if axes else ()
     for size, axis in zip(shape, axes, strict=False):
         if axis is not None and size % mesh.shape[axis]:
             raise UsageError(
                 f"{path} {shape}: dimension {size} does not divide over {mesh.shape[axis]} devices of mesh axis "
-                f"{axis!r}; "
-                f"set --mesh.{axis}"
+                f"{axis!r}; set --mesh.{axis}"
             )
-    return PartitionSpec(*(axis if axis and mesh.shape[axis] > 1 else None for axis in axes))
+    # an axis of one device splits nothing, and is left out: the compiled program says so plainly
+    one_device = {axis: None for axis in mesh.axis_names if mesh.shape[axis] == 1}
+    return PartitionSpec(*(one_device.get(axis, axis) for axis in axes))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -96,20 +96,39 @@ class ViTSpec:
 
     @property
     def parameters(self) -> int:
-        """How many numbers the backbone has, its projection included and a classifier not."""
-        width, gated, vectors = self.width, self.mlp == "swiglu", 2 if self.norm == "layer" else 1
-        norm = vectors * width
-        attention = 4 * width**2 + width * (self.qkv_bias * (2 + self.k_bias) + self.bias) + self.attn_norm * norm
-        mlp = (2 + gated) * width * self.mlp_dim + self.bias * ((1 + gated) * self.mlp_dim + width)
-        mlp += gated * self.mlp_norm * vectors * self.mlp_dim
-        block = 2 * norm + attention + mlp + 2 * self.layer_scale * width
-        table = (self.position_prefix + self.grid[0] * self.grid[1]) * (self.positions != "none")
-        tokens = (self.num_cls + self.num_registers + table + self.patch_bias) * width
-        norms = (self.patch_norm + self.norm_pre + (self.final_norm or self.norm_after_pool)) * norm
-        pool = width + 4 * (width**2 + width) + norm + self.pool_mlp_dim * (2 * width + self.bias) + self.bias * width
-        head = self.pool_dim * self.embed_dim + self.proj_bias * self.embed_dim
-        patches = 3 * self.patch_size**2 * width
-        return self.depth * block + patches + tokens + norms + (self.pool == "map") * pool + head
+        """How many numbers the backbone has, its projection included and a classifier not.
+
+        Counted from the fields, without jax; a test holds it equal to the shapes of the graph, for every row.
+        """
+        width, norm = self.width, self._norm_vectors * self.width
+        patches = (3 * self.patch_size**2 + self.patch_bias) * width
+        tokens = (self.num_cls + self.num_registers) * width
+        norms = self.patch_norm + self.norm_pre + (self.final_norm or self.norm_after_pool)
+        total = patches + tokens + norms * norm + self.depth * self._block_parameters
+        if self.positions != "none":
+            total += (self.position_prefix + math.prod(self.grid)) * width
+        if self.pool == "map":
+            probe, attention = width, 4 * (width**2 + width)
+            mlp = self.pool_mlp_dim * (2 * width + self.bias) + self.bias * width
+            total += probe + attention + norm + mlp
+        return total + (self.pool_dim + self.proj_bias) * self.embed_dim
+
+    @property
+    def _norm_vectors(self) -> int:
+        """Scale and bias, or the scale alone."""
+        return 2 if self.norm == "layer" else 1
+
+    @property
+    def _block_parameters(self) -> int:
+        width, hidden = self.width, self.mlp_dim
+        norm = self._norm_vectors * width
+        inner = 2 if self.mlp == "swiglu" else 1  # matrices into the hidden layer: the gate's and the values'
+        biases = self.qkv_bias * (2 + self.k_bias) + self.bias
+        attention = 4 * width**2 + biases * width + self.attn_norm * norm
+        mlp = (inner + 1) * width * hidden + self.bias * (inner * hidden + width)
+        if self.mlp == "swiglu" and self.mlp_norm:
+            mlp += self._norm_vectors * hidden
+        return 2 * norm + attention + mlp + 2 * self.layer_scale * width
 
     @property
     def pool_dim(self) -> int:

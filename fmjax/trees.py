@@ -17,11 +17,13 @@ T = TypeVar("T")
 def leaf_paths(tree: Any) -> list[str]:
     """The dotted path of every array of a model or nested dict, in the order of jax.tree.leaves:
     blocks.attn.q.kernel."""
+    # "value" is the level that NNX puts between a parameter and its array
     keyed, _ = jax.tree_util.tree_flatten_with_path(tree)
     return [".".join(name for key in path if (name := _name(key)) != "value") for path, _ in keyed]
 
 
 def _name(key: Any) -> str:
+    # the attributes of jax's kinds of keys: of a module, a dictionary, a sequence
     for attribute in ("name", "key", "idx"):
         if hasattr(key, attribute):
             return str(getattr(key, attribute))

@@ -20,7 +20,7 @@ from fmjax.models.vit import ViT
 from fmjax.names import get_spec
 from fmjax.sharding import param_shardings
 from fmjax.specs import ClassifierInput, ViTSpec, check_image_size
-from fmjax.trees import leaf_paths
+from fmjax.trees import flat
 
 ImageSize = int | tuple[int, int]
 
@@ -81,6 +81,7 @@ def initialise(
     mesh: Mesh | None = None,
 ) -> ViT:
     """`create`, for a spec of your own; the options are those of `create`."""
+    # the model is made twice: as an outline, which says where each array lies, and inside jit, where it is born there
     make = functools.partial(
         ViT,
         spec,
@@ -116,6 +117,7 @@ def abstract(
     mesh: Mesh | None = None,
 ) -> ViT:
     """The model with shapes in the place of arrays, which costs no memory; the options are those of `create`."""
+    # nothing is drawn from the key: it is traced like everything else
     return jax.eval_shape(
         lambda: ViT(
             spec,
@@ -136,7 +138,7 @@ def leaf_shardings(model: ViT, mesh: Mesh | None) -> list[Any] | None:
     """One sharding for each array of a model, in the order of jax.tree.leaves; None without a mesh."""
     if mesh is None:
         return None
-    shapes = dict(zip(leaf_paths(model), (leaf.shape for leaf in jax.tree.leaves(model)), strict=True))
+    shapes = {path: leaf.shape for path, leaf in flat(model).items()}
     return list(param_shardings(shapes, mesh).values())
 
 
@@ -155,8 +157,8 @@ def param_shapes(
 ) -> Mapping[str, tuple[int, ...]]:
     """Path -> shape of every parameter of a backbone, and of a classifier."""
     model = abstract(spec, num_classes=num_classes, classifier=classifier)
-    shapes = zip(leaf_paths(model), (leaf.shape for leaf in jax.tree.leaves(model)), strict=True)
-    return MappingProxyType(dict(shapes))
+    # the same mapping for every caller of the cache, so none of them may write to it
+    return MappingProxyType({path: leaf.shape for path, leaf in flat(model).items()})
 
 
 def compute_dtype(name: str) -> Any:
@@ -166,6 +168,7 @@ def compute_dtype(name: str) -> Any:
     """
     if name != "auto":
         return jnp.dtype(name)
+    # half precision pays where the hardware has it: not on CPUs, nor on GPUs before Ampere (compute capability 8)
     device = jax.devices()[0]
     capability = str(getattr(device, "compute_capability", ""))
     before_ampere = capability.replace(".", "").isdigit() and float(capability) < 8

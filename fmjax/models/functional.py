@@ -18,6 +18,7 @@ Apply = Callable[..., Features]
 def functional(model: ViT) -> tuple[Apply, Params]:
     """`apply, params`: a pure function `apply(params, images, key=None) -> Features`, and a plain nested dict of
     arrays."""
+    # the structure carries the spec and all settings; only arrays go through `params`
     structure, paths = jax.tree.structure(model), leaf_paths(model)
 
     def apply(params: Params, images: Float[Array, "B H W C"], key: Array | None = None) -> Features:

@@ -42,7 +42,8 @@ def classifier_head(
 def classifier_width(spec: ViTSpec, classifier: ClassifierInput) -> int:
     """How many numbers a classifier over that input sees. Raises UsageError where the model has no such token."""
     if classifier in ("cls", "cls_patches") and not spec.num_cls:
-        raise UsageError(f"{spec.name} has no class token for classifier={classifier!r}; use 'pool' or 'patches'")
+        lack = f"{spec.name} has no class token for classifier={classifier!r}"
+        raise UsageError(f"{lack}; use 'pool' or 'patches'")
     return {"pool": spec.pool_dim, "cls_patches": 2 * spec.width}.get(classifier, spec.width)
 
 

@@ -63,6 +63,7 @@ class Norm(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        # centred first: the mean of squares less the squared mean, which is faster, loses digits
         x32 = x.astype(jnp.float32)
         if self.bias is not None:
             x32 = x32 - x32.mean(-1, keepdims=True)
@@ -95,6 +96,7 @@ class PatchEmbed(nnx.Module):
 
     def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
         p, dtype = self.patch_size, self.dtype or images.dtype
+        # what is left over the last whole patch is not read, as by a strided convolution
         images = images[:, : images.shape[1] // p * p, : images.shape[2] // p * p]
         patches = rearrange(images.astype(dtype), "b (h p) (w q) c -> b h w (p q c)", p=p, q=p)
         y = patches @ self.kernel[...].astype(dtype)
@@ -106,15 +108,22 @@ class Attention(nnx.Module):
 
     def __init__(self, spec: ViTSpec, *, dtype: Dtype, param_dtype: DTypeLike, rngs: nnx.Rngs):
         def linear(bias: bool) -> Linear:
-            return Linear(spec.width, spec.width, bias=bias, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+            return Linear(width, width, bias=bias, **dtypes, rngs=rngs)
 
-        self.q, self.k = linear(spec.qkv_bias), linear(spec.qkv_bias and spec.k_bias)
-        self.v, self.out = linear(spec.qkv_bias), linear(spec.bias)
-        self.norm = Norm(spec, spec.width, dtype=dtype, param_dtype=param_dtype) if spec.attn_norm else None
+        width, dtypes = spec.width, {"dtype": dtype, "param_dtype": param_dtype}
+        self.q = linear(spec.qkv_bias)
+        self.k = linear(spec.qkv_bias and spec.k_bias)
+        self.v = linear(spec.qkv_bias)
+        self.out = linear(spec.bias)
+        self.norm = Norm(spec, width, **dtypes) if spec.attn_norm else None
         self.num_heads = spec.num_heads
         self.pairs = spec.rope.pairs if spec.rope else ""
 
-    def __call__(self, x: Float[Array, "B L D"], rope: Float[Array, "2 L K"] | None) -> Float[Array, "B L D"]:
+    def __call__(
+        self,
+        x: Float[Array, "B L D"],
+        rope: Float[Array, "2 L K"] | None,
+    ) -> Float[Array, "B L D"]:
         q, k, v = (split_heads(f(x), self.num_heads) for f in (self.q, self.k, self.v))
         if rope is not None:
             q, k = rotate(q, rope, self.pairs), rotate(k, rope, self.pairs)
@@ -134,6 +143,7 @@ def attend(
     Heads come before tokens: with batch axes in front, XLA's CPU products are three times as fast. In float32 the
     softmax is normalised after the product with v, which is smaller; in half precision that sum could overflow.
     """
+    # q is scaled, which is smaller than the logits; less their greatest, no exp overflows
     q = q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
     logits = jnp.einsum("bnlk,bnsk->bnls", q, k, preferred_element_type=jnp.float32)  # B N L S
     weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
@@ -158,27 +168,42 @@ def quick_gelu(x: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
     return x * jax.nn.sigmoid(1.702 * x)
 
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"gelu": gelu, "gelu_tanh": gelu_tanh, "quick_gelu": quick_gelu}
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "quick_gelu": quick_gelu,
+}
 
 
 class Mlp(nnx.Module):
     """up, activation, down; with a gate: silu(gate x) * (up x), an optional norm, down (SwiGLU, arXiv:2002.05202)."""
 
     def __init__(
-        self, spec: ViTSpec, hidden: int, *, gated: bool, dtype: Dtype, param_dtype: DTypeLike, rngs: nnx.Rngs
+        self,
+        spec: ViTSpec,
+        hidden: int,
+        *,
+        gated: bool,
+        dtype: Dtype,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
     ):
         def linear(inputs: int, outputs: int) -> Linear:
-            return Linear(inputs, outputs, bias=spec.bias, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+            return Linear(inputs, outputs, bias=spec.bias, **dtypes, rngs=rngs)
 
-        self.gate = linear(spec.width, hidden) if gated else None
-        self.up, self.down = linear(spec.width, hidden), linear(hidden, spec.width)
-        self.norm = Norm(spec, hidden, dtype=dtype, param_dtype=param_dtype) if gated and spec.mlp_norm else None
+        width, dtypes = spec.width, {"dtype": dtype, "param_dtype": param_dtype}
+        self.gate = linear(width, hidden) if gated else None
+        self.up = linear(width, hidden)
+        self.down = linear(hidden, width)
+        self.norm = Norm(spec, hidden, **dtypes) if gated and spec.mlp_norm else None
         self.activation = spec.activation
 
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         y = self.up(x)  # *B F
         y = ACTIVATIONS[self.activation](y) if self.gate is None else jax.nn.silu(self.gate(x)) * y
-        return self.down(y if self.norm is None else self.norm(y))
+        if self.norm is not None:
+            y = self.norm(y)
+        return self.down(y)
 
 
 class Block(nnx.Module):
@@ -186,17 +211,23 @@ class Block(nnx.Module):
 
     def __init__(self, spec: ViTSpec, *, dtype: Dtype, param_dtype: DTypeLike, rngs: nnx.Rngs):
         def norm() -> Norm:
-            return Norm(spec, spec.width, dtype=dtype, param_dtype=param_dtype)
+            return Norm(spec, spec.width, **dtypes)
 
-        gated = spec.mlp == "swiglu"
+        def scale() -> LayerScale | None:
+            return LayerScale(spec.width, param_dtype=param_dtype) if spec.layer_scale else None
+
+        dtypes = {"dtype": dtype, "param_dtype": param_dtype}
         self.norm1, self.norm2 = norm(), norm()
-        self.attn = Attention(spec, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        self.mlp = Mlp(spec, spec.mlp_dim, gated=gated, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        self.ls1 = LayerScale(spec.width, param_dtype=param_dtype) if spec.layer_scale else None
-        self.ls2 = LayerScale(spec.width, param_dtype=param_dtype) if spec.layer_scale else None
+        self.attn = Attention(spec, **dtypes, rngs=rngs)
+        self.mlp = Mlp(spec, spec.mlp_dim, gated=spec.mlp == "swiglu", **dtypes, rngs=rngs)
+        self.ls1, self.ls2 = scale(), scale()
         self.post_norm = spec.block == "post_norm"
 
-    def attention_branch(self, x: Float[Array, "B L D"], rope: Float[Array, "2 L K"] | None) -> Float[Array, "B L D"]:
+    def attention_branch(
+        self,
+        x: Float[Array, "B L D"],
+        rope: Float[Array, "2 L K"] | None,
+    ) -> Float[Array, "B L D"]:
         y = self.norm1(self.attn(x, rope)) if self.post_norm else self.attn(self.norm1(x), rope)
         return y if self.ls1 is None else self.ls1(y)
 
@@ -210,25 +241,33 @@ class AttentionPool(nnx.Module):
 
     def __init__(self, spec: ViTSpec, *, dtype: Dtype, param_dtype: DTypeLike, rngs: nnx.Rngs):
         def linear() -> Linear:
-            return Linear(spec.width, spec.width, bias=True, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+            return Linear(spec.width, spec.width, bias=True, **dtypes, rngs=rngs)
 
+        dtypes = {"dtype": dtype, "param_dtype": param_dtype}
         self.probe = nnx.Param(SMALL_INIT(rngs.params(), (spec.width,), param_dtype))
         self.q, self.k, self.v, self.out = linear(), linear(), linear(), linear()
-        self.norm = Norm(spec, spec.width, dtype=dtype, param_dtype=param_dtype)
-        self.mlp = Mlp(spec, spec.pool_mlp_dim, gated=False, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.norm = Norm(spec, spec.width, **dtypes)
+        # plain and of its own width, also where the blocks are gated
+        self.mlp = Mlp(spec, spec.pool_mlp_dim, gated=False, **dtypes, rngs=rngs)
         self.num_heads = spec.pool_heads
 
     def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B D"]:
         probe = jnp.broadcast_to(self.probe[...].astype(x.dtype), (x.shape[0], 1, x.shape[2]))
-        q, k, v = (split_heads(f(y), self.num_heads) for f, y in ((self.q, probe), (self.k, x), (self.v, x)))
+        q = split_heads(self.q(probe), self.num_heads)  # B N 1 K
+        k, v = (split_heads(f(x), self.num_heads) for f in (self.k, self.v))  # B N L K
         y = self.out(rearrange(attend(q, k, v), "b n 1 k -> b (n k)"))
         return y + self.mlp(self.norm(y))
 
 
-def drop_path(x: Float[Array, "B L D"], rate: Float[Array, ""], key: Array | None) -> Float[Array, "B L D"]:
+def drop_path(
+    x: Float[Array, "B L D"],
+    rate: Float[Array, ""],
+    key: Array | None,
+) -> Float[Array, "B L D"]:
     """Drops the branch for a random part of the images and scales the rest up (stochastic depth, arXiv:1603.09382)."""
     if key is None:
         return x
+    # one draw an image: the branch is there for all its tokens or for none
     keep = 1 - rate
     kept = jax.random.bernoulli(key, keep, (x.shape[0], 1, 1))
     return x * (kept / keep).astype(x.dtype)

@@ -45,7 +45,11 @@ def coordinates(rope: Rope, grid: tuple[int, int]) -> list[np.ndarray]:
     return [(np.arange(n) + rope.offset) / n * r for n, r in zip(grid, reference, strict=True)]
 
 
-def rotate(x: Float[Array, "B N L K"], table: Float[Array, "2 L K"], pairs: str) -> Float[Array, "B N L K"]:
+def rotate(
+    x: Float[Array, "B N L K"],
+    table: Float[Array, "2 L K"],
+    pairs: str,
+) -> Float[Array, "B N L K"]:
     """Turns each pair of channels by its token's angle, in float32."""
     sin, cos = table  # L K
     x32 = x.astype(jnp.float32)

@@ -17,7 +17,7 @@ def split_blocks(model: ViT, frozen: int) -> ViT:
     of it."""
     if not 0 < frozen < model.spec.depth or model.frozen_blocks is not None:
         raise ValueError(f"frozen={frozen}: split once, between 1 and {model.spec.depth - 1}")
-    out = jax.tree.map(lambda a: a, model)
+    out = jax.tree.map(lambda a: a, model)  # another module, the same arrays
     out.frozen_blocks = jax.tree.map(lambda a: a[:frozen], model.blocks)
     out.blocks = jax.tree.map(lambda a: a[frozen:], model.blocks)
     return out
@@ -27,8 +27,9 @@ def join_blocks(model: ViT) -> ViT:
     """Undoes `split_blocks`."""
     if model.frozen_blocks is None:
         return model
-    out = jax.tree.map(lambda a: a, model)
-    out.blocks = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), model.frozen_blocks, model.blocks)
+    out = jax.tree.map(lambda a: a, model)  # another module, the same arrays
+    stacks = (model.frozen_blocks, model.blocks)
+    out.blocks = jax.tree.map(lambda first, rest: jnp.concatenate([first, rest]), *stacks)
     out.frozen_blocks = None
     return out
 
@@ -44,7 +45,7 @@ def with_classifier(model: ViT, head: Linear, classifier: ClassifierInput) -> Vi
             f"a head of {inputs} inputs is no classifier over {classifier!r} of {model.spec.name}, which has "
             f"{expected}; make it with classifier_head(spec, num_classes, {classifier!r}, rngs=...)"
         )
-    out = jax.tree.map(lambda a: a, model)
+    out = jax.tree.map(lambda a: a, model)  # another module, the same arrays
     out.classifier = jax.tree.map(lambda a: a, head)
     out.classifier_input = classifier
     return out

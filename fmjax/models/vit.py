@@ -84,7 +84,13 @@ class ViT(nnx.Module):
         self.proj = _projection(spec, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         self.classifier: Linear | None = nnx.data(None)
         if num_classes:
-            self.classifier = classifier_head(spec, num_classes, classifier, rngs=rngs, param_dtype=param_dtype)
+            self.classifier = classifier_head(
+                spec,
+                num_classes,
+                classifier,
+                rngs=rngs,
+                param_dtype=param_dtype,
+            )
         self.spec = spec
         self.classifier_input: ClassifierInput = classifier
         self.drop_path = drop_path
@@ -131,6 +137,7 @@ class ViT(nnx.Module):
         switches drop path on, and drops what a call with that key drops. Raises UsageError for layers that the model
         has not, and for an image size that does not fit.
         """
+        # the blocks run in parts, each of which goes on from the last
         wanted = self._indices(layers)
         x, grid, rope = self.embed(images)
         found, start = [], 0
@@ -147,7 +154,8 @@ class ViT(nnx.Module):
         else:
             wanted = [index + depth * (index < 0) for index in layers]
         if not wanted or min(wanted) < 0 or max(wanted) >= depth or wanted != sorted(set(wanted)):
-            raise UsageError(f"layers={layers}: pass a count from 1 to {depth}, or increasing indices below {depth}")
+            fix = f"pass a count from 1 to {depth}, or increasing indices below {depth}"
+            raise UsageError(f"layers={layers}: {fix}")
         return wanted
 
     def embed(self, images: Float[Array, "B H W C"]) -> Embedded:
@@ -211,6 +219,7 @@ class ViT(nnx.Module):
 
         A key switches drop path on; a block drops the same whether it runs with the others or in a part of them.
         """
+        # all rates and keys are made, whatever the part: a block's own do not depend on it
         depth = self.spec.depth
         rates = jnp.asarray(np.linspace(0, self.drop_path, depth), jnp.float32)
         key = key if self.drop_path else None  # with nothing to drop, nothing is drawn
@@ -236,16 +245,25 @@ class ViT(nnx.Module):
 
     def features(self, x: Float[Array, "B L D"], grid: Grid) -> Features:
         """Tokens told apart: cls [B D], registers [B R D], summary [B S D], patches [B h w D]; `pooled` is None."""
-        spec, tokens = self.spec, grid[0] * grid[1]
-        after_cls = spec.register_position == "after_cls"
-        first = spec.num_cls + (spec.num_registers if after_cls else 0)
-        start = spec.num_cls if after_cls else spec.num_cls + tokens
+        spec, count = self.spec, grid[0] * grid[1]
+        # class tokens come first; then registers and patches, in the one order or the other
+        registers_at = patches_at = spec.num_cls
+        if spec.register_position == "after_cls":
+            patches_at += spec.num_registers
+        else:
+            registers_at += count
+        patches = x[:, patches_at : patches_at + count]
+        registers = None
+        if spec.num_registers:
+            registers = x[:, registers_at : registers_at + spec.num_registers]
+        cls = x[:, 0] if spec.num_cls else None
+        summary = x[:, : spec.num_cls] if spec.num_cls > 1 else None
         return Features(
             pooled=None,
-            cls=x[:, 0] if spec.num_cls else None,
-            registers=x[:, start : start + spec.num_registers] if spec.num_registers else None,
-            patches=rearrange(x[:, first : first + tokens], "b (h w) d -> b h w d", h=grid[0]),
-            summary=x[:, : spec.num_cls] if spec.num_cls > 1 else None,
+            cls=cls,
+            registers=registers,
+            patches=rearrange(patches, "b (h w) d -> b h w d", h=grid[0]),
+            summary=summary,
         )
 
     def _pooled(self, x: Array, normed: Array, grid: Grid) -> Array:
@@ -260,7 +278,13 @@ class ViT(nnx.Module):
         return self.fc_norm(self.features(x, grid).patches.mean((1, 2)))
 
 
-def _projection(spec: ViTSpec, *, dtype: Dtype, param_dtype: DTypeLike, rngs: nnx.Rngs) -> Linear | None:
+def _projection(
+    spec: ViTSpec,
+    *,
+    dtype: Dtype,
+    param_dtype: DTypeLike,
+    rngs: nnx.Rngs,
+) -> Linear | None:
     if not spec.embed_dim:
         return None
     return Linear(

@@ -59,7 +59,8 @@ def check_export(model: ViT, dialect: str) -> None:
         }
         wc.to_torch(params, table, leave_out=left_out, heads=model.spec.num_heads)
     except CheckpointError as error:
-        raise UsageError(f"the run could not be exported ({error}); pass --export none, or another --export") from error
+        fix = "pass --export none, or another --export"
+        raise UsageError(f"the run could not be exported ({error}); {fix}") from error
 
 
 def _target(model: ViT, dialect: str, *, classifier: bool) -> tuple[wc.Dialect, frozenset[str]]:

@@ -97,6 +97,7 @@ def load(
     """
     loaded = read(name, checkpoint=checkpoint, dialect=dialect, offline=offline, dtype=param_dtype)
     spec, params = _for_size(loaded, image_size, resample)
+    # a new classifier takes the place of the file's own; without a word about one, that is kept
     if num_classes is not None:
         params = {path: tensor for path, tensor in params.items() if path not in CLASSIFIER}
     elif loaded.num_classes:
@@ -260,8 +261,11 @@ def _placed(
 ) -> jax.Array:
     if tensor is None:
         return jax.device_put(np.zeros(leaf.shape, leaf.dtype), sharding)
-    # an empty index: the device holds the whole array
-    return jax.make_array_from_callback(tensor.shape, sharding, lambda index: tensor.read(index or ()))
+
+    def read(index: Any) -> np.ndarray:
+        return tensor.read(index or ())  # an empty index: the device holds the whole array
+
+    return jax.make_array_from_callback(tensor.shape, sharding, read)
 
 
 def _recognised(file: Checkpoint) -> str:
@@ -323,5 +327,11 @@ def _dialect(
 
 
 def _resized_table(table: wc.LazyTensor, spec: ViTSpec, final: ViTSpec) -> wc.LazyTensor:
-    resized = resample_table(table.read(()), spec.grid, final.grid, final.resample, prefix=spec.position_prefix)
+    resized = resample_table(
+        table.read(()),
+        spec.grid,
+        final.grid,
+        final.resample,
+        prefix=spec.position_prefix,
+    )
     return wc.in_memory(resized)

@@ -23,7 +23,9 @@ def _class_tokens(spec: ViTSpec, value: object) -> bool:
         return False
     # jax clamps an index behind the tokens, which would silently be the last token
     distinct = set(value)
-    return spec.pool == "cls" and len(distinct) == len(value) and distinct <= set(range(spec.num_cls))
+    if len(distinct) < len(value) or spec.pool != "cls":
+        return False
+    return distinct <= set(range(spec.num_cls))
 
 
 # the fields that a file's own values can decide -> whether a value is one that the model has a place for
@@ -46,8 +48,9 @@ def same_function(spec: ViTSpec, weights: Weights | None, one: str, other: str) 
     """Whether the code behind two dialects computes one function of images of the position table's own size: there the
     table is not resampled."""
     at_its_size = {"resample": spec.resample, "publisher": ""}
-    ours, theirs = (replace(spec_of_publisher(spec, weights, dialect), **at_its_size) for dialect in (one, other))
-    return ours == theirs
+    ours = spec_of_publisher(spec, weights, one)
+    theirs = spec_of_publisher(spec, weights, other)
+    return replace(ours, **at_its_size) == replace(theirs, **at_its_size)
 
 
 def weights_of_publisher(weights: Weights, publisher: str) -> Weights:
@@ -70,8 +73,9 @@ def with_facts(spec: ViTSpec, facts: Mapping[str, Any]) -> ViTSpec:
     for a fact that no file can decide, or that the model has no part for."""
     for name, value in facts.items():
         if name not in FACTS or not FACTS[name](spec, value):
-            told = f"{quoted(name)} = {quoted(str(value))}"
-            raise CheckpointError(f"the file says {told}, which {spec.name} has no place for; take another file")
+            said = f"{quoted(name)} = {quoted(str(value))}"
+            lack = f"the file says {said}, which {spec.name} has no place for"
+            raise CheckpointError(f"{lack}; take another file")
         # metadata is JSON, which has lists where specs have tuples
         spec = _with_field(spec, name, tuple(value) if isinstance(value, list) else value)
     return spec
@@ -93,7 +97,8 @@ def facts_in(metadata: Mapping[str, str]) -> dict[str, Any]:
     except ValueError:
         facts = None
     if not isinstance(facts, dict):
-        raise CheckpointError(f"the metadata 'facts' of the file is damaged: {quoted(text, 60)}; convert it again")
+        damage = f"the metadata 'facts' of the file is damaged: {quoted(text, 60)}"
+        raise CheckpointError(f"{damage}; convert it again")
     return facts
 
 
