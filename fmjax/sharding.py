@@ -28,7 +28,8 @@ RULES: tuple[tuple[str, Axes], ...] = (
     (r"patch_embed\.kernel|pos_embed|registers|summary_tokens", (None, "fsdp")),
     (r"(proj|classifier|pool\.[qkv]|pool\.mlp\.up)\.kernel", ("fsdp", None)),
     (r"pool\.(out|mlp\.down)\.kernel", (None, "fsdp")),
-    (r".*\.(bias|scale)|cls_token|pool\.probe", ()),  # vectors: whole on every device
+    (r"kernel", ("fsdp", None)),  # of a head that is one layer
+    (r"(.*\.)?(bias|scale)|cls_token|pool\.probe", ()),  # vectors: whole on every device
     (r".*", ()),  # no parameter of ours comes here, which a test holds: a new one is to be thought of
 )
 

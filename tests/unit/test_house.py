@@ -17,14 +17,7 @@ from tests.support import house
 # Room -> rule -> how often it is broken today; `nodes` and `comments` are the room's own figures. It only sinks:
 # `python -m tests.support.house --left` prints it anew, and the rooms named print every place.
 LEFT: dict[str, dict[str, float]] = {
-    "fmjax": {
-        "choice in a comprehension": 2,
-        "columns": 35,
-        "complexity": 1,
-        "uncommented": 7,
-        "nodes": 8.3,
-        "comments": 4.2,
-    },
+    "fmjax": {"columns": 19, "uncommented": 4, "nodes": 8.1},
     "fmjax/config": {"columns": 10, "uncommented": 2, "nodes": 7.4},
     "fmjax/data": {"columns": 28, "uncommented": 8, "nodes": 10.0, "comments": 3.8},
     "fmjax/data/sources": {"columns": 14, "uncommented": 5, "nodes": 9.8, "comments": 0.9},
@@ -36,12 +29,12 @@ LEFT: dict[str, dict[str, float]] = {
         "nodes": 9.5,
         "comments": 1.5,
     },
-    "fmjax/models": {"choices": 1, "columns": 30, "uncommented": 1, "nodes": 9.9, "comments": 2.4},
+    "fmjax/models": {"columns": 1, "nodes": 9.2, "comments": 4.4},
     "fmjax/programs": {"choices": 1, "columns": 30, "complexity": 1, "uncommented": 11, "nodes": 10.9, "comments": 0.9},
     "fmjax/report": {"columns": 3, "nodes": 11.9, "comments": 0.0},
     "fmjax/store": {"columns": 37, "nodes": 8.6},
     "fmjax/tasks": {"choice in a comprehension": 1, "columns": 10, "nodes": 9.8},
-    "fmjax/weights": {"choices": 1, "columns": 26, "uncommented": 3, "nodes": 9.8, "comments": 2.6},
+    "fmjax/weights": {"columns": 1, "nodes": 8.8, "comments": 4.9},
     "weights_conversion": {"columns": 21, "nodes": 10.2},
     "weights_conversion/dialects": {"columns": 11},
     "weights_conversion/readers": {"columns": 61, "nodes": 9.8},
@@ -125,8 +118,10 @@ def test_what_the_rules_allow_is_let_through(tmp_path, monkeypatch):
 
 @cache
 def parameters() -> dict[str, str]:
-    """Every parameter path of every backbone, one with a classifier among them -> a model that has it."""
-    found = dict.fromkeys(param_shapes(fmjax.get_spec("ViT-B-16"), num_classes=10), "ViT-B-16")
+    """Every parameter path of every backbone, one with a classifier among them -> a model that has it; and of a head,
+    which is a part of a net beside the backbone."""
+    found = dict.fromkeys(("kernel", "bias"), "a linear head")
+    found |= dict.fromkeys(param_shapes(fmjax.get_spec("ViT-B-16"), num_classes=10), "ViT-B-16")
     for name in fmjax.list_models():
         found |= dict.fromkeys(param_shapes(fmjax.get_spec(name)), name)
     return found
