@@ -1,0 +1,120 @@
+"""A task of a user's own, as the documentation shows it: trained, resumed, evaluated; and what is wrong with one."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from fmjax.cli import main
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "adding_a_task.md").read_text()
+CODE = re.search(r"```python\n(.*?)```", GUIDE, re.S).group(1)
+SHORT = ["--batch-size", "16", "--eval-every", "3", "--save-every", "2", "--log-every", "1", "--steps", "6"]
+
+
+def numbers(run: Path) -> list[dict[str, float]]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name not in ("images_per_s", "data_wait")} for row in rows]
+
+
+@pytest.fixture
+def preset(tmp_path) -> Path:
+    path = tmp_path / "angle.py"
+    path.write_text(CODE)
+    return path
+
+
+def test_it_is_short():
+    assert len([line for line in CODE.splitlines() if line.strip()]) <= 40
+
+
+def test_it_trains_resumes_and_is_evaluated(preset, tmp_path, capsys):
+    run, stopped = tmp_path / "run", tmp_path / "stopped"
+    command = ["finetune", str(preset), *SHORT, "--task.most", "45", "--out"]
+    assert main([*command, str(run)]) == 0
+    assert [row["step"] for row in numbers(run) if "val_mean_error" in row] == [3, 6]
+    assert re.search(r"val     mean_error [\d.]+ \(359 images\)", capsys.readouterr().out)
+    assert json.loads((run / "config.json").read_text())["task"] == {"home": "angle:Angle", "most": 45.0}
+
+    # a run that lost its last checkpoint comes to the same numbers
+    assert main([*command, str(stopped)]) == 0
+    for path in sorted((stopped / "checkpoints" / "6").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    assert main([*command, str(stopped)]) == 0
+    assert "resumed from step 4" in capsys.readouterr().out
+    assert numbers(stopped) == numbers(run)
+
+    # other settings of the task are another run
+    assert main(["finetune", str(preset), *SHORT, "--task.most", "30", "--out", str(run)]) == 2
+    assert "task.most: 45.0 -> 30.0" in capsys.readouterr().err
+    assert main(["eval", str(run), "--preset", str(preset)]) == 0
+    final = numbers(run)[-1]["val_mean_error"]
+    assert f"mean_error {final:.4g} (359 images)" in capsys.readouterr().out
+
+
+def test_a_run_s_record_never_runs_the_code_that_it_names(preset, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(["finetune", str(preset), *SHORT, "--out", str(run)]) == 0
+    capsys.readouterr()
+    assert main(["eval", str(run)]) == 4
+    assert "learns 'angle:Angle', which is no task of fmjax" in capsys.readouterr().err
+    values = json.loads((run / "config.json").read_text())
+    values["task"] = {"home": "os:system"}
+    (run / "config.json").write_text(json.dumps(values))
+    assert main(["eval", str(run)]) == 4
+    assert "'os:system', which is no task of fmjax" in capsys.readouterr().err
+
+
+def without(method: str) -> str:
+    """The guide's task without one of its methods."""
+    return re.sub(rf"    def {method}\(.*?\n\n(?=    def |\n@)", "", CODE, flags=re.S)
+
+
+def with_(old: str, new: str) -> str:
+    """The guide's task, wrong in one place."""
+    return CODE.replace(old, new)
+
+
+WRONG = {
+    "no method": (without("scores"), "the task Angle has no scores"),
+    "two methods": (
+        with_("def loss", "def lose").replace("def outputs", "def out"),
+        "has no loss and no outputs",
+    ),
+    "no backbone": (
+        with_('"backbone": backbone, ', ""),
+        r"returns \['head'\]; the backbone must be among them",
+    ),
+    "no rows": (
+        with_('{"found": self.found(net, batch)', '{"found": self.found(net, batch).mean()'),
+        r"of shape \(\)",
+    ),
+    "no task": (with_("home = Angle", "home = 'angle'"), "the home of AngleConfig is 'angle'"),
+    "no such field": (
+        with_('needs = ("image",)', 'needs = ("image", "depth")'),
+        "no depth, which is needed here",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_with_a_task_is_one_sentence_before_anything_is_written(tmp_path, capsys, name):
+    code, said = WRONG[name]
+    assert code != CODE
+    path = tmp_path / "angle.py"
+    path.write_text(code)
+    assert main(["finetune", str(path), *SHORT, "--out", str(tmp_path / "run")]) in (2, 3)
+    text = capsys.readouterr().err
+    assert len(text.splitlines()) == 1
+    assert re.search(said, text), text
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_needs_all_examples_is_not_computed_in_parts(tmp_path, capsys):
+    path = tmp_path / "angle.py"
+    path.write_text(CODE.replace("    watch = ", "    separable = False\n    watch = "))
+    assert main(["finetune", str(path), *SHORT, "--recipe.accumulate", "2", "--out", str(tmp_path / "run")]) == 2
+    assert "Angle needs all examples of a batch at once" in capsys.readouterr().err

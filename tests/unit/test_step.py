@@ -1,0 +1,91 @@
+"""The step of any task: averages, parts of a batch, and what a loss is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fmjax.config.data import DataConfig
+from fmjax.config.model import ModelConfig
+from fmjax.config.recipe import Recipe
+from fmjax.config.run import RunConfig
+from fmjax.config.tasks import TaskConfig
+from fmjax.models.heads import classifier_head
+from fmjax.sharding import make_mesh
+from fmjax.tasks.task import Task
+from fmjax.trees import flat
+from tests.support.runs import started
+
+
+class Distil(Task):
+    """Learns from its own average: logs how far the two are apart."""
+
+    def parts(self, backbone, labels, rngs):
+        return {"backbone": backbone, "head": classifier_head(backbone.spec, 4, rngs=rngs)}
+
+    def loss(self, net, batch, now):
+        ours = net["backbone"](batch["image"]).pooled
+        theirs = net["backbone"] if now.teacher is None else now.teacher["backbone"]
+        apart = jnp.abs(ours - jax.lax.stop_gradient(theirs(batch["image"]).pooled)).max()
+        value = ((ours - 1) ** 2).mean(-1) * batch["weight"]
+        return value.sum() / now.count, {"apart": apart, "drawn": jax.random.uniform(now.key), "count": now.count}
+
+    def outputs(self, net, batch):
+        return {"pooled": net["backbone"](batch["image"]).pooled}
+
+    def scores(self, rows, labels):
+        return {"loss": float(rows["pooled"].mean())}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistilConfig(TaskConfig):
+    home = Distil
+
+
+CONFIG = RunConfig(
+    model=ModelConfig(name="demo_vit_ti4.fashion_mnist", dtype="float32"),
+    data=DataConfig(crop_scale=1.0, flip=0.0),
+    task=DistilConfig(),
+    recipe=Recipe(lr=1e-3, warmup_steps=0, ema=0.9),
+    steps=4,
+    batch_size=8,
+)
+
+
+@pytest.fixture(scope="module")
+def run():
+    return started(CONFIG, make_mesh(data=8))
+
+
+def test_a_loss_is_told_the_average_the_count_and_a_key_of_its_step(run):
+    logs = []
+    for _ in range(3):
+        run.state, found = run.functions.step(run.state, run.batch())
+        logs.append({name: float(value) for name, value in found.items()})
+    assert [row["count"] for row in logs] == [8, 8, 8]
+    assert logs[0]["apart"] == 0  # the average begins where the parameters do
+    assert logs[2]["apart"] > logs[0]["apart"]
+    assert len({row["drawn"] for row in logs}) == 3
+
+
+def test_the_average_follows_the_parameters_and_only_those_that_are_trained(run):
+    before = jax.tree.map(np.asarray, run.state.ema)
+    run.state, _ = run.functions.step(run.state, run.batch())
+    trained = {path: leaf for path, leaf in flat(run.state.params).items() if path not in run.plan.freeze.paths}
+    assert flat(run.state.ema).keys() == trained.keys()
+    for path, leaf in flat(run.state.ema).items():
+        expected = 0.9 * flat(before)[path] + 0.1 * np.asarray(trained[path])
+        np.testing.assert_allclose(leaf, expected, rtol=1e-6, atol=1e-8)
+    # the loss does not depend on the head
+    assert run.plan.freeze.paths == {"head.kernel", "head.bias"}
+
+
+def test_without_an_average_there_is_no_teacher():
+    plain = started(replace(CONFIG, recipe=replace(CONFIG.recipe, ema=0.0)), make_mesh(data=8))
+    state, logs = plain.functions.step(plain.state, plain.batch())
+    assert state.ema == {}
+    assert float(logs["apart"]) == 0
