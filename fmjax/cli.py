@@ -108,17 +108,8 @@ def _say(text: str, stream: Any = None) -> None:
 def _overview() -> str:
     rows = [f"  {name:<10}{command.help}" for name, command in COMMANDS.items()]
     examples = [f"  {command.example}" for command in COMMANDS.values()]
-    return "\n".join(
-        [
-            "fmjax: vision foundation backbones in JAX",
-            "",
-            "commands (each has --help):",
-            *rows,
-            "",
-            "examples:",
-            *examples,
-        ]
-    )
+    title = "fmjax: vision foundation backbones in JAX"
+    return "\n".join([title, "", "commands (each has --help):", *rows, "", "examples:", *examples])
 
 
 def _parse(kind: Any, args: list[str], name: str, **options: Any) -> Any:
@@ -143,7 +134,10 @@ Given = Annotated[str, tyro.conf.arg(aliases=("--model.checkpoint",))]
 Target = Annotated[str, tyro.conf.arg(metavar="TARGET.safetensors")]
 
 
+# A command's flags and their help are the arguments and the docstring of its `run`; what it needs is imported inside,
+# so that --help and the other commands do not pay for it.
 def _models(args: list[str]) -> None:
+    # positional for tyro, so that the name needs no flag
     def run(
         pattern: Annotated[str, tyro.conf.arg(metavar="[PATTERN]")] = "*",
         /,
@@ -216,6 +210,7 @@ def _convert(args: list[str]) -> None:
 
 
 def _export(args: list[str]) -> None:
+    # a run and a converted file are told apart by the program
     def run(
         source: Annotated[str, tyro.conf.arg(metavar="RUN|FILE")],
         target: Target,
@@ -263,6 +258,7 @@ def _verify(args: list[str]) -> None:
 
 
 def _download(args: list[str]) -> None:
+    # the flags narrow the sources of what the names match
     def run(
         names: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")],
         /,

@@ -21,6 +21,7 @@ def load_preset(name: str) -> RunConfig:
 
     Raises UsageError for what is neither, with the nearest names.
     """
+    # a path is a file of the user's own, and never taken for a preset of that name
     shipped, path = presets(), Path(name)
     if path.suffix == ".py":
         if not path.is_file():

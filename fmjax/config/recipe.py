@@ -30,6 +30,7 @@ class Recipe:
     ema: float = 0.0  # share of the old average in the average of the parameters, which a task may learn from; 0: none
 
     def __post_init__(self) -> None:
+        # zero rates are a matter of the tables: a schedule of zero would train nothing
         positive, share = "above 0, and finite", "0 or more, below 1"
         require(0 < self.lr < math.inf, "--recipe.lr", self.lr, positive)
         require(0 <= self.weight_decay < math.inf, "--recipe.weight-decay", self.weight_decay, "0 or more, and finite")

@@ -118,8 +118,10 @@ def _flaw(step: Path, items: list[str], error: Exception) -> str:
 
 def _records(step: Path, items: list[str]) -> list[Path]:
     """The files of a step that orbax reads as JSON."""
-    written = [path for item in items for path in sorted((step / item).glob("array_metadatas/*"))]
-    return [step / item / ("metadata" if item == "data" else "_METADATA") for item in items] + written
+    trees = [item for item in items if item != "data"]
+    shapes = [path for item in trees for path in sorted((step / item).glob("array_metadatas/*"))]
+    place = [step / "data" / "metadata"] if "data" in items else []
+    return [*place, *(step / item / "_METADATA" for item in trees), *shapes]
 
 
 # What the other reads of a step say when one of them has failed: they end later, in a closed event loop

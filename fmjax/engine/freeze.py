@@ -57,30 +57,44 @@ def frozen(shapes: Shapes, rates: Table, unused: frozenset[str] = frozenset()) -
     any other partial freeze, for a pattern that matches nothing, and where nothing would be left to train.
     """
     _check_patterns(shapes, rates)
-    still = {
-        path: [path in unused or rate(n, rates) == 0 for n in names(path, shape)] for path, shape in shapes.items()
-    }
+    still = {path: _still(path, shape, rates, unused) for path, shape in shapes.items()}
     depths = tower_depths(shapes)
     leading = {part: _leading(still, part) for part in depths}
+
+    # behind the leading blocks a parameter is frozen in every block or in none; of a head there is but one
     paths: set[str] = set()
     for path, flags in still.items():
-        found = STACK.fullmatch(path)
-        start = leading[found["part"]] if found else 0
-        rest = flags[start:]
-        if any(rest) and not all(rest):
-            which = [index for index, flag in enumerate(flags) if flag and index >= start]
-            raise UsageError(
-                f"{path} would be frozen in blocks {which} only; freeze all parameters of the first blocks, or one "
-                f"parameter in every block (--recipe.rates)"
-            )
-        if all(rest):
+        start = leading.get(_part(path), 0)
+        if all(flags[start:]):
             paths.add(path)
+        elif any(flags[start:]):
+            raise UsageError(_partial(path, flags, start))
     if paths == set(shapes):
         raise UsageError(f"--recipe.rates {_shown(rates)} leaves nothing to train; loosen a pattern")
+
     # all blocks frozen: one stack, left out of the gradient as a whole
     split = {part: count for part, count in leading.items() if 0 < count < depths[part]}
-    stacks = [path for path in shapes if (found := STACK.fullmatch(path)) and found["part"] in split]
+    stacks = [path for path in shapes if _part(path) in split]
     return Freeze(split, frozenset(paths | {path.replace(".blocks.", ".frozen_blocks.", 1) for path in stacks}))
+
+
+def _part(path: str) -> str:
+    """The part whose stacked blocks a parameter belongs to; "" for all others."""
+    found = STACK.fullmatch(path)
+    return found["part"] if found else ""
+
+
+def _still(path: str, shape: Sequence[int], rates: Table, unused: frozenset[str]) -> list[bool]:
+    """Whether a parameter is not trained, for each block of a stacked one."""
+    return [path in unused or rate(name, rates) == 0 for name in names(path, shape)]
+
+
+def _partial(path: str, flags: Sequence[bool], start: int) -> str:
+    which = [index for index, flag in enumerate(flags) if flag and index >= start]
+    return (
+        f"{path} would be frozen in blocks {which} only; freeze all parameters of the first blocks, or one parameter "
+        f"in every block (--recipe.rates)"
+    )
 
 
 def tower_depths(shapes: Shapes) -> dict[str, int]:

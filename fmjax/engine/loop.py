@@ -33,6 +33,7 @@ def train(plan: Plan, run: Run, mesh: Mesh, state: State, images: Images) -> tup
             batch = watch.next(batches)
             state, logs = functions.step(state, on_mesh(batch, mesh))
             watch.logs(number, logs)
+            # the state after the last step is scored below, so that a finished run can be scored again
             with watch.paused():
                 if plan.evaluates(number):
                     watch.scores(number, score(state.params, tell=watch.tell))

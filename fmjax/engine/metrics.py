@@ -36,7 +36,7 @@ class Metrics:
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Appends a row by one write, on a line of its own even where the last one was cut short."""
-        short = {key: round(value, 8) if isinstance(value, float) else value for key, value in row.items()}
+        short = {key: _short(value) for key, value in row.items()}
         with self.path.open("a+b", buffering=0) as file:
             torn = file.seek(0, os.SEEK_END) and not _ends_a_line(file)
             file.write(("\n" * torn + _line(short)).encode())
@@ -50,6 +50,10 @@ def rows_in(path: Path) -> list[Row]:
 def _ends_a_line(file: Any) -> bool:
     file.seek(-1, os.SEEK_END)
     return file.read(1) == b"\n"
+
+
+def _short(value: Any) -> Any:
+    return round(value, 8) if isinstance(value, float) else value
 
 
 def _line(row: Row) -> str:

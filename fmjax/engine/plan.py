@@ -90,6 +90,7 @@ def resolve(
     config: RunConfig, task: Task, backbone: ViT, labels: Labels, images: PreprocessConfig, batch: Mapping[str, Any]
 ) -> Plan:
     """The plan of a run. backbone and batch: shapes will do. Raises UsageError for what cannot be trained."""
+    # the net, without arrays
     net = jax.eval_shape(lambda model: task.parts(model, labels, nnx.Rngs(0)), backbone)
     tasks.check_net(task, net)
     shapes = {path: leaf.shape for path, leaf in flat(net).items()}
@@ -105,9 +106,12 @@ def resolve(
         now = Now(jnp.zeros((), jnp.int32), task.count(batch), jax.random.key(0), teacher)
         return task.loss(bind(net, params), prepared(batch, images), now)[0]
 
+    # what is trained, and how: what the loss does not depend on is left as it is
     freeze = frozen(shapes, recipe.rates, unused(loss, nested(flat(net)), batch))
     split = flat(jax.eval_shape(partial(split_stacks, blocks=freeze.blocks), nested(flat(net))))
     trained = {path: leaf.shape for path, leaf in split.items() if path not in freeze.paths}
+
+    # evaluation is tried, too: a mistake in it would show hours later
     outputs = jax.eval_shape(lambda net, batch: task.outputs(net, prepared(batch, images)), net, batch)
     tasks.check_rows(task, outputs, len(batch["weight"]))
     return Plan(

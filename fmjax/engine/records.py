@@ -164,6 +164,7 @@ def check_sizes(spec: specs.ViTSpec) -> None:
         value, least = getattr(spec, name), 0 if name in MAY_BE_ZERO else 1
         if not least <= value <= most:
             raise UsageError(f"{name} is {value}; it must be {least} to {most:,}")
+    # what the sizes have to be to each other
     rules = (
         (spec.width % spec.num_heads == 0, f"width {spec.width} does not divide into {spec.num_heads} heads"),
         (min(spec.image_size) >= spec.patch_size, f"image_size {spec.image_size} is less than a patch"),

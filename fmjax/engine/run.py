@@ -54,6 +54,7 @@ class Run:
             )
         if not start:
             return state, batches, 0
+        # the first state's memory is given back before the saved one is read
         state, data = self.checkpoints.restore(start, _on_disk(plan, mesh, emptied(state)))
         batches.set_state(data["position"])
         bad.set_state(data["unreadable"])
@@ -120,6 +121,7 @@ def build(config: RunConfig, mesh: Mesh | None) -> ViT:
 def build_model(config: ModelConfig, size: ImageSize, rngs: nnx.Rngs | None = None, **options: Any) -> ViT:
     """The backbone of a config for images of a size, with its weights or random ones. options: as of `create`."""
     dtype = compute_dtype(config.dtype)
+    # the same graph, size and position policy in both cases: only the numbers differ
     if config.init == "random":
         return initialise(_final_spec(config, size), rngs, dtype=dtype, **options)
     return load(

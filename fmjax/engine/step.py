@@ -47,6 +47,7 @@ def compiled(plan: Plan, mesh: Mesh) -> Compiled:
 
 def train_step(state: State, batch: Batch, *, plan: Plan, mesh: Mesh) -> tuple[State, Logs]:
     """One optimiser step; the batch is computed in `plan.accumulate` parts whose gradients add up in float32."""
+    # frozen parameters are no argument of the loss: they cost no gradient
     trained, fixed = partition(state.params, plan.freeze)
     teacher = plan.bound(merge(state.ema, fixed)) if plan.ema else None
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)

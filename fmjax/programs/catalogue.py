@@ -12,9 +12,12 @@ from fmjax.specs import ViTSpec, Weights
 def record(name: str) -> dict[str, Any]:
     """The facts of a registered "arch" or "arch.tag" that a list shows."""
     spec = names.get_spec(name)
+    # an architecture is told by all of its weights, weights by themselves
     is_architecture = name == spec.name
     rows = names.weights_of(name) if is_architecture else [names.get_weights(name)]
     doubts = {weights.tag: weights.unverified for weights in rows if weights.unverified}
+    own = {"tags": [weights.tag for weights in rows]} if is_architecture else _published(rows[0])
+    unverified = doubts if is_architecture else rows[0].unverified
     return {
         "name": name,
         "parameters": spec.parameters,
@@ -26,9 +29,9 @@ def record(name: str) -> dict[str, Any]:
         "image_size": spec.image_size,
         "licence": " / ".join(dict.fromkeys(weights.licence for weights in rows)),
         "dialects": sorted({source.dialect for weights in rows for source in weights.sources}),
-        **({"tags": [weights.tag for weights in rows]} if is_architecture else _published(rows[0])),
+        **own,
         "verified": not doubts,
-        "unverified": doubts if is_architecture else rows[0].unverified,
+        "unverified": unverified,
     }
 
 
@@ -72,7 +75,8 @@ def flops(spec: ViTSpec) -> int:
 def line(row: dict[str, Any]) -> str:
     """A record as a line of a list."""
     shape = f"{row['parameters'] / 1e6:>7,.1f} M, patch {row['patch_size']}, {row['image_size'][0]} px"
-    return f"{row['name']:<48}{shape}, {row['licence']}{'' if row['verified'] else ' (not all verified)'}"
+    doubt = "" if row["verified"] else " (not all verified)"
+    return f"{row['name']:<48}{shape}, {row['licence']}{doubt}"
 
 
 def page(name: str) -> str:
@@ -88,6 +92,7 @@ def page(name: str) -> str:
         "outputs": _outputs(spec),
         "licence": facts["licence"],
     }
+    # an architecture has tags, one set of weights its images, sources and scores
     if "tags" in facts:
         rows["weights"] = ", ".join(facts["tags"]) or "none"
     else:

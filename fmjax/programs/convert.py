@@ -40,6 +40,7 @@ def convert(name: str, source: str, target: str, *, dialect: str = "", force: bo
         raise UsageError(f"{name}: `fmjax convert` takes the file as its second argument; name the model first")
     path = check_target(target, SUFFIX, flag="the target", sources=(source,), force=force)
     loaded = read(name, checkpoint=source, dialect=dialect or None)
+    # parameters under our own paths, what is carried along under its own names
     tensors = dict(loaded.conversion.params)
     tensors |= {EXTRAS + key: tensor for key, tensor in loaded.conversion.extras.items()}
     metadata = {"format": "fmjax", "model": resolve(name), "dialect": loaded.dialect.name}
@@ -71,37 +72,53 @@ def export_file(
     """
     path = check_target(target, SUFFIX, flag="the target", sources=(source, base), force=force)
     if (Path(source) / CONFIG).is_file() or has_steps(Path(source)):
-        restored = restore(source)
-        export(restored, path, dialect or "timm", base or None, classifier=classifier)
-        console.print(f"{path}: {dialect or 'timm'}, from the run {source}")
-        tell_differences(restored.spec, dialect or "timm")
-        return
+        _export_run(source, path, dialect or "timm", base, classifier=classifier)
+    else:
+        _export_converted(source, path, dialect, base, model=model)
+
+
+def _export_run(source: str, path: Path, dialect: str, base: str, *, classifier: bool) -> None:
+    restored = restore(source)
+    export(restored, path, dialect, base or None, classifier=classifier)
+    console.print(f"{path}: {dialect}, from the run {source}")
+    tell_differences(restored.spec, dialect)
+
+
+def _export_converted(source: str, path: Path, dialect: str, base: str, *, model: str) -> None:
     metadata = open_checkpoint(source).metadata
     name = model or metadata.get("model", "")
     if not name:
         raise UsageError(f"{source} does not say which model it is; name it with --model")
     loaded = read(name, checkpoint=source)
-    chosen = wc.writing(dialect or metadata.get("dialect", "timm"), loaded.conversion.params)
-    if chosen.read_only:
-        raise CheckpointError(f"{chosen.name} cannot be exported to: {chosen.read_only}")
+    table = wc.writing(dialect or metadata.get("dialect", "timm"), loaded.conversion.params)
+    if table.read_only:
+        raise CheckpointError(f"{table.name} cannot be exported to: {table.read_only}")
+
+    # what the converted file carries along has names in the dialect that it came from, and in no other
     extras: Mapping[str, wc.LazyTensor] = {}
-    if metadata.get("dialect") == chosen.name:
-        lead = metadata.get("lead", "")
-        if lead and not any(lead in table.containers for table in tables() if table.name == chosen.name):
-            raise CheckpointError(
-                f"{source} has names under {wc.quoted(lead)}, as no {chosen.name} file; convert again"
-            )
-        chosen = replace(chosen, container=lead)
+    if metadata.get("dialect") == table.name:
+        table = _in_its_container(source, table, metadata.get("lead", ""))
         extras = _original_extras(loaded.conversion.extras)
-    out = wc.to_torch(loaded.conversion.params, chosen, extras=extras, heads=loaded.spec.num_heads)
+    out = wc.to_torch(loaded.conversion.params, table, extras=extras, heads=loaded.spec.num_heads)
     left_out = [] if extras or base else list(loaded.conversion.extras)
     if left_out:
-        console.print(f"left out: {len(left_out)} tensors that {chosen.name} has no names for; pass --base to add them")
+        console.print(f"left out: {len(left_out)} tensors that {table.name} has no names for; pass --base to add them")
     if base:
-        out |= chosen.unwritten(open_checkpoint(base).tensors, out)
+        out |= table.unwritten(open_checkpoint(base).tensors, out)
+
     write_safetensors(path, out)
-    console.print(f"{path}: {len(out)} tensors, {chosen.name}")
-    tell_differences(loaded.spec, chosen.name)
+    console.print(f"{path}: {len(out)} tensors, {table.name}")
+    tell_differences(loaded.spec, table.name)
+
+
+def _in_its_container(source: str, table: wc.Dialect, container: str) -> wc.Dialect:
+    """The table that writes names under the prefix that they had. Raises CheckpointError for one that no table has."""
+    known = {each for other in tables() if other.name == table.name for each in other.containers}
+    if container and container not in known:
+        raise CheckpointError(
+            f"{source} has names under {wc.quoted(container)}, as no {table.name} file; convert again"
+        )
+    return replace(table, container=container)
 
 
 def tell_differences(spec: ViTSpec, dialect: str) -> None:
@@ -119,6 +136,7 @@ def verify(name: str, *, checkpoint: str = "", dialect: str = "", offline: bool 
     loaded = read(name, checkpoint=checkpoint or None, dialect=dialect or None, offline=offline)
     if loaded.dialect.name == "fmjax":
         raise UsageError(f"{loaded.path} is in fmjax's own names: verify the file that it was converted from")
+    # there and back: a dialect says which of its tensors may come back with other values
     conversion, original = loaded.conversion, loaded.dialect.renamed(loaded.file.tensors)
     back = wc.to_torch(conversion.params, loaded.dialect, extras=conversion.extras, heads=loaded.spec.num_heads)
     expected = {key for key in original if key not in conversion.dropped}

@@ -27,6 +27,7 @@ def main(
     Raises UsageError for names, CheckpointError after the last one where some could not be had.
     """
     chosen = [narrowed(weights, source, dialect) for weights in matching(names)]
+    # one that cannot be had does not keep the others from being fetched
     failed = []
     for weights in chosen:
         if dry_run:

@@ -34,6 +34,7 @@ def main(run: str, config: EvalConfig) -> Scores:
     chosen, told = scored(folder, data, trained.data, classes)
     for line in told:
         console.print(line)
+    # before any array is read: whether the data have what the task needs
     learner = outline(folder, trained, classes)
     check_fields(chosen, learner.task.needs, source=data.source)
     params = restore_params(folder, learner.net, None if config.step < 0 else config.step, mesh)

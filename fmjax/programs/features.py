@@ -44,11 +44,13 @@ def extract(config: FeaturesConfig, sets: list[Examples]) -> list[Embeddings]:
     image_size = preprocess_config(config.model.name, asked_size(config.model)).image_size
     model = build_model(config.model, image_size, mesh=mesh)
     images = preprocess_config(model, image_size)
+    # nothing is learned: the weights as they are, under the parameters' own names
     learner = Learner(Embed(None, Views(images)), (), images, {"backbone": model})
     params = nested(flat(learner.net))
     outputs = jax.jit(learner.outputs, out_shardings=replicated(mesh))
 
     def embed(examples: Examples) -> Embeddings:
+        # in the order of the set, without those that cannot be read
         rows = evaluate(
             learner,
             outputs,
@@ -86,6 +88,7 @@ def embed_main(config: EmbedConfig) -> Path:
     path = check_target(config.out, ".npz", flag="--out", sources=sources, force=config.force)
     splits = _open(config)
     parts = extract(config, [s for s in (splits.train, splits.val) if s is not None])
+    # both parts in one table, which says of each row where it is from
     names = [name for part in parts for name in part.names]
     arrays = {
         "features": np.concatenate([part.features for part in parts]),
@@ -103,7 +106,8 @@ def embed_main(config: EmbedConfig) -> Path:
 def knn_main(config: KnnConfig) -> float:
     """Accuracy of the nearest neighbours' vote, by cosine similarity."""
     splits = _open(config)
-    _check_neighbours(config, len(splits.train))  # hours of work earlier than the readable ones are known
+    # hours of work earlier than the readable ones are known
+    _check_neighbours(config, len(splits.train))
     parts = extract(config, [s for s in (splits.train, splits.val) if s is not None])
     train, asked = parts[0], parts[-1]
     _check_neighbours(config, len(train.labels))

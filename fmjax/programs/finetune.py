@@ -113,11 +113,14 @@ def check_batch(config: RunConfig, mesh: Mesh) -> None:
 
 def describe(config: RunConfig, plan: Plan, mesh: Mesh, images: Images) -> None:
     """The lines at the start: what is trained, on what, where."""
+    # "model": what is trained of what
     leaves = flat(plan.params)
     trained = sum(leaf.size for path, leaf in leaves.items() if path not in plan.freeze.paths)
     total = sum(leaf.size for leaf in leaves.values())
     source = config.model.name if config.model.init == "pretrained" else f"{config.model.name}, random weights"
     axes = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+
+    # "data" and "mesh": on what, and where
     height, width = plan.images.image_size
     dtype = plan.net["backbone"].dtype
     console.print(f"model   {source}: {trained:,} of {total:,} parameters trained, {dtype} compute")

@@ -92,8 +92,10 @@ class Task:
 
     def words(self, numbers: Mapping[str, float]) -> str:
         """Scores or logs on one line: loss 0.31, accuracy 98.6%."""
-        shown = [f"{value:.1%}" if name in self.shares else f"{value:.4g}" for name, value in numbers.items()]
-        return ", ".join(f"{name} {number}" for name, number in zip(numbers, shown, strict=True))
+        return ", ".join(f"{name} {self._shown(name, value)}" for name, value in numbers.items())
+
+    def _shown(self, name: str, value: float) -> str:
+        return f"{value:.1%}" if name in self.shares else f"{value:.4g}"
 
     def joined(self, net: Net) -> ViT:
         """What `fmjax.restore` returns and what is exported: the backbone, with what a ViT has room for."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from fmjax import config as c
+from fmjax.config.presets import load_preset
+from fmjax.programs.evaluate import main as evaluate
 from fmjax.programs.features import embed_main, knn_main, probe_main
+from fmjax.programs.finetune import finetune
 
 FEW = c.ImagesConfig(source="digits")
 MODEL = c.ModelConfig(name="demo_vit_ti4.fashion_mnist")
@@ -62,3 +66,19 @@ def test_a_program_reads_every_flag_that_it_has(tmp_path, reads, program: Callab
     # a folder and a TensorFlow set are not read here, and where the latter lies
     unread = {path for path, field in flags.items() if field not in reads} - {"data.data_dir"}
     assert unread == set()
+
+
+def test_training_reads_every_flag_that_it_has(tmp_path, reads):
+    config = replace(load_preset("quickstart"), out=str(tmp_path / "run"), steps=2, batch_size=16)
+    flags = dict(leaves(config))
+    reads.clear()
+    finetune(config)
+    unread = {path for path, field in flags.items() if field not in reads} - {"data.data_dir"}
+    assert unread == set()
+
+    # and evaluation, which a run's own file gives most of what it needs
+    evaluation = c.EvalConfig()
+    flags = dict(leaves(evaluation))
+    reads.clear()
+    evaluate(str(tmp_path / "run"), evaluation)
+    assert {path for path, field in flags.items() if field not in reads} == set()
