@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,10 +16,12 @@ from jaxtyping import Array, Int
 from fmjax.engine.freeze import merge, partition
 from fmjax.engine.plan import Plan, prepared
 from fmjax.engine.state import State, places
+from fmjax.errors import UsageError
 from fmjax.sharding import batch_sharding, replicated
-from fmjax.tasks.task import Batch, Logs, Now, Rows
-from fmjax.trees import Params
+from fmjax.tasks.task import AVERAGES, Batch, Logs, Now, Rows
+from fmjax.trees import Params, flat, nested
 
+MOMENTUM = 0.9  # share of the old in a running average, as PyTorch's BatchNorm has it
 LossPart = Callable[[Params, Batch, "Int[Array, ''] | int"], tuple[Array, Logs]]
 Step = Callable[[State, Batch], tuple[State, Logs]]
 Outputs = Callable[[Params, Batch], Rows]
@@ -59,11 +61,22 @@ def train_step(state: State, batch: Batch, *, plan: Plan, mesh: Mesh) -> tuple[S
         return value, {"loss": value, **logs}
 
     grads, logs = summed(loss, trained, batch, plan.accumulate, mesh)
+    fixed = averaged(fixed, logs.pop(AVERAGES, {}), plan.accumulate)
     updates, opt = plan.tx.update(grads, state.opt, trained)
     moved: Any = optax.apply_updates(trained, updates)
     ema: Any = optax.incremental_update(moved, state.ema, 1 - plan.ema) if plan.ema else {}
     logs["grad_norm"] = optax.tree.norm(grads)
     return State(state.step + 1, merge(moved, fixed), ema, opt, state.key), logs
+
+
+def averaged(fixed: Params, values: Mapping[str, Array], parts: int) -> Params:
+    """Parameters that are running averages, one step on. values: their sums over the parts of a batch."""
+    leaves = flat(fixed)
+    unknown = [path for path in values if path not in leaves]
+    if unknown:
+        raise UsageError(f"the loss gives an average for {unknown[0]!r}, which is no parameter that it leaves alone")
+    news = {path: MOMENTUM * leaves[path] + (1 - MOMENTUM) * value / parts for path, value in values.items()}
+    return nested(leaves | news)
 
 
 def summed(loss: LossPart, trained: Params, batch: Batch, parts: int, mesh: Mesh) -> tuple[Params, Logs]:

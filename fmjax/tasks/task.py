@@ -25,7 +25,10 @@ Batch = dict[
 ]  # [B ...] arrays: the fields of the examples, and weight [B], 0 where there is nothing to learn
 Net = dict[str, Any]  # the named parts of what is trained, "backbone" among them
 Labels = tuple[str, ...]  # the names of the classes
-Logs = dict[str, Array]  # numbers of a step, for its row in metrics.jsonl
+Logs = dict[
+    str, Any
+]  # numbers of a step, for its row in metrics.jsonl; and, by this name, what is averaged over steps:
+AVERAGES = "averages"  # the log of it: {"head.norm.mean": array}, see Task.loss
 Rows = dict[str, Any]  # arrays [B ...], a row an example: under about 10 kB each, as those of all are gathered
 
 
@@ -75,7 +78,11 @@ class Task:
         return jnp.maximum(batch["weight"].sum(), 1.0)
 
     def loss(self, net: Net, batch: Batch, now: Now) -> tuple[Float[Array, ""], Logs]:
-        """The sum over a part of a batch, divided by `now.count`; and sums for the log, divided alike."""
+        """The sum over a part of a batch, divided by `now.count`; and sums for the log, divided alike.
+
+        A parameter that is a running average over the steps, as BatchNorm's statistics are, is given its value in this
+        part by the log "averages", a dict of its path; the loss itself must not depend on it.
+        """
         raise NotImplementedError
 
     def outputs(self, net: Net, batch: Batch) -> Rows:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from fmjax.config.data import DataConfig
 from fmjax.config.model import ModelConfig
@@ -44,6 +45,24 @@ class Distil(Task):
 @dataclass(frozen=True, kw_only=True)
 class DistilConfig(TaskConfig):
     home = Distil
+
+
+class Centred(Distil):
+    """Keeps the running mean of the pooled tokens in a parameter."""
+
+    def parts(self, backbone, labels, rngs):
+        return {"backbone": backbone, "head": nnx.BatchNorm(backbone.spec.pool_dim, rngs=rngs)}
+
+    def loss(self, net, batch, now):
+        pooled = net["backbone"](batch["image"]).pooled
+        mean = pooled.mean(0)
+        value = ((pooled - mean) ** 2).mean(-1) * batch["weight"]
+        return value.sum() / now.count, {"averages": {"head.mean": mean}, "mean": mean[0] / 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CentredConfig(TaskConfig):
+    home = Centred
 
 
 CONFIG = RunConfig(
@@ -89,3 +108,15 @@ def test_without_an_average_there_is_no_teacher():
     state, logs = plain.functions.step(plain.state, plain.batch())
     assert state.ema == {}
     assert float(logs["apart"]) == 0
+
+
+def test_a_running_average_follows_the_batches_and_costs_no_gradient():
+    recipe = replace(CONFIG.recipe, ema=0.0, accumulate=2)
+    run = started(replace(CONFIG, batch_size=16, task=CentredConfig(), recipe=recipe), make_mesh(data=8))
+    assert "head.mean" in run.plan.freeze.paths
+    expected = 0.0
+    for _ in range(3):
+        run.state, logs = run.functions.step(run.state, run.batch())
+        expected = 0.9 * expected + 0.1 * float(logs["mean"])  # each of the two parts logs half of its own
+    assert float(run.state.params["head"]["mean"][0]) == pytest.approx(expected, rel=1e-5)
+    assert float(run.state.params["head"]["var"][0]) == 1  # of which nothing was said
