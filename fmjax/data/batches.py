@@ -37,9 +37,9 @@ def train_batches(
 ) -> grain.DatasetIterator:
     """An endless iterator of shuffled batches. Its get_state and set_state are the position in the data.
 
-    view: gets the "image" as an upright RGB or grey PIL picture, the "mask" as uint16 [H W], every other field as it
-    is, and a generator that is the same for a seed and a place in the data. Raises DataError, from the batch that meets
-    it, for a mask that is wrong.
+    view: gets the "image" as an upright RGB or grey PIL picture, the "mask" as uint16 [H W], `masks.IGNORED` where a
+    pixel is of no class, every other field as it is, and a generator that is the same for a seed and a place in the
+    data. Raises DataError, from the batch that meets it, for a mask that is wrong.
     """
     import grain.python as grain
 
@@ -88,7 +88,7 @@ class Loader:
     @classmethod
     def of(cls, examples: Examples, view: View, config: ImagesConfig, *, rng: Rng | None) -> Loader:
         """With the blank that the view makes: in training, where it gets a generator, it may be another one."""
-        return cls(examples, view, config, _blank(examples, view, rng, ignore=config.ignore))
+        return cls(examples, view, config, _blank(examples, view, rng))
 
     def row(self, index: int, rng: Rng | None = None) -> Batch:
         """The view of an example, its weight and index, and the reason where the weight is 0."""
@@ -126,25 +126,25 @@ class Loader:
             found = masks.read(example["mask"], name=name, max_pixels=config.max_pixels)
             classes = len(self.examples.classes)
             masks.check(found, decoded["image"].size, classes=classes, ignore=config.ignore)
-            decoded["mask"] = found.values
+            decoded["mask"] = masks.marked(found, ignore=config.ignore)
         return decoded
 
 
-def _blank(examples: Examples, view: View, rng: Rng | None, *, ignore: int) -> Example:
+def _blank(examples: Examples, view: View, rng: Rng | None) -> Example:
     """Zeros in the shapes and kinds that the view gives a black picture; no pixel of a mask is of a class."""
     example = {**examples.read(0), "image": Image.new("RGB", (BLACK, BLACK))}
     if "mask" in example:
-        example["mask"] = np.full((BLACK, BLACK), ignore, masks.VALUE)
+        example["mask"] = np.full((BLACK, BLACK), masks.IGNORED, masks.VALUE)
     seen = view(example, rng)
     blank = {name: np.zeros_like(value) for name, value in seen.items()}
     if "mask" in blank:
-        blank["mask"] = np.full_like(seen["mask"], ignore)
+        blank["mask"] = np.full_like(seen["mask"], masks.IGNORED)
     return blank
 
 
 def blank_batch(examples: Examples, view: View, config: ImagesConfig, *, batch_size: int) -> Batch:
     """What evaluation gives a network where nothing can be read: it tells the shapes and kinds of the fields."""
-    row = _blank(examples, view, None, ignore=config.ignore) | {"weight": np.float32(0)}
+    row = _blank(examples, view, None) | {"weight": np.float32(0)}
     return {name: np.stack([value] * batch_size) for name, value in row.items()}
 
 

@@ -20,6 +20,7 @@ from fmjax.errors import DataError, escaped
 
 FORMATS = ("PNG",)
 VALUE = np.uint16  # of all masks, whatever their files have: batches are stacked into one array
+IGNORED = 65_535  # in an example, whatever value the files have for pixels of no class; no class has this number
 # grey of 2 and 4 bits is spread over 0..255 by Pillow, and the class is what the file has
 SPREAD = {"L;2": 85, "L;4": 17}
 SINGLE = ("1", "L", "P", *SIXTEEN_BITS)
@@ -81,6 +82,11 @@ def check(mask: Mask, size: tuple[int, int], *, classes: int, ignore: int) -> No
             f"{mask.name} has the value {beyond.min()}, and the {classes:,} classes are 0 to {classes - 1}; "
             f"add it to classes.txt or map it to {ignore}"
         )
+
+
+def marked(mask: Mask, *, ignore: int) -> UInt16[np.ndarray, "H W"]:
+    """The values of a mask with `IGNORED` for the value that its file has where a pixel is of no class."""
+    return np.where(mask.values == ignore, VALUE(IGNORED), mask.values)
 
 
 def highest_class(mask: Mask, *, ignore: int) -> int:

@@ -75,6 +75,14 @@ def covering(size: Size, wanted: Size) -> Size:
     return int(wanted[1] * width / height), wanted[1]
 
 
+def contained(size: Size, wanted: Size) -> Size:
+    """(width, height) with the image's own shape, the largest that the wanted size has room for."""
+    width, height = size
+    if width * wanted[1] >= height * wanted[0]:
+        return wanted[0], max(round(wanted[0] * height / width), 1)
+    return max(round(wanted[1] * width / height), 1), wanted[1]
+
+
 def _centre(size: tuple[int, int], width: int, height: int) -> Box:
     left, top = round((size[0] - width) / 2.0), round((size[1] - height) / 2.0)
     return left, top, left + width, top + height

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from fmjax.data.example import Example
-from fmjax.data.resizing import Box, Size, covering, evaluated, nearest, resize, scaled, windowed
+from fmjax.data.masks import IGNORED
+from fmjax.data.resizing import Box, Size, contained, covering, evaluated, nearest, resize, scaled, windowed
 from fmjax.specs import PreprocessConfig
 
 ASPECT = (3 / 4, 4 / 3)  # width to height of a random crop
@@ -71,6 +72,16 @@ def random_resized_crop(
     )
 
 
+def fit_inside(example: Example, config: PreprocessConfig, *, ignore: int = IGNORED) -> Example:
+    """All of an example, scaled in its own shape to the largest that fits config's image_size.
+
+    What it leaves empty, on the right or below, is of the mean colour and `ignore` in the mask.
+    """
+    height, width = config.image_size
+    target = contained(example["image"].size, (width, height))
+    return _padded(example, config, target, window=(0, 0, *target), ignore=ignore)
+
+
 def mirror(example: Example, rng: np.random.Generator, *, probability: float) -> Example:
     """The mirror image of an example of arrays, or the example itself."""
     if rng.random() >= probability:
@@ -84,7 +95,7 @@ def scale_jitter_crop(
     rng: np.random.Generator,
     *,
     jitter: tuple[float, float] = (0.5, 2.0),
-    ignore: int = 255,
+    ignore: int = IGNORED,
 ) -> Example:
     """A random crop of config's image_size out of an example scaled by a random factor.
 
@@ -94,17 +105,7 @@ def scale_jitter_crop(
     height, width = config.image_size
     target = _jittered(example["image"].size, (width, height), rng.uniform(*jitter))
     window = _random_window(target, (width, height), rng)
-    mean = np.round(np.asarray(config.mean) * 255).astype(np.uint8)
-    shape = (height, width)
-
-    def image(picture: Any) -> np.ndarray:
-        seen = windowed(picture, target, window=window, interpolation=config.interpolation)
-        return _filled(seen, shape, mean)
-
-    def mask(values: np.ndarray) -> np.ndarray:
-        return _filled(nearest(values, target, window=window), shape, ignore)
-
-    return _moved(example, image=image, mask=mask)
+    return _padded(example, config, target, window=window, ignore=ignore)
 
 
 def crop_box(size: Size, scale: float, rng: np.random.Generator) -> Box:
@@ -126,6 +127,20 @@ def _moved(example: Example, *, image: Callable[[Any], Any], mask: Callable[[Any
     if "mask" in example:
         moved["mask"] = mask(example["mask"])
     return moved
+
+
+def _padded(example: Example, config: PreprocessConfig, target: Size, *, window: Box, ignore: int) -> Example:
+    """A window of an example scaled to the target (width, height), filled up to config's image_size."""
+    mean = np.round(np.asarray(config.mean) * 255).astype(np.uint8)
+
+    def image(picture: Any) -> np.ndarray:
+        seen = windowed(picture, target, window=window, interpolation=config.interpolation)
+        return _filled(seen, config.image_size, mean)
+
+    def mask(values: np.ndarray) -> np.ndarray:
+        return _filled(nearest(values, target, window=window), config.image_size, ignore)
+
+    return _moved(example, image=image, mask=mask)
 
 
 def _jittered(size: Size, wanted: Size, factor: float) -> Size:

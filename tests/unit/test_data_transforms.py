@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fmjax.data.masks import IGNORED
 from fmjax.data.resizing import evaluated, nearest, resize, windowed
-from fmjax.data.transforms import Views, fit, mirror, random_resized_crop, scale_jitter_crop
+from fmjax.data.transforms import Views, fit, fit_inside, mirror, random_resized_crop, scale_jitter_crop
 from fmjax.specs import PreprocessConfig
 
 NEUTRAL = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
@@ -26,7 +27,7 @@ def example(height: int = 90, width: int = 120) -> dict:
     return {"image": Image.fromarray(COLOURS[mask]), "mask": mask, "name": "x"}
 
 
-def agreement(seen: dict, ignore: int = 255) -> float:
+def agreement(seen: dict, ignore: int = IGNORED) -> float:
     """The share of pixels, away from borders of classes, whose colour is that of the mask's class."""
     mask = seen["mask"].astype(int)
     inside = np.ones(mask.shape, bool)
@@ -41,6 +42,7 @@ def agreement(seen: dict, ignore: int = 255) -> float:
 WAYS = {
     "fit": lambda config, rng: partial(fit, config=config),
     "crop": lambda config, rng: partial(random_resized_crop, config=config, rng=rng, scale=0.2),
+    "inside": lambda config, rng: partial(fit_inside, config=config),
     "jitter": lambda config, rng: partial(scale_jitter_crop, config=config, rng=rng),
     "views": lambda config, rng: lambda e: Views(config, 0.3, 0.5)(e, rng),
 }
@@ -87,10 +89,30 @@ def test_a_small_example_is_filled_with_the_mean_colour_and_the_ignored_value():
     assert seen["image"][40, 5].tolist() == [51, 102, 153]
 
 
+@pytest.mark.parametrize(("size", "filled"), [((90, 120), (48, 64)), ((120, 90), (64, 48)), ((2, 500), (1, 64))])
+def test_all_of_an_example_is_seen_in_its_own_shape(size, filled):
+    config = PreprocessConfig(**NEUTRAL, image_size=(64, 64))
+    given = example(*size)
+    seen = fit_inside(given, config, ignore=7)
+    inside = np.zeros((64, 64), bool)
+    inside[: filled[0], : filled[1]] = True
+    assert np.array_equal(seen["mask"] != 7, inside)
+    assert (seen["image"][~inside] == 128).all()
+    corners = [given["mask"][row, column] for row in (0, -1) for column in (0, -1)]
+    assert [seen["mask"][row, column] for row in (0, filled[0] - 1) for column in (0, filled[1] - 1)] == corners
+
+
+def test_an_example_of_the_size_asked_for_is_left_as_it_is():
+    config = PreprocessConfig(**NEUTRAL, image_size=(90, 120))
+    seen = fit_inside(example(), config)
+    assert np.array_equal(seen["image"], np.asarray(example()["image"]))
+    assert np.array_equal(seen["mask"], example()["mask"])
+
+
 def test_the_random_scale_reaches_from_half_to_twice():
     config = PreprocessConfig(**NEUTRAL, image_size=(64, 64))
     rng = np.random.default_rng(0)
-    filled = [(scale_jitter_crop(example(90, 90), config, rng)["mask"] == 255).mean() for _ in range(100)]
+    filled = [(scale_jitter_crop(example(90, 90), config, rng)["mask"] == IGNORED).mean() for _ in range(100)]
     assert max(filled) == pytest.approx(0.75, abs=0.05)  # a quarter is left of what is half as wide and high
     assert 0.5 < np.mean([part == 0 for part in filled]) < 0.8  # two thirds of the factors are above 1
 

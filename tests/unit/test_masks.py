@@ -21,7 +21,7 @@ from fmjax.data import audit
 from fmjax.data.batches import BadImages, eval_batches, train_batches
 from fmjax.data.example import check_fields
 from fmjax.data.images import Unreadable
-from fmjax.data.masks import WrongMask, read
+from fmjax.data.masks import IGNORED, WrongMask, read
 from fmjax.data.sources import open_source
 from fmjax.data.sources.masks import read_classes
 from fmjax.data.split import compare, divide, held_out, joined, part_of, read_split, relabelled, write_split
@@ -40,6 +40,12 @@ def values(highest: int, dtype=np.uint8) -> np.ndarray:
     mask = np.random.default_rng(0).integers(0, highest + 1, SIZE).astype(dtype)
     mask[0], mask[1, 0], mask[-1] = 0, highest, 255
     return mask
+
+
+def marked(highest: int) -> np.ndarray:
+    """The same, as a view is given it."""
+    mask = values(highest, np.uint16)
+    return np.where(mask == 255, np.uint16(IGNORED), mask)
 
 
 def add(part, name: str, mask: np.ndarray, image: str = "jpg") -> None:
@@ -89,10 +95,10 @@ def test_every_image_has_its_mask_and_the_classes_their_names(scenes):
     (batch,) = eval_batches(train, VIEW, config(scenes), batch_size=10)
     assert set(batch) == {"image", "mask", "weight", "index", "reason"}
     assert (batch["mask"].shape, batch["mask"].dtype) == ((10, 16, 16), np.uint16)
-    assert set(np.unique(batch["mask"])) == {0, 1, 2, 255}
+    assert set(np.unique(batch["mask"])) == {0, 1, 2, IGNORED}
     whole = PreprocessConfig(image_size=SIZE, mean=(0.5,) * 3, std=(0.5,) * 3)
     (batch,) = eval_batches(train, Views(whole), config(scenes), batch_size=10)
-    assert all(np.array_equal(mask, values(2)) for mask in batch["mask"])
+    assert all(np.array_equal(mask, marked(2)) for mask in batch["mask"])
 
 
 def test_training_is_the_same_for_a_seed_whatever_the_threads(scenes):
@@ -252,7 +258,7 @@ def test_a_mask_lies_over_the_upright_image(scenes):
     assert len(list(eval_batches(opened(scenes).train, VIEW, config(scenes), batch_size=5))) == 2
     Image.fromarray(values(2)).save(scenes / "masks" / "scene 1.png", exif=exif)  # both are turned
     (batch,) = eval_batches(opened(scenes).train, lambda e, _: fit(e, SMALL), config(scenes), batch_size=10)
-    assert np.array_equal(batch["mask"][1], fit({**_upright(picture), "mask": np.rot90(values(2), -1)}, SMALL)["mask"])
+    assert np.array_equal(batch["mask"][1], fit({**_upright(picture), "mask": np.rot90(marked(2), -1)}, SMALL)["mask"])
 
 
 def _upright(picture: Image.Image) -> dict:
@@ -270,6 +276,21 @@ def test_a_value_without_a_class_stops_the_run_by_name(scenes, mode):
     with pytest.raises(WrongMask, match=wanted) as error:
         list(itertools.islice(batches, 10))
     assert error.value.exit_code == 3  # what the command line makes of it
+
+
+def test_a_class_may_be_ignored_and_the_number_of_the_mark_is_no_class(scenes):
+    (scenes / "classes.txt").unlink()
+    whole = config(scenes, ignore=0)
+    (batch,) = eval_batches(opened(scenes, ignore=0).train, VIEW, whole, batch_size=10)
+    assert set(np.unique(batch["mask"])) == {1, 2, 255, IGNORED}
+
+
+def test_the_number_of_ignored_pixels_is_no_class(scenes):
+    (scenes / "classes.txt").unlink()
+    add(scenes, "highest", np.full(SIZE, 65_535, np.uint16))
+    with pytest.raises(DataError, match=r"value 65535, and a class is below 65,535; map .*--data\.ignore 65535"):
+        opened(scenes)
+    assert len(opened(scenes, ignore=65_535).train.classes) == 256
 
 
 def test_a_value_of_255_is_a_class_where_another_is_ignored(scenes):
@@ -345,7 +366,7 @@ NAMES = {
     "\n\n": "is empty; write a class name a line",
     "sky\n\ncar\n": "has no name in line 2; each value needs one, from 0 on",
     "sky\nroad\nSky \n": "has the name 'Sky' in lines 1 and 3; rename one",
-    "sky\n": "has 1 names; segmentation needs two to 65,536",
+    "sky\n": "has 1 names; segmentation needs two to 65,535",
     "x\n" * 3_000_000: "cannot be read: it has more than 4,194,304 bytes",
     b"\xff\xfe\x00": "cannot be read: 'utf-8' codec can't decode",
 }
@@ -399,7 +420,7 @@ def test_a_damaged_mask_is_an_unreadable_example_without_a_pixel_of_a_class(scen
     assert "scene 3.jpg: it is no JPEG" in told[2]
     empty = [1, 2, 3, 10, 11]  # the last two are padding
     assert [i for i in range(12) if batches[0]["weight"][i] == 0] == empty
-    assert (batches[0]["mask"][empty] == 255).all()
+    assert (batches[0]["mask"][empty] == IGNORED).all()
     assert not batches[0]["image"][empty].any()
 
 

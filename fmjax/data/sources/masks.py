@@ -22,7 +22,7 @@ IMAGES, MASKS, CLASSES = "images", "masks", "classes.txt"
 LAYOUT = "pass masks:DIR with DIR/images and DIR/masks, or DIR/train/images, DIR/train/masks, DIR/val/images, ..."
 ALONE, NO_PNG, BESIDE = "masks without an image", "masks that are no PNG", "folders beside images/"
 MAX_BYTES = 1 << 22  # of classes.txt
-MAX_CLASSES = 65_536  # that 16 bits tell apart
+MAX_CLASSES = masks.IGNORED  # the values of 16 bits but for the one that says: of no class
 
 
 @dataclass(frozen=True)
@@ -170,6 +170,11 @@ def _counted(root: Path, pairs: Sequence[Pairs], config: ImagesConfig) -> tuple[
         raise DataError(
             f"the masks of {escaped(str(root))} have the value 0 and the ignored {config.ignore} only; segmentation "
             f"needs two classes or more: save the second one as 1, or set --data.ignore"
+        )
+    if highest >= MAX_CLASSES:
+        raise DataError(
+            f"the masks of {escaped(str(root))} have the value {highest}, and a class is below {MAX_CLASSES:,}; "
+            f"map it to another, or set --data.ignore {highest}"
         )
     return tuple(str(value) for value in range(highest + 1))
 
