@@ -6,7 +6,7 @@ from fmjax.config.model import ModelConfig
 from fmjax.config.presets import load_preset
 from fmjax.config.recipe import Recipe
 from fmjax.config.run import EvalConfig, MeshConfig, RunConfig
-from fmjax.config.tasks import ClassifyConfig, TaskConfig
+from fmjax.config.tasks import ClassifyConfig, SegmentConfig, TaskConfig
 
 __all__ = [
     "ClassifyConfig",
@@ -21,6 +21,7 @@ __all__ = [
     "ProbeConfig",
     "Recipe",
     "RunConfig",
+    "SegmentConfig",
     "TaskConfig",
     "load_preset",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -42,5 +43,22 @@ class ClassifyConfig(TaskConfig):
         require(fits, "--export", dialect, expected)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SegmentConfig(TaskConfig):
+    """A class for every pixel, by a linear layer over patches."""
+
+    home = "fmjax.tasks.segment:Segment"
+
+    layers: int | tuple[int, ...] = 1  # whose patches the layer sees: the last so many, or increasing indices
+    scales: tuple[float, float] = (0.5, 2.0)  # of a training crop; at 1 the picture's shorter side fills the image
+
+    def __post_init__(self) -> None:
+        some = self.layers if isinstance(self.layers, int) else len(self.layers)
+        require(some >= 1, "--task.layers", self.layers, "1 or more, or indices")
+        low, high = self.scales
+        expected = "two finite numbers above 0, the smaller first"
+        require(0 < low <= high < math.inf, "--task.scales", self.scales, expected)
+
+
 # those that ship with fmjax, by their home: what a stranger's record may name
-SHIPPED: dict[str, type[TaskConfig]] = {kind.home: kind for kind in (ClassifyConfig,)}
+SHIPPED: dict[str, type[TaskConfig]] = {kind.home: kind for kind in (ClassifyConfig, SegmentConfig)}

@@ -1,0 +1,47 @@
+"""What a dense task puts on top of the backbone: numbers for every patch, brought to every pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from fmjax.models.layers import ZEROS, Linear
+from fmjax.models.vit import ViT
+from fmjax.specs import ViTSpec
+
+Layers = int | Sequence[int]  # as of `ViT.intermediates`: the last so many, or indices
+
+
+def dense_head(spec: ViTSpec, layers: Layers, outputs: int, *, rngs: nnx.Rngs) -> Linear:
+    """A linear layer over what `patch_features` gives, computed in float32. It starts at zero."""
+    count = layers if isinstance(layers, int) else len(layers)
+    return Linear(
+        count * spec.width,
+        outputs,
+        bias=True,
+        dtype=jnp.float32,
+        param_dtype=jnp.float32,
+        rngs=rngs,
+        init=ZEROS,
+    )
+
+
+def patch_features(
+    backbone: ViT, images: Float[Array, "B H W C"], layers: Layers, *, key: Array | None = None
+) -> Float[Array, "B h w I"]:
+    """The patches after some layers, each after the final norm, side by side (arXiv:2304.07193 sec. 7.4: "lin." is the
+    last layer, "+ms" the last four).
+
+    A key switches drop path on. Raises UsageError for layers that the backbone has not.
+    """
+    levels = backbone.intermediates(images, layers, norm=True, key=key)
+    return jnp.concatenate([level.patches for level in levels], -1)
+
+
+def to_pixels(grid: Float[Array, "B h w K"], height: int, width: int) -> Float[Array, "B H W K"]:
+    """A value for every pixel, bilinear between the centres of patches: torch's interpolate(align_corners=False)."""
+    return jax.image.resize(grid, (grid.shape[0], height, width, grid.shape[-1]), "bilinear")

@@ -1,0 +1,161 @@
+"""A class for every pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Integer, UInt8
+
+from fmjax.config.tasks import SegmentConfig
+from fmjax.data.example import Example
+from fmjax.data.masks import IGNORED
+from fmjax.data.transforms import fit_inside, mirror, scale_jitter_crop
+from fmjax.errors import DataError
+from fmjax.models.dense import dense_head, patch_features, to_pixels
+from fmjax.models.vit import ViT
+from fmjax.report.segments import draw_segments
+from fmjax.specs import PreprocessConfig
+from fmjax.tasks.task import Batch, Labels, Logs, Net, Now, Rows, Task
+
+FEW = 10  # classes whose scores are all said
+WORST = 3  # that are said of more
+THUMBNAIL = 40  # pixels of the longer side
+
+
+class Segment(Task):
+    """A linear layer over the patches of some layers, whose logits are brought to the pixels (arXiv:2304.07193 sec.
+    7.4).
+
+    The authors' layer has a BatchNorm before it, whose running averages are neither trained nor part of the network at
+    another batch; here the patches are those after the final norm, which brings all of them to one scale.
+
+    Training sees random crops of randomly scaled pictures; evaluation sees all of every picture once, scaled to fit,
+    and scores are of the pixels of the scaled picture.
+    """
+
+    config: SegmentConfig
+    views: Any  # a Views, whose crop is that of pictures of one class each: not used
+
+    needs = ("image", "mask")
+    watch = "miou"
+    shares = frozenset({"miou", "pixel_accuracy"})
+
+    def view(self, example: Example, rng: np.random.Generator | None) -> Example:
+        if rng is None:
+            return fit_inside(example, self.views.images)
+        seen = scale_jitter_crop(example, self.views.images, rng, jitter=self.config.scales)
+        return mirror(seen, rng, probability=self.views.flip)
+
+    def parts(self, backbone: ViT, labels: Labels, rngs: nnx.Rngs) -> Net:
+        head = dense_head(backbone.spec, self.config.layers, len(labels), rngs=rngs)
+        return {"backbone": backbone, "head": head}
+
+    def logits(self, net: Net, batch: Batch, key: Array | None = None) -> Float[Array, "B H W K"]:
+        """Of every pixel of the masks. A key switches drop path on."""
+        patches = patch_features(net["backbone"], batch["image"], self.config.layers, key=key)
+        height, width = batch["mask"].shape[1:]
+        return to_pixels(net["head"](patches), height, width)
+
+    def count(self, batch: Batch) -> Float[Array, ""]:
+        """The pixels that are of a class; those of unreadable images are not."""
+        return jnp.maximum((batch["mask"] != IGNORED).sum(dtype=jnp.float32), 1.0)
+
+    def loss(self, net: Net, batch: Batch, now: Now) -> tuple[Float[Array, ""], Logs]:
+        logits = self.logits(net, batch, now.key)
+        right = logits.argmax(-1) == batch["mask"]  # an ignored pixel's number is no class's
+        losses = pixel_losses(logits, batch["mask"])
+        return losses.sum() / now.count, {"pixel_accuracy": right.sum() / now.count}
+
+    def outputs(self, net: Net, batch: Batch) -> Rows:
+        logits = self.logits(net, batch)
+        found = logits.argmax(-1)
+        rows = {
+            "overlap": overlap(found, batch["mask"], classes=logits.shape[-1]),
+            "loss": pixel_losses(logits, batch["mask"]).sum((1, 2)),
+        }
+        return rows | self.thumbnails(batch, found, classes=logits.shape[-1])
+
+    def thumbnails(self, batch: Batch, found: Integer[Array, "B H W"], *, classes: int) -> Rows:
+        """Small pictures, and their true and found classes, the largest number where there is none: 8 kB a row, or 11
+        with 256 classes and more."""
+        dtype = np.uint8 if classes < 256 else np.uint16
+        height, width = found.shape[1:]
+        rows, columns = _centres(height, max(height, width))[:, None], _centres(width, max(height, width))
+        true = jnp.where(batch["mask"] == IGNORED, np.iinfo(dtype).max, batch["mask"])
+        shape = (len(found), rows.size, columns.size, 3)
+        small = jax.image.resize(batch["image"], shape, "linear")
+        return {
+            "picture": as_bytes(small, self.views.images),
+            "true": true[:, rows, columns].astype(dtype),
+            "found": found[:, rows, columns].astype(dtype),
+        }
+
+    def scores(self, rows: Mapping[str, np.ndarray], labels: Labels) -> dict[str, float]:
+        """Mean IoU over the classes that have pixels: one without would count as 0 or as 1. Raises DataError where none
+        has."""
+        both, _, true = rows["overlap"].sum(0, dtype=np.int64).T
+        if not true.any():
+            raise DataError(
+                f"no pixel of the {len(rows['overlap'])} images is of a class, so there is nothing to score; "
+                f"pass masks with classes, or another --data.ignore"
+            )
+        return {
+            "miou": float(ious(rows["overlap"])[true > 0].mean()),
+            "pixel_accuracy": float(both.sum() / true.sum()),
+            "loss": float(rows["loss"].sum(dtype=np.float64) / true.sum()),
+        }
+
+    def summary(self, scores: Mapping[str, float], rows: Mapping[str, np.ndarray], labels: Labels) -> str:
+        present = np.flatnonzero(rows["overlap"].sum(0)[:, 2])
+        iou, of = ious(rows["overlap"]), f"{len(present)} of {len(labels)} classes"
+        over = f" (over the {of} that have pixels)" if len(present) < len(labels) else ""
+        said, chosen = "IoU", present
+        if len(present) > FEW:
+            said, chosen = "worst IoU", present[np.argsort(iou[present], kind="stable")[:WORST]]
+        listed = ", ".join(f"{labels[i]} {iou[i]:.1%}" for i in chosen)
+        return f"{self.words(scores)}{over}; {said} {listed}"
+
+    def draw(self, rows: Mapping[str, np.ndarray], labels: Labels, folder: Path) -> None:
+        draw_segments(folder / "predictions.png", rows, labels)
+
+
+def pixel_losses(logits: Float[Array, "B H W K"], mask: Integer[Array, "B H W"]) -> Float[Array, "B H W"]:
+    """Cross entropies in float32, 0 where a pixel is of no class."""
+    known = mask != IGNORED
+    target: Any = jnp.where(known, mask, 0).astype(jnp.int32)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), target)
+    return jnp.where(known, losses, 0)
+
+
+def overlap(found: Integer[Array, "B H W"], mask: Integer[Array, "B H W"], *, classes: int) -> Integer[Array, "B K 3"]:
+    """Pixels of each class: found and true, found, true. Those of no class are in none of the three."""
+    known, numbers = mask != IGNORED, jnp.arange(classes)
+    is_found = (found[..., None] == numbers) & known[..., None]  # B H W K
+    is_true = mask[..., None] == numbers
+    kinds = (is_found & is_true, is_found, is_true)
+    return jnp.stack([kind.sum((1, 2), dtype=jnp.int32) for kind in kinds], -1)
+
+
+def as_bytes(images: Float[Array, "B H W C"], config: PreprocessConfig) -> UInt8[Array, "B H W C"]:
+    """Normalised pictures as they were."""
+    pixels = images * np.asarray(config.std, np.float32) + np.asarray(config.mean, np.float32)
+    return jnp.clip(jnp.round(pixels * 255), 0, 255).astype(jnp.uint8)
+
+
+def _centres(side: int, longer: int) -> Integer[np.ndarray, " N"]:
+    """The pixels of a side that a thumbnail shows."""
+    count = max(round(THUMBNAIL * side / longer), 1)
+    return ((np.arange(count) + 0.5) * side / count).astype(np.int64)
+
+
+def ious(overlaps: Integer[np.ndarray, "N K 3"]) -> Float[np.ndarray, " K"]:
+    """Of each class over all examples: the pixels found and true over those found or true."""
+    both, found, true = overlaps.sum(0, dtype=np.int64).T
+    return both / np.maximum(found + true - both, 1)
