@@ -29,7 +29,7 @@ RULES: tuple[tuple[str, Axes], ...] = (
     (r"(proj|classifier|pool\.[qkv]|pool\.mlp\.up)\.kernel", ("fsdp", None)),
     (r"pool\.(out|mlp\.down)\.kernel", (None, "fsdp")),
     (r"kernel", ("fsdp", None)),  # of a head that is one layer
-    (r"(.*\.)?(bias|scale)|cls_token|pool\.probe", ()),  # vectors: whole on every device
+    (r"(.*\.)?(bias|scale|mean|var)|cls_token|pool\.probe", ()),  # vectors: whole on every device
     (r".*", ()),  # no parameter of ours comes here, which a test holds: a new one is to be thought of
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from fmjax.config.checks import require
 from fmjax.specs import ClassifierInput
@@ -45,11 +45,12 @@ class ClassifyConfig(TaskConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentConfig(TaskConfig):
-    """A class for every pixel, by a linear layer over patches."""
+    """A class for every pixel, by a linear layer over patches, with a BatchNorm before it or without."""
 
     home = "fmjax.tasks.segment:Segment"
 
     layers: int | tuple[int, ...] = 1  # whose patches the layer sees: the last so many, or increasing indices
+    head: Literal["linear", "batch_norm"] = "linear"
     scales: tuple[float, float] = (0.5, 2.0)  # of a training crop; at 1 the picture's shorter side fills the image
 
     def __post_init__(self) -> None:

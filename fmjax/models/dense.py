@@ -16,6 +16,38 @@ from fmjax.specs import ViTSpec
 Layers = int | Sequence[int]  # as of `ViT.intermediates`: the last so many, or indices
 
 
+class BatchNorm(nnx.Module):
+    """Channels brought to one mean and variance (arXiv:1502.03167), as torch.nn.BatchNorm2d does it.
+
+    Whose statistics those are is an argument: in training those of the batch, all devices together, else the running
+    averages `mean` and `var`.
+    """
+
+    def __init__(self, width: int, *, eps: float = 1e-5):
+        self.scale = nnx.Param(jnp.ones(width))
+        self.bias = nnx.Param(jnp.zeros(width))
+        self.mean = nnx.Param(jnp.zeros(width))
+        self.var = nnx.Param(jnp.ones(width))
+        self.eps = eps
+
+    def __call__(self, x: Float[Array, "*B I"], mean: Array, var: Array) -> Float[Array, "*B I"]:
+        scaled = (x.astype(jnp.float32) - mean) * jax.lax.rsqrt(var + self.eps)
+        return scaled * self.scale + self.bias
+
+
+def statistics(x: Float[Array, "B h w I"], weight: Array) -> tuple[Array, Array, Array]:
+    """Mean and variance [I] over a batch, and the variance that a running average takes: that of a sample.
+
+    weight: [B], 0 for examples that do not count.
+    """
+    per_place = weight[:, None, None, None] / (x.shape[1] * x.shape[2])
+    count = jnp.maximum(weight.sum(), 1.0)
+    mean = (x * per_place).sum((0, 1, 2)) / count
+    var = (jnp.square(x - mean) * per_place).sum((0, 1, 2)) / count
+    places = count * x.shape[1] * x.shape[2]
+    return mean, var, var * places / jnp.maximum(places - 1, 1)
+
+
 def dense_head(spec: ViTSpec, layers: Layers, outputs: int, *, rngs: nnx.Rngs) -> Linear:
     """A linear layer over what `patch_features` gives, computed in float32. It starts at zero."""
     count = layers if isinstance(layers, int) else len(layers)

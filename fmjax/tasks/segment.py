@@ -18,11 +18,11 @@ from fmjax.data.example import Example
 from fmjax.data.masks import IGNORED
 from fmjax.data.transforms import fit_inside, mirror, scale_jitter_crop
 from fmjax.errors import DataError
-from fmjax.models.dense import dense_head, patch_features, to_pixels
+from fmjax.models.dense import BatchNorm, dense_head, patch_features, statistics, to_pixels
 from fmjax.models.vit import ViT
 from fmjax.report.segments import draw_segments
 from fmjax.specs import PreprocessConfig
-from fmjax.tasks.task import Batch, Labels, Logs, Net, Now, Rows, Task
+from fmjax.tasks.task import AVERAGES, Batch, Labels, Logs, Net, Now, Rows, Task
 
 FEW = 10  # classes whose scores are all said
 WORST = 3  # that are said of more
@@ -31,10 +31,7 @@ THUMBNAIL = 40  # pixels of the longer side
 
 class Segment(Task):
     """A linear layer over the patches of some layers, whose logits are brought to the pixels (arXiv:2304.07193 sec.
-    7.4).
-
-    The authors' layer has a BatchNorm before it, whose running averages are neither trained nor part of the network at
-    another batch; here the patches are those after the final norm, which brings all of them to one scale.
+    7.4). The authors' has a BatchNorm before it (`--task.head batch_norm`); the patches are those after the final norm.
 
     Training sees random crops of randomly scaled pictures; evaluation sees all of every picture once, scaled to fit,
     and scores are of the pixels of the scaled picture.
@@ -55,23 +52,39 @@ class Segment(Task):
 
     def parts(self, backbone: ViT, labels: Labels, rngs: nnx.Rngs) -> Net:
         head = dense_head(backbone.spec, self.config.layers, len(labels), rngs=rngs)
-        return {"backbone": backbone, "head": head}
+        if self.config.head == "linear":
+            return {"backbone": backbone, "head": head}
+        return {"backbone": backbone, "norm": BatchNorm(head.kernel.shape[0]), "head": head}
 
-    def logits(self, net: Net, batch: Batch, key: Array | None = None) -> Float[Array, "B H W K"]:
-        """Of every pixel of the masks. A key switches drop path on."""
+    def logits(self, net: Net, batch: Batch) -> Float[Array, "B H W K"]:
+        """Of every pixel of the masks, in evaluation."""
+        patches = patch_features(net["backbone"], batch["image"], self.config.layers)
+        if "norm" in net:
+            patches = net["norm"](patches, net["norm"].mean[...], net["norm"].var[...])
+        return to_pixels(net["head"](patches), *batch["mask"].shape[1:])
+
+    def training_logits(self, net: Net, batch: Batch, key: Array) -> tuple[Float[Array, "B H W K"], Logs]:
+        """The same with drop path and the batch's own statistics, and what of them is averaged over the steps."""
         patches = patch_features(net["backbone"], batch["image"], self.config.layers, key=key)
-        height, width = batch["mask"].shape[1:]
-        return to_pixels(net["head"](patches), height, width)
+        averages = {}
+        if "norm" in net:
+            mean, var, of_sample = statistics(patches.astype(jnp.float32), batch["weight"])
+            patches = net["norm"](patches, mean, var)
+            averages = {"norm.mean": mean, "norm.var": of_sample}
+        return to_pixels(net["head"](patches), *batch["mask"].shape[1:]), averages
 
     def count(self, batch: Batch) -> Float[Array, ""]:
         """The pixels that are of a class; those of unreadable images are not."""
         return jnp.maximum((batch["mask"] != IGNORED).sum(dtype=jnp.float32), 1.0)
 
     def loss(self, net: Net, batch: Batch, now: Now) -> tuple[Float[Array, ""], Logs]:
-        logits = self.logits(net, batch, now.key)
+        logits, averages = self.training_logits(net, batch, now.key)
         right = logits.argmax(-1) == batch["mask"]  # an ignored pixel's number is no class's
         losses = pixel_losses(logits, batch["mask"])
-        return losses.sum() / now.count, {"pixel_accuracy": right.sum() / now.count}
+        return losses.sum() / now.count, {
+            "pixel_accuracy": right.sum() / now.count,
+            AVERAGES: averages,
+        }
 
     def outputs(self, net: Net, batch: Batch) -> Rows:
         logits = self.logits(net, batch)
