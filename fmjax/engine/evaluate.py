@@ -55,6 +55,7 @@ def evaluate(
     outputs: the learner's, jitted. tell: is given the names of pictures that cannot be read. watched: stands between
     the batches and their use, to show how far it is.
     """
+    # the last batch is padded anyway: a larger one changes no row
     size = divisible(batch_size, mesh)
     batches = eval_batches(examples, learner.task.view, data, batch_size=size)
     bad = BadImages(examples, data.max_bad)
@@ -76,6 +77,7 @@ def gathered(
     for batch in batches:
         for name in bad.add(batch):
             tell(f"unreadable image left out: {name}")
+        # padding, and what could not be read, has no row
         real = batch["weight"] > 0
         found = {"index": batch["index"], **outputs(on_mesh(batch, mesh))}
         for name, row in found.items():

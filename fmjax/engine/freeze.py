@@ -40,6 +40,7 @@ def names(path: str, shape: Sequence[int], blocks: Mapping[str, int] | None = No
     found = STACK.fullmatch(path)
     if not found:
         return [path]
+    # frozen_blocks are the first ones; blocks go on where those end
     part, stack, rest = found.groups()
     start = (blocks or {}).get(part, 0) if stack == "blocks" else 0
     return [f"{part}.blocks.{start + index}.{rest}" for index in range(shape[0])]
@@ -109,6 +110,7 @@ def unused(loss: Callable[..., Any], params: Params, *rest: Any) -> frozenset[st
     All arguments may be shapes. What one operation takes, as a scan over blocks does, is used as a whole.
     """
     jaxpr = jax.make_jaxpr(loss)(params, *rest).jaxpr
+    # backwards from the output: what is needed, and what that is computed of
     needed = set(filter(_is_variable, jaxpr.outvars))
     for equation in reversed(jaxpr.eqns):
         if needed.intersection(equation.outvars):
@@ -152,6 +154,7 @@ def merge(trained: Params, rest: Params) -> Params:
 
 def split_stacks(params: Params, blocks: Mapping[str, int]) -> Params:
     """The leading blocks of some parts in a stack of their own, `frozen_blocks`."""
+    # shallow copies: only the two stacks are new
     out = dict(params)
     for part, count in blocks.items():
         inner = dict(params[part])

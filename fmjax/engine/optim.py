@@ -51,6 +51,7 @@ def optimiser(
     decays = (*recipe.decay, (r".*", 0.0))
     decay = _factors(shapes, blocks, lambda name: first_match(name, decays))
     lr = _factors(shapes, blocks, lambda name: rate(name, recipe.rates) * layer_factor(name, recipe, depths))
+    # decay joins the update after Adam's scaling, so that it is not scaled itself; then each parameter's own rate
     return optax.chain(
         optax.clip_by_global_norm(recipe.clip_norm) if recipe.clip_norm else optax.identity(),
         optax.scale_by_adam(recipe.b1, recipe.b2, recipe.eps),

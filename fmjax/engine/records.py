@@ -73,6 +73,7 @@ def read_run(run: Path, own: TaskConfig | None = None) -> tuple[RunConfig, tuple
 
     Raises CheckpointError where the folder holds no run, damaged records, or those of a task that is not known.
     """
+    # arrays without records are worse than no run: they cannot be read as what they are
     missing = [name for name in (CONFIG, CLASSES) if not (run / name).is_file()]
     if missing and has_steps(run):
         raise CheckpointError(
@@ -111,6 +112,7 @@ def _task(path: Path, values: Any, own: TaskConfig | None) -> TaskConfig | None:
         return None
     if not isinstance(values, dict) or not isinstance(values.get("home"), str):
         raise UsageError("its task has no home")
+    # only those that ship with fmjax, and the one that the user has just passed
     home, settings = values["home"], {name: value for name, value in values.items() if name != "home"}
     known = SHIPPED | ({} if own is None else {home_of(own): type(own)})
     if home not in known:
@@ -195,6 +197,7 @@ def write_run(run: Path, config: RunConfig, split: Split, spec: specs.ViTSpec) -
     if config.fresh:
         shutil.rmtree(run / "checkpoints", ignore_errors=True)
     run.mkdir(parents=True, exist_ok=True)
+    # the config last: a folder that has one has all the others
     write_atomically(run / CLASSES, json.dumps(split.classes, indent=2) + "\n")
     write_atomically(run / SPEC, to_json(spec) + "\n")
     write_split(run, split)
@@ -223,6 +226,7 @@ def recorded_split(run: Path, config: RunConfig, share: Path | None) -> Split | 
             f"{run} and {share} were scored on different images, so they cannot be compared; pass --fresh to start "
             f"both over, or --no-compare-random"
         )
+    # a run that goes on without a record drew its parts anew, and does so again
     if own is None and goes_on:
         return None
     return own or other
@@ -253,6 +257,7 @@ def check_same(run: Path, config: RunConfig, classes: tuple[str, ...]) -> None:
     """Raises UsageError, with the fields that differ, where the command would not continue the run that is there."""
     if config.fresh or not has_steps(run):
         return
+    # both configs with what may change made equal: all that still differs makes it another run
     old, old_classes = read_run(run, config.task)
     read_spec(run)  # a damaged one is refused before a model is made
     neutral: dict[str, Any] = {name: getattr(config, name) for name in SAFE}

@@ -149,6 +149,7 @@ def start_params(task: Task, backbone: ViT, labels: Labels, seed: int, mesh: Mes
     def params(model: ViT) -> Params:
         return nested(flat(task.parts(model, labels, nnx.Rngs(stream_seed(seed, "parts")))))
 
+    # donated: what the task passes on of the backbone keeps its memory, and only new parts are made
     shapes = {path: leaf.shape for path, leaf in flat(jax.eval_shape(params, backbone)).items()}
     where = nested(net_shardings(shapes, mesh))
     return jax.jit(params, out_shardings=where, donate_argnums=0)(backbone)
@@ -156,6 +157,7 @@ def start_params(task: Task, backbone: ViT, labels: Labels, seed: int, mesh: Mes
 
 def _run_spec(run: Path, config: RunConfig) -> specs.ViTSpec:
     """The spec that a run was trained with."""
+    # runs of older versions have no spec of their own: it is the zoo's
     size = preprocessing(config).image_size
     spec = read_spec(run) or _final_spec(config.model, size)
     if spec.image_size != size:

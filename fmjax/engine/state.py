@@ -36,6 +36,7 @@ def begin(plan: Plan, params: Params, mesh: Mesh) -> State:
     """The state before the first step. params: on the mesh, in the layout of the disk."""
     where = places(plan, mesh)
     params = in_training(plan, params, where)
+    # the moments are made where their parameters lie, as compiled code: no device holds all of them
     trained, _ = partition(params, plan.freeze)
     key = jax.random.key_data(jax.random.key(stream_seed(plan.seed, "model")))
     return State(
@@ -58,6 +59,7 @@ def places(plan: Plan, mesh: Mesh) -> State:
     params = nested(net_shardings(shapes, mesh))
     trained = partition(params, plan.freeze)[0]
     everywhere: Any = replicated(mesh)
+    # optax knows which leaves of its state are shaped like parameters; counts are everywhere
     opt = optax.tree_utils.tree_map_params(
         plan.tx,
         lambda _, place: place,
@@ -70,6 +72,7 @@ def places(plan: Plan, mesh: Mesh) -> State:
 
 def net_shardings(shapes: dict[str, tuple[int, ...]], mesh: Mesh) -> dict[str, NamedSharding]:
     """Path -> sharding for the parts of a net: the layout table knows a tower's own paths, without the part's name."""
+    # part by part: "head.kernel" is the "kernel" of a head
     out: dict[str, NamedSharding] = {}
     for part in dict.fromkeys(path.partition(".")[0] for path in shapes):
         inner = {path.partition(".")[2]: shape for path, shape in shapes.items() if path.startswith(f"{part}.")}

@@ -38,6 +38,7 @@ class Compiled:
 def compiled(plan: Plan, mesh: Mesh) -> Compiled:
     """Nothing is compiled before the first call."""
     where = places(plan, mesh)
+    # the old state is given up: its memory becomes that of the new one
     step = jax.jit(
         partial(train_step, plan=plan, mesh=mesh),
         in_shardings=(where, batch_sharding(mesh)),
@@ -52,6 +53,7 @@ def train_step(state: State, batch: Batch, *, plan: Plan, mesh: Mesh) -> tuple[S
     # frozen parameters are no argument of the loss: they cost no gradient
     trained, fixed = partition(state.params, plan.freeze)
     teacher = plan.bound(merge(state.ema, fixed)) if plan.ema else None
+    # the key of a step depends on its number alone, so that a resumed run draws the same
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
     now = Now(state.step, plan.task.count(batch), key, teacher)
 
@@ -89,6 +91,7 @@ def summed(loss: LossPart, trained: Params, batch: Batch, parts: int, mesh: Mesh
         index, part = inputs
         return jax.tree.map(jnp.add, total, gradient(trained, part, index)), None
 
+    # the sum has the shapes of the first part's gradient, which is only traced
     split = in_parts(batch, parts, mesh)
     first = jax.tree.map(lambda x: x[0], split)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, trained, first, 0))
@@ -99,6 +102,7 @@ def in_parts(batch: Batch, parts: int, mesh: Mesh) -> Batch:
     """[B ...] -> [parts B/parts ...], every device keeping the images that it has."""
 
     def split(x: Array) -> Array:
+        # every parts-th image goes into one part: contiguous parts would move images between devices
         split = jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1)
         spec = PartitionSpec(None, *batch_sharding(mesh).spec)
         return jax.lax.with_sharding_constraint(split, NamedSharding(mesh, spec))

@@ -141,6 +141,7 @@ class Watch:
             self.progress.begin(step)
         if not self.plan.logs(step):
             return
+        # here the host waits for the device; on steps without a row it does not
         numbers = {name: float(value) for name, value in logs.items()}
         norm = numbers.pop("grad_norm")
         if not np.isfinite([numbers["loss"], norm]).all():
@@ -149,6 +150,7 @@ class Watch:
                 f"raise --recipe.warmup-steps"
             )
         first = {"loss": numbers.pop("loss"), **numbers}
+        # the rate of this step, which was counted from 0
         speed = self.progress.update(step, [self.plan.task.words({name: first[name]}) for name in first])
         lr = float(jnp.asarray(self.plan.rate(step - 1)))
         self.metrics.add({"step": step, **first, "lr": lr, **speed, "grad_norm": norm})
