@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from fmjax.errors import UsageError, exit_code, nearest, safe
+from fmjax.errors import FmjaxError, UsageError, exit_code, nearest, safe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _terminable():
             _command(args[0]).run(args[1:])
-    except (ValueError, OSError) as error:
+    except (FmjaxError, ValueError, OSError) as error:
         code = exit_code(error)
         if code is None or debug:
             raise

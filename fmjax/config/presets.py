@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.resources
 import importlib.util
+import sys
 from pathlib import Path
 
 from fmjax.config.run import RunConfig
 from fmjax.errors import UsageError, nearest
+
+OWN = "fmjax_presets"  # before the names of presets in files
 
 
 def presets() -> dict[str, Path]:
@@ -40,11 +43,16 @@ def load_preset(name: str) -> RunConfig:
 
 
 def _config_in(path: Path) -> RunConfig:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # a name of its own, so that a preset called as a library takes nobody's place
+    spec = importlib.util.spec_from_file_location(f"{OWN}.{path.stem}", path)
     if spec is None or spec.loader is None:
         raise UsageError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[spec.name] = module  # where Python looks for the source of the classes in it, as --help does
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise UsageError(f"{path} is no Python: {error.msg} in line {error.lineno}") from error
     config = getattr(module, "config", None)
     if not isinstance(config, RunConfig):
         raise UsageError(f"{path} defines no `config = RunConfig(...)`")

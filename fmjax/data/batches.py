@@ -109,8 +109,10 @@ class Loader:
     def _seen(self, index: int, example: Example, rng: Rng | None) -> tuple[Example | None, str]:
         """The view of an example and ""; or None, and why there is none."""
         try:
-            return self.view(self._decoded(index, example), rng), ""
-        except WrongMask:  # wrong labels are no unreadable picture: the run stops and names them
+            found = self.view(self._decoded(index, example), rng)
+            check_view(found, self.blank)
+            return found, ""
+        except (WrongMask, WrongView):  # no unreadable picture: the run stops and says what is wrong
             raise
         except Unreadable as error:
             return None, error.reason
@@ -130,12 +132,37 @@ class Loader:
         return decoded
 
 
+class WrongView(DataError):
+    """A view that does not give every example the same arrays."""
+
+
+def check_view(found: Any, blank: Example | None = None) -> None:
+    """Raises WrongView for what cannot be stacked into a batch. blank: what every example has to be like."""
+    if not isinstance(found, dict):
+        raise WrongView(f"the task's view gives {type(found).__name__}; it must give a dict of arrays")
+    for name, value in found.items():
+        if name in ("weight", *HOST_FIELDS):
+            raise WrongView(f"the task's view gives a field {name!r}, which every batch has; call it otherwise")
+        if not isinstance(value, np.ndarray | np.generic | int | float):
+            raise WrongView(
+                f"the task's view gives {name!r} as {type(value).__name__}; it must be an array of numbers, as "
+                f"self.views makes of a picture called image"
+            )
+    shapes = [{name: np.shape(value) for name, value in example.items()} for example in (found, blank or found)]
+    if shapes[0] != shapes[1]:
+        raise WrongView(
+            f"the task's view gives arrays of {shapes[0]} for one example and of {shapes[1]} for another; they must "
+            f"be alike"
+        )
+
+
 def _blank(examples: Examples, view: View, rng: Rng | None) -> Example:
     """Zeros in the shapes and kinds that the view gives a black picture; no pixel of a mask is of a class."""
     example = {**examples.read(0), "image": Image.new("RGB", (BLACK, BLACK))}
     if "mask" in example:
         example["mask"] = np.full((BLACK, BLACK), masks.IGNORED, masks.VALUE)
     seen = view(example, rng)
+    check_view(seen)
     blank = {name: np.zeros_like(value) for name, value in seen.items()}
     if "mask" in blank:
         blank["mask"] = np.full_like(seen["mask"], masks.IGNORED)

@@ -17,6 +17,7 @@ from fmjax.engine.plan import Learner
 from fmjax.engine.step import Outputs
 from fmjax.errors import DataError
 from fmjax.sharding import batch_divisor
+from fmjax.tasks.task import check_scores
 from fmjax.trees import Params
 
 Tell = Callable[[str], None]
@@ -60,7 +61,9 @@ def evaluate(
     batches = eval_batches(examples, learner.task.view, data, batch_size=size)
     bad = BadImages(examples, data.max_bad)
     rows = gathered(lambda batch: outputs(params, batch), watched(batches), mesh, bad=bad, tell=tell)
-    return Scores(learner.task.scores(rows, learner.labels), rows, len(bad.indices))
+    numbers = learner.task.scores(rows, learner.labels)
+    check_scores(learner.task, numbers)
+    return Scores(numbers, rows, len(bad.indices))
 
 
 def gathered(

@@ -71,7 +71,8 @@ def frozen(shapes: Shapes, rates: Table, unused: frozenset[str] = frozenset()) -
         elif any(flags[start:]):
             raise UsageError(_partial(path, flags, start))
     if paths == set(shapes):
-        raise UsageError(f"--recipe.rates {_shown(rates)} leaves nothing to train; loosen a pattern")
+        how = f"--recipe.rates {_shown(rates)} leaves nothing to train; loosen a pattern"
+        raise UsageError(how if rates else "the loss depends on no parameter, so there is nothing to train")
 
     # all blocks frozen: one stack, left out of the gradient as a whole
     split = {part: count for part, count in leading.items() if 0 < count < depths[part]}

@@ -101,10 +101,15 @@ def resolve(
             f"it must be 1"
         )
 
+    if task.learns_from_average and not recipe.ema:
+        raise UsageError(f"{type(task).__name__} learns from an average; set --recipe.ema, as 0.996")
+
     def loss(params: Params, batch: Batch) -> Any:
         teacher = bind(net, params) if recipe.ema else None
         now = Now(jnp.zeros((), jnp.int32), task.count(batch), jax.random.key(0), teacher)
-        return task.loss(bind(net, params), prepared(batch, images), now)[0]
+        returned = task.loss(bind(net, params), prepared(batch, images), now)
+        tasks.check_loss(task, returned)
+        return returned[0]
 
     # what is trained, and how: what the loss does not depend on is left as it is
     freeze = frozen(shapes, recipe.rates, unused(loss, nested(flat(net)), batch))

@@ -12,6 +12,7 @@ from typing import Any
 
 from fmjax import specs
 from fmjax.config.data import DataConfig
+from fmjax.config.presets import OWN
 from fmjax.config.run import RunConfig
 from fmjax.config.schemes import SCHEMES
 from fmjax.config.tasks import SHIPPED, TaskConfig
@@ -116,8 +117,9 @@ def _task(path: Path, values: Any, own: TaskConfig | None) -> TaskConfig | None:
     home, settings = values["home"], {name: value for name, value in values.items() if name != "home"}
     known = SHIPPED | ({} if own is None else {home_of(own): type(own)})
     if home not in known:
+        passed = f", nor the {home_of(own)} that was passed" if own is not None and own.home not in SHIPPED else ""
         raise CheckpointError(
-            f"{path}: the run learns {home!r}, which is no task of fmjax; pass the file that defines it: "
+            f"{path}: the run learns {home!r}, which is no task of fmjax{passed}; pass the file that defines it: "
             f"`fmjax finetune FILE.py` goes on with the run, `fmjax eval RUN --preset FILE.py` scores it"
         )
     return from_dict(known[home], settings)
@@ -126,7 +128,9 @@ def _task(path: Path, values: Any, own: TaskConfig | None) -> TaskConfig | None:
 def home_of(task: TaskConfig) -> str:
     """What a record calls a task: "module:Class"."""
     home = task.home
-    return home if isinstance(home, str) else f"{home.__module__}:{home.__qualname__}"
+    if isinstance(home, str):
+        return home
+    return f"{home.__module__.removeprefix(f'{OWN}.')}:{home.__qualname__}"
 
 
 def config_record(config: RunConfig) -> dict[str, Any]:

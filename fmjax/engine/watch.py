@@ -146,8 +146,8 @@ class Watch:
         norm = numbers.pop("grad_norm")
         if not np.isfinite([numbers["loss"], norm]).all():
             raise DivergedError(
-                f"the loss is {numbers['loss']} and the gradient's norm {norm} at step {step}; lower --recipe.lr, or "
-                f"raise --recipe.warmup-steps"
+                f"the loss is {numbers['loss']} and the gradient's norm {norm} at step {step}; lower --recipe.lr, "
+                f"raise --recipe.warmup-steps, or look into the loss"
             )
         first = {"loss": numbers.pop("loss"), **numbers}
         # the rate of this step, which was counted from 0

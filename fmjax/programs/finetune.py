@@ -146,6 +146,9 @@ def finish(config: RunConfig, out: Path, plan: Plan, state: State, scores: Score
     console.print(summary(plan, scores))
     if config.export != "none":
         model = plan.task.joined(plan.bound(state.params))
+        left = sorted(part for part in plan.net if part != "backbone" and model.classifier is None)
+        if left:
+            console.print(f"note    the export is of the backbone; {', '.join(left)} stay in the run's checkpoints")
         path = export(model, records.export_path(out, config), config.export)
         console.print(f"export  {path}")
         changed = differences(model.spec, config.export)

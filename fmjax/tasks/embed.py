@@ -13,7 +13,9 @@ from fmjax.tasks.task import Batch, Labels, Net, Rows, Task
 
 
 class Embed(Task):
-    """The pooled embedding of frozen weights; nothing is learned."""
+    """The pooled embedding of frozen weights; nothing is learned, and nothing scored."""
+
+    watch = ""
 
     def parts(self, backbone: ViT, labels: Labels, rngs: nnx.Rngs) -> Net:
         return {"backbone": backbone}

@@ -3,6 +3,7 @@ task."""
 
 from __future__ import annotations
 
+import math
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ Logs = dict[
     str, Any
 ]  # numbers of a step, for its row in metrics.jsonl; and, by this name, what is averaged over steps:
 AVERAGES = "averages"  # the log of it: {"head.norm.mean": array}, see Task.loss
+MAX_ROW = 100_000  # bytes of an example's row
 Rows = dict[str, Any]  # arrays [B ...], a row an example: under about 10 kB each, as those of all are gathered
 
 
@@ -64,6 +66,7 @@ class Task:
     watch: ClassVar[str] = "loss"  # the score that runs are compared by
     shares: ClassVar[frozenset[str]] = frozenset()  # the scores and logs that are parts of one, and shown in percent
     separable: ClassVar[bool] = True
+    learns_from_average: ClassVar[bool] = False  # whether the loss uses now.teacher
 
     def view(self, example: Example, rng: np.random.Generator | None) -> Example:
         """The arrays that the network is given of an example. rng: None in evaluation, which draws nothing."""
@@ -116,10 +119,15 @@ def make(config: Any, views: View) -> Task:
     """The task of some settings. Raises UsageError where its class has not what a task needs."""
     kind = _located(config.home)
     if not (isinstance(kind, type) and issubclass(kind, Task)):
-        raise UsageError(f"the home of {type(config).__name__} is {config.home!r}; it must be a fmjax.tasks.task.Task")
+        raise UsageError(
+            f"the home of {type(config).__name__} is {config.home!r}; it must be the task's class, as in "
+            f"`home = MyTask`, which is a fmjax.tasks.task.Task"
+        )
     lacking = [name for name in ("parts", "loss", "outputs", "scores") if getattr(kind, name) is getattr(Task, name)]
     if lacking:
-        raise UsageError(f"the task {kind.__name__} has no {' and no '.join(lacking)}; define them as Task says")
+        raise UsageError(
+            f"the task {kind.__name__} has no {' and no '.join(lacking)}; define them (docs/adding_a_task.md)"
+        )
     return kind(config, views)
 
 
@@ -135,15 +143,44 @@ def _located(home: Any) -> Any:
 
 def check_net(task: Task, net: Net) -> None:
     """Raises UsageError for parts that no run can train."""
-    if not isinstance(net.get("backbone"), ViT):
+    name = type(task).__name__
+    if not isinstance(net, dict) or not isinstance(net.get("backbone"), ViT):
+        found = sorted(net) if isinstance(net, dict) else type(net).__name__
         raise UsageError(
-            f"{type(task).__name__}.parts returns {sorted(net)}; the backbone must be among them, as "
-            f'{{"backbone": backbone, ...}}'
+            f'{name}.parts returns {found}; the backbone must be among them, as {{"backbone": backbone, ...}}'
         )
+
+
+def check_loss(task: Task, returned: Any) -> None:
+    """Raises UsageError for what is no loss and logs. returned: arrays or their shapes."""
+    name = type(task).__name__
+    if not isinstance(returned, tuple) or len(returned) != 2 or not isinstance(returned[1], dict):
+        raise UsageError(f"{name}.loss returns {type(returned).__name__}; it must return (loss, {{name: number}})")
+    numbers = {"the loss": returned[0], **{k: v for k, v in returned[1].items() if k != AVERAGES}}
+    for what, value in numbers.items():
+        if getattr(value, "shape", None) != ():
+            shape = getattr(value, "shape", type(value).__name__)
+            raise UsageError(f"{name}.loss gives {what} of shape {shape}; it must be one number: a sum / now.count")
+
+
+def _row_bytes(row: Any) -> int:
+    return math.prod(row.shape[1:]) * np.dtype(row.dtype).itemsize
+
+
+def check_scores(task: Task, scores: Any) -> None:
+    """Raises UsageError for scores that cannot be written or compared."""
+    name = type(task).__name__
+    numbers = isinstance(scores, dict) and all(isinstance(value, int | float) for value in scores.values())
+    if not numbers:
+        raise UsageError(f"{name}.scores returns {scores!r}; it must return {{name: float}}, of Python's numbers")
+    if task.watch and task.watch not in scores:
+        raise UsageError(f"{name}.watch is {task.watch!r}; it must be one of its scores: {', '.join(scores)}")
 
 
 def check_rows(task: Task, rows: Mapping[str, Any], size: int) -> None:
     """Raises UsageError for outputs that are not one row an example."""
+    if not isinstance(rows, dict):
+        raise UsageError(f"{type(task).__name__}.outputs returns {type(rows).__name__}; it must return {{name: array}}")
     for name, row in rows.items():
         shape = tuple(getattr(row, "shape", ()))
         if shape[:1] != (size,):
@@ -151,3 +188,9 @@ def check_rows(task: Task, rows: Mapping[str, Any], size: int) -> None:
                 f"{type(task).__name__}.outputs gives {name!r} of shape {shape} for a batch of {size}; its first axis "
                 f"must be the examples, one row each"
             )
+    total = sum(map(_row_bytes, rows.values()))
+    if total > MAX_ROW:
+        raise UsageError(
+            f"{type(task).__name__}.outputs gives {total:,} bytes an example, which are gathered on the host; "
+            f"give at most {MAX_ROW:,}"
+        )

@@ -93,6 +93,35 @@ WRONG = {
         r"of shape \(\)",
     ),
     "no task": (with_("home = Angle", "home = 'angle'"), "the home of AngleConfig is 'angle'"),
+    "no loss and logs": (
+        with_("/ now.count, {}", "/ now.count"),
+        r"Angle.loss returns .*; it must return \(loss, \{name: number\}\)",
+    ),
+    "a loss for each": (
+        with_('(squares * batch["weight"]).sum() / now.count', "squares"),
+        r"gives the loss of shape \(16,\); it must be one number",
+    ),
+    "large rows": (
+        with_('"angle": batch["angle"]}\n', '"angle": batch["angle"], "x": np.zeros((16, 50_000), np.float32)}\n'),
+        "200,008 bytes an example",
+    ),
+    "nothing depends": (
+        with_('(squares * batch["weight"]).sum() / now.count', 'batch["angle"].sum()'),
+        "the loss depends on no parameter",
+    ),
+    "no average": (
+        with_("    watch =", "    learns_from_average = True\n    watch ="),
+        "Angle learns from an average; set --recipe.ema",
+    ),
+    "a picture": (
+        with_('self.views({"image": turned, "angle": np.float32(angle)}, None)', '{"image": turned}'),
+        "the task's view gives 'image' as Image; it must be an array",
+    ),
+    "a taken name": (
+        with_('"angle": np.float32(angle)}, None)', '"weight": np.float32(1)}, None)'),
+        "the task's view gives a field 'weight'",
+    ),
+    "no Python": (with_("class Angle(Task):", "class Angle(Task)"), r"is no Python: expected ':' in line \d+"),
     "no such field": (
         with_('needs = ("image",)', 'needs = ("image", "depth")'),
         "no depth, which is needed here",
@@ -118,3 +147,52 @@ def test_a_loss_that_needs_all_examples_is_not_computed_in_parts(tmp_path, capsy
     path.write_text(CODE.replace("    watch = ", "    separable = False\n    watch = "))
     assert main(["finetune", str(path), *SHORT, "--recipe.accumulate", "2", "--out", str(tmp_path / "run")]) == 2
     assert "Angle needs all examples of a batch at once" in capsys.readouterr().err
+
+
+LATER = {
+    "other shapes": (
+        with_(
+            '"angle": np.float32(angle)}, None)',
+            '"angle": np.float32(angle), "x": np.zeros(1 + int(4 * abs(angle)))}, None)',
+        ),
+        "they must be alike",
+        3,
+    ),
+    "no watch": (with_('watch = "mean_error"', 'watch = "error"'), "Angle.watch is 'error'; it must be one of", 2),
+    "no numbers": (with_("float(np.abs(", "np.asarray(np.abs("), "Angle.scores returns .* it must return", 2),
+    "no number": (with_("/ now.count, {}", "/ 0 * now.count, {}"), "the loss is (nan|inf) and the gradient's norm", 6),
+}
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_what_only_shows_later_is_one_sentence_too(tmp_path, capsys, name):
+    code, said, exit_code = LATER[name]
+    assert code != CODE
+    path = tmp_path / "angle.py"
+    path.write_text(code)
+    assert main(["finetune", str(path), *SHORT, "--out", str(tmp_path / "run")]) == exit_code
+    text = capsys.readouterr().err
+    assert re.search(said, text), text
+    assert "Traceback" not in text
+
+
+def test_its_settings_are_flags_with_help(preset, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["finetune", str(preset), "--help"])
+    assert stopped.value.code == 0
+    assert "--task.most FLOAT" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["finetune", str(preset), "--task.mots", "3"])
+    assert "--task.most" in capsys.readouterr().err
+
+
+def test_another_preset_s_task_is_not_taken_for_the_run_s(preset, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(["finetune", str(preset), *SHORT, "--out", str(run)]) == 0
+    other = tmp_path / "other.py"
+    other.write_text(CODE)
+    assert main(["eval", str(run), "--preset", str(other)]) == 4
+    assert (
+        "learns 'angle:Angle', which is no task of fmjax, nor the other:Angle that was passed"
+        in capsys.readouterr().err
+    )
