@@ -21,6 +21,7 @@ def draw_segments(path: Path, rows: Mapping[str, np.ndarray], classes: Sequence[
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    # a column a picture: as it is, as it was marked, as it was found
     chosen = np.unique(np.linspace(0, len(rows["picture"]) - 1, SHOWN).astype(int))
     colours = class_colours(len(classes))
     figure = Figure(figsize=(1.6 * len(chosen) + 1.8, 5), layout="constrained")

@@ -82,7 +82,7 @@ class Segment(Task):
         right = logits.argmax(-1) == batch["mask"]  # an ignored pixel's number is no class's
         losses = pixel_losses(logits, batch["mask"])
         return losses.sum() / now.count, {
-            "pixel_accuracy": right.sum() / now.count,
+            "pixel_accuracy": right.sum(dtype=jnp.float32) / now.count,
             AVERAGES: averages,
         }
 
@@ -99,15 +99,17 @@ class Segment(Task):
         """Small pictures, and their true and found classes, the largest number where there is none: 8 kB a row, or 11
         with 256 classes and more."""
         dtype = np.uint8 if classes < 256 else np.uint16
-        height, width = found.shape[1:]
-        rows, columns = _centres(height, max(height, width))[:, None], _centres(width, max(height, width))
+        longer = max(found.shape[1:])
+        rows, columns = (_centres(side, longer) for side in found.shape[1:])
+        places = np.ix_(np.arange(len(found)), rows, columns)
+        # a batch's mark of pixels of no class does not fit a byte
         true = jnp.where(batch["mask"] == IGNORED, np.iinfo(dtype).max, batch["mask"])
         shape = (len(found), rows.size, columns.size, 3)
         small = jax.image.resize(batch["image"], shape, "linear")
         return {
             "picture": as_bytes(small, self.views.images),
-            "true": true[:, rows, columns].astype(dtype),
-            "found": found[:, rows, columns].astype(dtype),
+            "true": true[places].astype(dtype),
+            "found": found[places].astype(dtype),
         }
 
     def scores(self, rows: Mapping[str, np.ndarray], labels: Labels) -> dict[str, float]:
@@ -126,9 +128,12 @@ class Segment(Task):
         }
 
     def summary(self, scores: Mapping[str, float], rows: Mapping[str, np.ndarray], labels: Labels) -> str:
+        iou = ious(rows["overlap"])
         present = np.flatnonzero(rows["overlap"].sum(0)[:, 2])
-        iou, of = ious(rows["overlap"]), f"{len(present)} of {len(labels)} classes"
-        over = f" (over the {of} that have pixels)" if len(present) < len(labels) else ""
+        over = ""
+        if len(present) < len(labels):
+            over = f" (over the {len(present)} of {len(labels)} classes that have pixels)"
+        # all of a few, of many those that need to be looked at
         said, chosen = "IoU", present
         if len(present) > FEW:
             said, chosen = "worst IoU", present[np.argsort(iou[present], kind="stable")[:WORST]]
@@ -141,10 +146,10 @@ class Segment(Task):
 
 def pixel_losses(logits: Float[Array, "B H W K"], mask: Integer[Array, "B H W"]) -> Float[Array, "B H W"]:
     """Cross entropies in float32, 0 where a pixel is of no class."""
-    known = mask != IGNORED
-    target: Any = jnp.where(known, mask, 0).astype(jnp.int32)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), target)
-    return jnp.where(known, losses, 0)
+    # an ignored pixel's row of the one-hot targets is all zeros, and so is its loss; picking logits by their number
+    # would be a gather, whose gradient is a scatter
+    target: Any = jax.nn.one_hot(mask, logits.shape[-1], dtype=jnp.float32)
+    return optax.softmax_cross_entropy(logits.astype(jnp.float32), target)
 
 
 def overlap(found: Integer[Array, "B H W"], mask: Integer[Array, "B H W"], *, classes: int) -> Integer[Array, "B K 3"]:
