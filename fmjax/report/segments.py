@@ -44,7 +44,9 @@ def class_colours(count: int) -> np.ndarray:
     from matplotlib import colormaps
 
     turns = (np.arange(count - 1) * 0.381966) % 1  # of the circle of hues: the golden angle never meets itself
-    hues = colormaps["hsv"](turns)[:, :3]
+    # hues come near each other after five: every other one is darker
+    shades = np.where(np.arange(count - 1) % 2, 0.6, 1.0)[:, None]
+    hues = colormaps["hsv"](turns)[:, :3] * shades
     return np.concatenate([np.zeros((1, 3)), hues * 255]).round().astype(np.uint8)
 
 
