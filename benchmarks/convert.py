@@ -64,7 +64,9 @@ def measure(code: str, *arguments: str) -> dict[str, float]:
 
 
 def median(code: str, *arguments: str, repeats: int) -> dict[str, float]:
-    runs = sorted((measure(code, *arguments) for _ in range(repeats)), key=lambda run: run["seconds"])
+    runs = sorted(
+        (measure(code, *arguments) for _ in range(repeats)), key=lambda run: run["seconds"]
+    )
     return runs[len(runs) // 2]
 
 
@@ -91,14 +93,19 @@ def main(folder: Path, names: list[str]) -> None:
         for step, (library, code, arguments) in steps.items():
             found = median(code, *arguments, repeats=repeats)
             net = {"net_s": found["seconds"] - idle[library]["seconds"]}
-            net |= {"net_mb": found["peak_mb"] - idle[library]["peak_mb"], "gb_per_s": size / 1e9 / found["seconds"]}
+            net |= {
+                "net_mb": found["peak_mb"] - idle[library]["peak_mb"],
+                "gb_per_s": size / 1e9 / found["seconds"],
+            }
             row[step] = found | net
             target.unlink(missing_ok=True)
         rows.append(row)
         print(json.dumps(row))
         source.unlink()
     result = {"imports": idle, "rows": rows}
-    Path(__file__).with_name("results").joinpath("convert.json").write_text(json.dumps(result, indent=1) + "\n")
+    Path(__file__).with_name("results").joinpath("convert.json").write_text(
+        json.dumps(result, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -43,10 +43,14 @@ def main(rounds: int) -> None:
 
     torch.set_num_threads(THREADS)
     spec = fmjax.get_spec("ViT-B-16.openai")
-    reference = torch_reference.randomise(timm.create_model("vit_base_patch16_clip_quickgelu_224"), 0)
+    reference = torch_reference.randomise(
+        timm.create_model("vit_base_patch16_clip_quickgelu_224"), 0
+    )
     torch.nn.init.zeros_(reference.head.bias)
     tensors = torch_reference.numpy_tensors(reference.state_dict())
-    params = wc.to_jax(wc.in_memory_tree(tensors), wc.get_dialect("timm"), param_shapes(spec)).params
+    params = wc.to_jax(
+        wc.in_memory_tree(tensors), wc.get_dialect("timm"), param_shapes(spec)
+    ).params
     images = np.random.default_rng(0).standard_normal((BATCH, 224, 224, 3), np.float32)
     torch_images = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
     compiled_torch = torch.compile(reference)
@@ -73,7 +77,10 @@ def main(rounds: int) -> None:
     ways["timm compiled"] = lambda: run_torch(compiled_torch)
     outputs = {name: way() for name, way in ways.items()}
     scale = np.abs(outputs["timm eager"]).max()
-    errors = {name: float(np.abs(out - outputs["timm eager"]).max() / scale) for name, out in outputs.items()}
+    errors = {
+        name: float(np.abs(out - outputs["timm eager"]).max() / scale)
+        for name, out in outputs.items()
+    }
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
@@ -82,7 +89,10 @@ def main(rounds: int) -> None:
             times[name].append(time.perf_counter() - start)
     rate = {name: BATCH / statistics.median(t) for name, t in times.items()}
     best = {name: BATCH / min(t) for name, t in times.items()}
-    ratio = {n: statistics.median(e / o for e, o in zip(times["timm eager"], t, strict=True)) for n, t in times.items()}
+    ratio = {
+        n: statistics.median(e / o for e, o in zip(times["timm eager"], t, strict=True))
+        for n, t in times.items()
+    }
     result = {
         "threads": THREADS,
         "batch": BATCH,
@@ -96,7 +106,9 @@ def main(rounds: int) -> None:
         "versions": {"jax": jax.__version__, "torch": torch.__version__, "timm": timm.__version__},
     }
     print(json.dumps(result, indent=1))
-    Path(__file__).with_name("results").joinpath("forward.json").write_text(json.dumps(result, indent=1) + "\n")
+    Path(__file__).with_name("results").joinpath("forward.json").write_text(
+        json.dumps(result, indent=1) + "\n"
+    )
 
 
 def cold_start() -> dict[str, float]:
@@ -107,7 +119,10 @@ def cold_start() -> dict[str, float]:
         "m(x).pooled)(m, x))"
     )
     out = {}
-    for name, make in (("demo_vit_ti4.fashion_mnist", "fmjax.load"), ("ViT-B-16.openai", "fmjax.create")):
+    for name, make in (
+        ("demo_vit_ti4.fashion_mnist", "fmjax.load"),
+        ("ViT-B-16.openai", "fmjax.create"),
+    ):
         start = time.perf_counter()
         subprocess.run([sys.executable, "-c", code.format(f"{make}({name!r})", name)], check=True)
         out[f"{make} {name}"] = time.perf_counter() - start

@@ -21,7 +21,18 @@ from fmjax.console import console
 from fmjax.programs.finetune import finetune
 from tests.support.real_images import CLASSES, STAMPS
 
-KINDS = ("bird", "fish", "flower", "fruit", "insect", "mammal", "music", "tool", "vegetable", "vehicle")
+KINDS = (
+    "bird",
+    "fish",
+    "flower",
+    "fruit",
+    "insect",
+    "mammal",
+    "music",
+    "tool",
+    "vegetable",
+    "vehicle",
+)
 SIDE = 280  # pixels of a scene
 OBJECTS = (1, 4)  # in a scene
 LARGEST = (90, 190)  # pixels of an object's longer side
@@ -79,20 +90,28 @@ def lay_out(root: Path) -> None:
 
 def cut_outs(kind: str, *, held_out: bool) -> list[Image.Image]:
     """The photographs of a kind, cropped to what is not transparent."""
-    paths = [path for path in sorted((STAMPS / CLASSES[kind]).glob("**/*.png")) if "cartoon" not in str(path)]
+    paths = [
+        path
+        for path in sorted((STAMPS / CLASSES[kind]).glob("**/*.png"))
+        if "cartoon" not in str(path)
+    ]
     chosen = [path for number, path in enumerate(paths) if (number % HELD_OUT == 0) == held_out]
     pictures = [Image.open(path).convert("RGBA") for path in chosen]
     return [picture.crop(picture.getchannel("A").getbbox()) for picture in pictures]
 
 
-def scene(photographs: list[list[Image.Image]], rng: np.random.Generator) -> tuple[Image.Image, np.ndarray]:
+def scene(
+    photographs: list[list[Image.Image]], rng: np.random.Generator
+) -> tuple[Image.Image, np.ndarray]:
     """A picture and its mask: objects of different kinds on a ground, later ones in front."""
     picture, mask = ground(rng), np.zeros((SIDE, SIDE), np.uint8)
     kinds = rng.permutation(len(KINDS))[: rng.integers(OBJECTS[0], OBJECTS[1] + 1)]
     for kind in kinds:
         found = photographs[kind][rng.integers(len(photographs[kind]))]
         scale = rng.integers(*LARGEST) / max(found.size)
-        cut_out = found.resize((max(round(found.width * scale), 1), max(round(found.height * scale), 1)))
+        cut_out = found.resize(
+            (max(round(found.width * scale), 1), max(round(found.height * scale), 1))
+        )
         left, top = (int(rng.integers(0, SIDE - length + 1)) for length in cut_out.size)
         picture.alpha_composite(cut_out, (left, top))
         inside = np.asarray(cut_out.getchannel("A")) >= 128

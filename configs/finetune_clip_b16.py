@@ -12,7 +12,9 @@ config = RunConfig(
     model=ModelConfig(name="ViT-B-16.openai"),
     data=DataConfig(source="folder:images", crop_scale=0.5),
     task=ClassifyConfig(label_smoothing=0.1),
-    recipe=Recipe(lr=5e-5, warmup_steps=20, weight_decay=0.05, layer_decay=0.7, rates=((r"head\..*", 20.0),)),
+    recipe=Recipe(
+        lr=5e-5, warmup_steps=20, weight_decay=0.05, layer_decay=0.7, rates=((r"head\..*", 20.0),)
+    ),
     steps=200,
     batch_size=32,
     eval_every=50,

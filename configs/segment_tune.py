@@ -13,7 +13,9 @@ config = RunConfig(
     model=ModelConfig(name="dinov2_vits14.lvd142m"),
     data=DataConfig(source="masks:scenes"),
     task=SegmentConfig(),
-    recipe=Recipe(lr=5e-5, warmup_steps=20, weight_decay=0.05, layer_decay=0.8, rates=((r"head\..*", 20.0),)),
+    recipe=Recipe(
+        lr=5e-5, warmup_steps=20, weight_decay=0.05, layer_decay=0.8, rates=((r"head\..*", 20.0),)
+    ),
     steps=200,
     batch_size=16,
     eval_every=50,

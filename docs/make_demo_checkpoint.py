@@ -16,7 +16,18 @@ import fmjax
 from fmjax.config.presets import load_preset
 from fmjax.programs.finetune import finetune
 
-CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot")
+CLASSES = (
+    "t-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle-boot",
+)
 
 
 def lay_out(source: Path, target: Path) -> None:
@@ -37,9 +48,13 @@ def main(source: Path, out: Path) -> None:
     if not images.exists():
         lay_out(source, images)
     preset = load_preset("demo_pretrain")
-    config = replace(preset, out=str(out / "run"), data=replace(preset.data, source=f"folder:{images}"))
+    config = replace(
+        preset, out=str(out / "run"), data=replace(preset.data, source=f"folder:{images}")
+    )
     finetune(config)
-    fmjax.export(str(out / "run"), out / "demo_vit_ti4.fashion_mnist.safetensors", "timm", classifier=False)
+    fmjax.export(
+        str(out / "run"), out / "demo_vit_ti4.fashion_mnist.safetensors", "timm", classifier=False
+    )
 
 
 if __name__ == "__main__":

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import signal
 import sys
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from fmjax.errors import FmjaxError, UsageError, exit_code, nearest, safe
+from fmjax.programs.stopping import Terminated, terminable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     # a picture over the cap has its own sentence, which Pillow's warning would only precede
-    warnings.filterwarnings("ignore", message="Image size .* exceeds limit", category=RuntimeWarning)
+    warnings.filterwarnings(
+        "ignore", message="Image size .* exceeds limit", category=RuntimeWarning
+    )
     if not args or args[0] in ("-h", "--help"):
         _say(_overview())
         return 0
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(_version())
         return 0
     try:
-        with _terminable():
+        with terminable():
             _command(args[0]).run(args[1:])
     except (FmjaxError, ValueError, OSError) as error:
         code = exit_code(error)
@@ -57,30 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-class Terminated(BaseException):
-    """SIGTERM, as Ctrl-C is a KeyboardInterrupt: what is half written is taken away on the way out."""
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM raises Terminated inside the block; only the main thread may ask for that."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: Any) -> None:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _command(name: str) -> Command:
     if name not in COMMANDS:
-        raise UsageError(f"unknown command {name!r}{nearest(name, COMMANDS)} (`fmjax --help` lists all)")
+        raise UsageError(
+            f"unknown command {name!r}{nearest(name, COMMANDS)} (`fmjax --help` lists all)"
+        )
     return COMMANDS[name]
 
 
@@ -115,7 +96,11 @@ def _overview() -> str:
 def _parse(kind: Any, args: list[str], name: str, **options: Any) -> Any:
     command = COMMANDS[name]
     return tyro.cli(
-        kind, args=args, prog=f"fmjax {name}", description=f"{command.help}\n\nExample: {command.example}", **options
+        kind,
+        args=args,
+        prog=f"fmjax {name}",
+        description=f"{command.help}\n\nExample: {command.example}",
+        **options,
     )
 
 
@@ -161,7 +146,11 @@ def _models(args: list[str]) -> None:
             hint = nearest(pattern.strip("*"), known, cutoff=0.6)
             raise UsageError(f"no model matches {pattern!r}{hint} (`fmjax models` lists all)")
         rows = [catalogue.record(name) for name in found]
-        _say(json.dumps(rows, indent=2) if as_json else "\n".join(catalogue.line(row) for row in rows))
+        _say(
+            json.dumps(rows, indent=2)
+            if as_json
+            else "\n".join(catalogue.line(row) for row in rows)
+        )
 
     _parse(run, args, "models")
 
@@ -178,7 +167,11 @@ def _info(args: list[str]) -> None:
         from fmjax.programs import catalogue
 
         resolved = names.resolve(name)
-        _say(json.dumps(catalogue.full_record(resolved), indent=2) if as_json else catalogue.page(resolved))
+        _say(
+            json.dumps(catalogue.full_record(resolved), indent=2)
+            if as_json
+            else catalogue.page(resolved)
+        )
 
     _parse(run, args, "info")
 
@@ -235,13 +228,23 @@ def _export(args: list[str]) -> None:
         """
         from fmjax.programs.convert import export_file
 
-        export_file(source, target, dialect=dialect, base=base, model=model, classifier=classifier, force=force)
+        export_file(
+            source,
+            target,
+            dialect=dialect,
+            base=base,
+            model=model,
+            classifier=classifier,
+            force=force,
+        )
 
     _parse(run, args, "export")
 
 
 def _verify(args: list[str]) -> None:
-    def run(name: Name, /, *, checkpoint: Given = "", dialect: str = "", offline: bool = False) -> None:
+    def run(
+        name: Name, /, *, checkpoint: Given = "", dialect: str = "", offline: bool = False
+    ) -> None:
         """A checkpoint, there and back.
 
         Args:
@@ -281,7 +284,14 @@ def _download(args: list[str]) -> None:
         """
         from fmjax.programs.download import main as program
 
-        program(names, dry_run=dry_run, source=source, dialect=dialect, accept_new=accept_new, offline=offline)
+        program(
+            names,
+            dry_run=dry_run,
+            source=source,
+            dialect=dialect,
+            accept_new=accept_new,
+            offline=offline,
+        )
 
     _parse(run, args, "download")
 
@@ -337,7 +347,9 @@ def _eval(args: list[str]) -> None:
 
 
 COMMANDS: dict[str, Command] = {
-    "models": Command("search architectures or published weights", "fmjax models dinov2 --pretrained", _models),
+    "models": Command(
+        "search architectures or published weights", "fmjax models dinov2 --pretrained", _models
+    ),
     "info": Command("all that is known of one model", "fmjax info ViT-B-16.openai", _info),
     "download": Command(
         "published weights -> checked files in the cache",

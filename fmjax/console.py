@@ -44,7 +44,9 @@ def counted(batches: Iterable[tuple[int, T]], total: int, what: str) -> Iterator
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
         task = progress.add_task(what, total=total, rate=0.0)
         for count, batch in batches:
             yield batch

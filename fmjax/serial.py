@@ -35,14 +35,22 @@ def from_dict(kind: type, values: Any) -> Any:
     default, and for a value of another type than the field's.
     """
     if not isinstance(values, dict):
-        raise UsageError(f"{kind.__name__} is {reprlib.repr(values)}; it must be an object with named fields")
+        raise UsageError(
+            f"{kind.__name__} is {reprlib.repr(values)}; it must be an object with named fields"
+        )
     every = typing.get_type_hints(kind)
     hints = {field.name: every[field.name] for field in dataclasses.fields(kind)}
     # a name that is not known before one that lacks: a misspelt field is both
     unknown = [name for name in values if name not in hints]
     if unknown:
-        raise UsageError(f"{kind.__name__} has no field {reprlib.repr(unknown[0])}{nearest(unknown[0], hints)}")
-    missing = [field.name for field in dataclasses.fields(kind) if field.name not in values and _required(field)]
+        raise UsageError(
+            f"{kind.__name__} has no field {reprlib.repr(unknown[0])}{nearest(unknown[0], hints)}"
+        )
+    missing = [
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.name not in values and _required(field)
+    ]
     if missing:
         raise UsageError(f"{kind.__name__} lacks the field {missing[0]!r}")
     return kind(**{name: _value(hints[name], value, name) for name, value in values.items()})
@@ -86,7 +94,9 @@ def _fits(hint: Any, value: Any) -> bool:
         return isinstance(value, str | int) and value in parts
     if kind is tuple:
         return isinstance(value, list) and _all_fit(parts, value)
-    if hint is float:  # whole numbers are floats in JSON; infinity and nan, which Python's reader takes, are not
+    if (
+        hint is float
+    ):  # whole numbers are floats in JSON; infinity and nan, which Python's reader takes, are not
         return type(value) in (int, float) and abs(value) <= sys.float_info.max
     return type(value) is hint  # not isinstance: True is no number
 

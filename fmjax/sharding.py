@@ -30,7 +30,10 @@ RULES: tuple[tuple[str, Axes], ...] = (
     (r"pool\.(out|mlp\.down)\.kernel", (None, "fsdp")),
     (r"kernel", ("fsdp", None)),  # of a head that is one layer
     (r"(.*\.)?(bias|scale|mean|var)|cls_token|pool\.probe", ()),  # vectors: whole on every device
-    (r".*", ()),  # no parameter of ours comes here, which a test holds: a new one is to be thought of
+    (
+        r".*",
+        (),
+    ),  # no parameter of ours comes here, which a test holds: a new one is to be thought of
 )
 
 

@@ -22,7 +22,9 @@ Resample = Literal[
 ]
 ClassifierInput = Literal["pool", "cls", "patches", "cls_patches"]
 Pool = Literal["cls", "patches", "map"]
-Interpolation = Literal["bicubic", "bilinear", "bilinear_no_antialias"]  # the last is TensorFlow's, in big_vision
+Interpolation = Literal[
+    "bicubic", "bilinear", "bilinear_no_antialias"
+]  # the last is TensorFlow's, in big_vision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +36,17 @@ class Rope:
     """
 
     base: float = 10000.0
-    coordinates: Literal["index", "centred"] = "index"  # 0, 1, 2, ...; or 2 pi times the patch's centre in [-1, 1]
+    coordinates: Literal["index", "centred"] = (
+        "index"  # 0, 1, 2, ...; or 2 pi times the patch's centre in [-1, 1]
+    )
     offset: float = 0.0  # added to indices
-    reference_grid: tuple[int, int] | None = None  # indices are rescaled to this many rows and columns
+    reference_grid: tuple[int, int] | None = (
+        None  # indices are rescaled to this many rows and columns
+    )
     first_axis: Literal["rows", "columns"] = "rows"  # whose channels come first
-    pairs: Literal["neighbours", "halves"] = "neighbours"  # channels (0, 1), (2, 3) ...; or (0, K/2), (1, K/2 + 1) ...
+    pairs: Literal["neighbours", "halves"] = (
+        "neighbours"  # channels (0, 1), (2, 3) ...; or (0, K/2), (1, K/2 + 1) ...
+    )
     period_dtype: Literal["float32", "bfloat16"] = "float32"  # what the periods were rounded to
 
 
@@ -53,7 +61,9 @@ class ViTSpec:
     mlp_dim: int  # the hidden width, after the gate has been applied
     patch_size: int
     image_size: tuple[int, int]  # the size (height, width) that the position table was made for
-    activation: Activation = "gelu"  # "gelu" is the exact (erf) form; a SwiGLU uses silu and ignores it
+    activation: Activation = (
+        "gelu"  # "gelu" is the exact (erf) form; a SwiGLU uses silu and ignores it
+    )
     norm: Literal["layer", "rms"] = "layer"
     mlp: Literal["mlp", "swiglu"] = "mlp"
     block: Literal["pre_norm", "post_norm"] = "pre_norm"  # post_norm: x + norm(f(x)), EVA02-E
@@ -61,7 +71,9 @@ class ViTSpec:
     norm_pre: bool = False  # CLIP's LayerNorm between the embedding and the first block
     patch_bias: bool = True
     patch_norm: bool = False  # a norm on the patches before positions are added
-    positions: Literal["cls_patches", "patches", "none"] = "cls_patches"  # what the position table has rows for
+    positions: Literal["cls_patches", "patches", "none"] = (
+        "cls_patches"  # what the position table has rows for
+    )
     num_cls: int = 1  # class tokens; those after the first have no position and are summaries
     num_registers: int = 0
     register_position: Literal["after_cls", "end"] = "after_cls"
@@ -83,7 +95,9 @@ class ViTSpec:
     resample: Resample = "bicubic_antialias"  # how the position table follows another image size
     aliases: tuple[str, ...] = ()
     weights: str = ""  # the published weights, "arch.tag", that this spec was asked for with
-    publisher: str = ""  # the dialect of the source whose code it is computed by; "" is the authors' own
+    publisher: str = (
+        ""  # the dialect of the source whose code it is computed by; "" is the authors' own
+    )
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -122,7 +136,9 @@ class ViTSpec:
     def _block_parameters(self) -> int:
         width, hidden = self.width, self.mlp_dim
         norm = self._norm_vectors * width
-        inner = 2 if self.mlp == "swiglu" else 1  # matrices into the hidden layer: the gate's and the values'
+        inner = (
+            2 if self.mlp == "swiglu" else 1
+        )  # matrices into the hidden layer: the gate's and the values'
         biases = self.qkv_bias * (2 + self.k_bias) + self.bias
         attention = 4 * width**2 + biases * width + self.attn_norm * norm
         mlp = (inner + 1) * width * hidden + self.bias * (inner * hidden + width)
@@ -150,9 +166,13 @@ class Source:
     filename: str
     dialect: str
     sha256: str | None = None
-    overrides: Mapping[str, Any] = field(default_factory=dict)  # ViTSpec fields in which this publisher's code differs
+    overrides: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # ViTSpec fields in which this publisher's code differs
     _: KW_ONLY
-    preprocessing: Mapping[str, Any] = field(default_factory=dict)  # fields of Weights, of the preprocessing, likewise
+    preprocessing: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # fields of Weights, of the preprocessing, likewise
     revision: str | None = None  # a hub's commit; None: the first use records it
 
 
@@ -165,16 +185,22 @@ class Weights:
     sources: tuple[Source, ...]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    image_size: tuple[int, int]  # what evaluation feeds the network, which may differ from the position table's
+    image_size: tuple[
+        int, int
+    ]  # what evaluation feeds the network, which may differ from the position table's
     licence: str
     interpolation: Interpolation = "bicubic"
     resize_mode: Literal["shortest", "squash"] = "shortest"
     crop_pct: float = 1.0  # image size / resized size: 0.875 resizes to 256 and crops 224
     num_classes: int = 0  # width of the classifier that is published with them
     accuracy: Mapping[str, float] = field(default_factory=dict)  # published, in percent
-    overrides: Mapping[str, Any] = field(default_factory=dict)  # ViTSpec fields that belong to these weights
+    overrides: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # ViTSpec fields that belong to these weights
     aliases: tuple[str, ...] = ()
-    unverified: str = ""  # what could not be confirmed of these weights from published sources; "" where all was
+    unverified: str = (
+        ""  # what could not be confirmed of these weights from published sources; "" where all was
+    )
     note: str = ""
 
     @property

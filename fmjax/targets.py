@@ -9,7 +9,12 @@ from fmjax.errors import FilesError, UsageError
 
 
 def check_target(
-    target: str | Path, suffix: str, *, flag: str, sources: tuple[str, ...] = (), force: bool = False
+    target: str | Path,
+    suffix: str,
+    *,
+    flag: str,
+    sources: tuple[str, ...] = (),
+    force: bool = False,
 ) -> Path:
     """The path of a file that can be written there, made of nothing but what the user said.
 
@@ -22,22 +27,30 @@ def check_target(
     if path.is_dir():
         raise UsageError(f"{flag} {str(target)!r} is a folder; name a file that ends in {suffix}")
     if path.suffix != suffix:
-        raise UsageError(f"{flag} is {str(target)!r}; it must end in {suffix}, which is what is written")
+        raise UsageError(
+            f"{flag} is {str(target)!r}; it must end in {suffix}, which is what is written"
+        )
     for source in filter(None, sources):
         check_not_source(path, source, flag=flag)
     if path.exists() and not force:
-        raise UsageError(f"{flag} {str(target)!r} exists; pass --force to replace it, or name another file")
+        raise UsageError(
+            f"{flag} {str(target)!r} exists; pass --force to replace it, or name another file"
+        )
     check_writable(path.parent)
     return path
 
 
 def check_writable(folder: Path) -> None:
     """Raises FilesError where no file could be made in a folder, which need not be there yet."""
-    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    there = next(
+        parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists()
+    )
     try:
         tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
-        raise FilesError(f"{folder} cannot be written ({error.strerror}); name another place") from error
+        raise FilesError(
+            f"{folder} cannot be written ({error.strerror}); name another place"
+        ) from error
 
 
 def check_not_source(path: Path, source: str | Path, *, flag: str) -> None:
@@ -46,4 +59,6 @@ def check_not_source(path: Path, source: str | Path, *, flag: str) -> None:
     if not path.exists() or not source.exists():
         return
     if path.samefile(source) or (source.is_dir() and path.resolve().parent.samefile(source)):
-        raise UsageError(f"{flag} {str(path)!r} is read from, as {str(source)!r}; write to another file")
+        raise UsageError(
+            f"{flag} {str(path)!r} is read from, as {str(source)!r}; write to another file"
+        )

@@ -57,7 +57,9 @@ def ordered(params: Params, paths: Sequence[str]) -> list[Any]:
     leaves = flat(params)
     if leaves.keys() != set(paths):
         missing, unknown = sorted(set(paths) - set(leaves)), sorted(set(leaves) - set(paths))
-        raise UsageError(f"these are not the model's parameters: missing {missing}, unknown {unknown}")
+        raise UsageError(
+            f"these are not the model's parameters: missing {missing}, unknown {unknown}"
+        )
     return [leaves[path] for path in paths]
 
 

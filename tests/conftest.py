@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 
 CACHE = Path(os.environ.get("FMJAX_TEST_CACHE", Path.home() / ".cache" / "fmjax-tests"))
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+)
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "xla"))
@@ -23,7 +25,10 @@ from tests.support import real_images, real_towers
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--authors", metavar="DIR", type=Path, help="compare with the authors' own code, of which DIR holds checkouts"
+        "--authors",
+        metavar="DIR",
+        type=Path,
+        help="compare with the authors' own code, of which DIR holds checkouts",
     )
 
 
@@ -39,7 +44,11 @@ def pytest_configure(config):
 
 def pytest_ignore_collect(collection_path, config):
     """Without the authors' code there is nothing to collect, so that nothing is skipped."""
-    return True if collection_path.name == "test_authors.py" and config.getoption("authors") is None else None
+    return (
+        True
+        if collection_path.name == "test_authors.py" and config.getoption("authors") is None
+        else None
+    )
 
 
 @pytest.fixture(autouse=True)

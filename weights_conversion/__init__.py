@@ -1,7 +1,15 @@
 """Checkpoints between PyTorch's names and fmjax's, by tables that are read in both directions. Imports neither torch
 nor fmjax."""
 
-from weights_conversion.detection import candidates, detect, dialects, get_dialect, named, register, writing
+from weights_conversion.detection import (
+    candidates,
+    detect,
+    dialects,
+    get_dialect,
+    named,
+    register,
+    writing,
+)
 from weights_conversion.dialect import Constant, Dialect, Rule, zeros
 from weights_conversion.errors import CheckpointError, listed, quoted
 from weights_conversion.report import MisfitError, Misfits, cut

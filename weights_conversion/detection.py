@@ -85,7 +85,9 @@ def detect(
     if not others or (alike and all(alike(first, other) for other in others)):
         return first
     either = ", ".join(dialect.name for dialect in found)
-    raise CheckpointError(f"the file could be any of {either}: their names are the same; name one with --dialect")
+    raise CheckpointError(
+        f"the file could be any of {either}: their names are the same; name one with --dialect"
+    )
 
 
 def named(file: Mapping[str, LazyTensor], name: str) -> Dialect:

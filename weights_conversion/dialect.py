@@ -86,21 +86,39 @@ class Dialect:
     name: str
     rules: tuple[Rule, ...]
     prefix: str = ""  # stands before every name of rules, constants and drop
-    extras: Mapping[str, str] = field(default_factory=dict)  # pattern -> what it is; carried along byte for byte
-    constants: Mapping[str, Constant] = field(default_factory=dict)  # asserted on reading, made again on writing
+    extras: Mapping[str, str] = field(
+        default_factory=dict
+    )  # pattern -> what it is; carried along byte for byte
+    constants: Mapping[str, Constant] = field(
+        default_factory=dict
+    )  # asserted on reading, made again on writing
     drop: Mapping[str, str] = field(default_factory=dict)  # pattern -> why it is left out
-    refuses: Mapping[str, str] = field(default_factory=dict)  # pattern -> why no file that has it is read
-    facts: Mapping[str, Fact] = field(default_factory=dict)  # extra -> the fields of a spec that its values decide
-    requires: tuple[Names, ...] = ()  # a file has keys that match all of these patterns (of a tuple: one of them) ...
+    refuses: Mapping[str, str] = field(
+        default_factory=dict
+    )  # pattern -> why no file that has it is read
+    facts: Mapping[str, Fact] = field(
+        default_factory=dict
+    )  # extra -> the fields of a spec that its values decide
+    requires: tuple[
+        Names, ...
+    ] = ()  # a file has keys that match all of these patterns (of a tuple: one of them) ...
     forbids: tuple[str, ...] = ()  # ... none that matches one of these ...
-    sized: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)  # ... and these, if there, in this shape
+    sized: Mapping[str, tuple[int | None, ...]] = field(
+        default_factory=dict
+    )  # ... and these, if there, in this shape
     # what training code and wrappers may put before all names, the likeliest first, and the one that a file was found
     # to have
     containers: tuple[str, ...] = ("",)
     container: str = ""
-    renames: tuple[tuple[str, str], ...] = ()  # (pattern, replacement) that bring names of a file to those of the rules
-    classifier: str = "pool"  # what a classifier of its files sees: the pooled tokens, or "cls_patches"
-    code: str = ""  # whose code computes such models, where several dialects have the same; "" is its own
+    renames: tuple[
+        tuple[str, str], ...
+    ] = ()  # (pattern, replacement) that bring names of a file to those of the rules
+    classifier: str = (
+        "pool"  # what a classifier of its files sees: the pooled tokens, or "cls_patches"
+    )
+    code: str = (
+        ""  # whose code computes such models, where several dialects have the same; "" is its own
+    )
     read_only: str = ""  # why no file of it is written; "" where one can be
 
     @property
@@ -148,7 +166,9 @@ class Dialect:
             return file
         out = {self.rule_name(key): tensor for key, tensor in file.items()}
         if len(out) != len(file):
-            raise CheckpointError(f"the file has two tensors for one name of the {self.name} dialect; it is damaged")
+            raise CheckpointError(
+                f"the file has two tensors for one name of the {self.name} dialect; it is damaged"
+            )
         return out
 
     def extra_kind(self, key: str) -> str:
@@ -165,7 +185,9 @@ class Dialect:
         """Why a key is left out; "" for one that is not."""
         return match(key, self.drop, self.full_prefix)
 
-    def unwritten(self, original: Mapping[str, LazyTensor], written: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:
+    def unwritten(
+        self, original: Mapping[str, LazyTensor], written: Mapping[str, LazyTensor]
+    ) -> dict[str, LazyTensor]:
         """What an exported file takes from the original: its extras and what was left out.
 
         Raises CheckpointError if the original has anything else, for then it is not the original.
@@ -173,7 +195,9 @@ class Dialect:
         others = {key: tensor for key, tensor in original.items() if key not in written}
         unknown = [key for key in others if not self.extra_kind(key) and not self.dropped(key)]
         if unknown:
-            raise CheckpointError(f"the base is no {self.name} file of this model: it also has {listed(unknown)}")
+            raise CheckpointError(
+                f"the base is no {self.name} file of this model: it also has {listed(unknown)}"
+            )
         return others
 
 
@@ -193,4 +217,6 @@ def _has(shapes: Shapes, pattern: str) -> bool:
 
 def _fits(shape: Shape, wanted: tuple[int | None, ...]) -> bool:
     """Whether a shape is the wanted one, of which None is any size."""
-    return len(shape) == len(wanted) and all(w in (None, n) for n, w in zip(shape, wanted, strict=True))
+    return len(shape) == len(wanted) and all(
+        w in (None, n) for n, w in zip(shape, wanted, strict=True)
+    )

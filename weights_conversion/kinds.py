@@ -15,7 +15,9 @@ from weights_conversion.tensors import LazyTensor
 FLOATS = tuple(np.dtype(t) for t in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64))
 # what quantised weights are stored as. float8 is among them: its range is so small that files keep a scale beside it,
 # and without that the numbers are others
-PACKED = tuple(np.dtype(t) for t in (np.int8, np.uint8, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2))
+PACKED = tuple(
+    np.dtype(t) for t in (np.int8, np.uint8, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2)
+)
 # what lies beside them, as torch.ao, bitsandbytes, GPTQ and AWQ name it
 COMPANIONS = (
     *("*scale", "*scales", "*scale_inv", "*zero_point", "*zero_points", "*.SCB", "*absmax"),
@@ -46,7 +48,9 @@ def _is_companion(key: str) -> bool:
     return any(fnmatchcase(key, pattern) for pattern in COMPANIONS)
 
 
-def not_finite(file: Mapping[str, LazyTensor], keys: Sequence[str], dtype: np.dtype) -> CheckpointError:
+def not_finite(
+    file: Mapping[str, LazyTensor], keys: Sequence[str], dtype: np.dtype
+) -> CheckpointError:
     """The error that names the one of these tensors that is not finite in a type."""
     bad = {key: _bad(file[key], dtype) for key in keys}
     key = max(bad, key=bad.__getitem__)  # the one that is worst

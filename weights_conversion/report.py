@@ -41,7 +41,9 @@ class Misfits:
     )  # key -> (found, expected)
     unfilled: list[str] = field(default_factory=list)
 
-    def compare(self, found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> None:
+    def compare(
+        self, found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
+    ) -> None:
         self.missing = [key for key in expected if key not in found]
         self.unmapped = [key for key in found if key not in expected]
         both = {key: (tuple(found[key]), tuple(expected[key])) for key in expected if key in found}
@@ -61,10 +63,16 @@ class Misfits:
         head = f"the checkpoint does not fit the model as {self.dialect}: {self.count:,} misfits, nothing was loaded"
         # a missing name is most often there in another spelling, which the hints look for
         strange = collapse(self.unmapped)
-        shapes = [f"{key} {found}, expected {wanted}" for key, (found, wanted) in self.misshapen.items()]
+        shapes = [
+            f"{key} {found}, expected {wanted}" for key, (found, wanted) in self.misshapen.items()
+        ]
         lines = [head + closest]
-        lines += _part("missing from the file", self.missing, lambda line: line + _hint(line, strange))
-        lines += _part("in the file, but not in the model", self.unmapped, lambda line: quoted(line, MAX_NAME))
+        lines += _part(
+            "missing from the file", self.missing, lambda line: line + _hint(line, strange)
+        )
+        lines += _part(
+            "in the file, but not in the model", self.unmapped, lambda line: quoted(line, MAX_NAME)
+        )
         lines += _part("of another shape", shapes, str)
         if self.unfilled:
             lines.append(f"  parameters that the dialect cannot fill: {', '.join(self.unfilled)}")

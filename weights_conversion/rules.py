@@ -72,7 +72,9 @@ def _for_model(rule: Rule, shapes: Shapes, heads: int) -> Transform:
     if isinstance(rule.transform, ShapedTransform):
         return rule.transform.for_shapes(tuple(shapes[path] for path in rule.paths))
     if heads < 1:
-        raise ValueError(f"{rule.torch}: {rule.transform.name} needs the number of heads; pass heads")
+        raise ValueError(
+            f"{rule.torch}: {rule.transform.name} needs the number of heads; pass heads"
+        )
     return rule.transform.for_heads(heads)
 
 
@@ -103,7 +105,9 @@ class Conversion:
     extras: dict[str, LazyTensor]
     dropped: dict[str, str]
     tensors: int  # how many of the file's tensors became parameters
-    facts: dict[str, Any] = field(default_factory=dict)  # fields of the spec that the file's extras decide
+    facts: dict[str, Any] = field(
+        default_factory=dict
+    )  # fields of the spec that the file's extras decide
 
 
 def to_jax(
@@ -151,7 +155,9 @@ def _keys(plan: list[Step]) -> set[str]:
     return {key for step in plan for key in step.keys}
 
 
-def _expected(plan: list[Step], constants: Mapping[str, np.ndarray], shapes: Shapes) -> dict[str, tuple[int, ...]]:
+def _expected(
+    plan: list[Step], constants: Mapping[str, np.ndarray], shapes: Shapes
+) -> dict[str, tuple[int, ...]]:
     """The names and shapes of all tensors that a file of such a model has."""
     expected: dict[str, tuple[int, ...]] = {}
     for step in plan:
@@ -179,7 +185,9 @@ def _homeless(plan: list[Step], shapes: Shapes) -> list[str]:
     return sorted(set(shapes) - {path for step in plan for path in step.paths})
 
 
-def _check_constants(file: Mapping[str, LazyTensor], constants: Mapping[str, np.ndarray], dialect: Dialect) -> None:
+def _check_constants(
+    file: Mapping[str, LazyTensor], constants: Mapping[str, np.ndarray], dialect: Dialect
+) -> None:
     """Raises CheckpointError where a tensor that is left out of the model is not what it always is."""
     for key, value in constants.items():
         if (file[key].read(()) != value).any():
@@ -332,7 +340,9 @@ def _common(dtypes: Iterable[np.dtype]) -> np.dtype:
         return np.dtype(np.float32)
 
 
-def _tensors(step: Step, params: Mapping[str, LazyTensor], shapes: Shapes) -> Iterator[tuple[str, LazyTensor]]:
+def _tensors(
+    step: Step, params: Mapping[str, LazyTensor], shapes: Shapes
+) -> Iterator[tuple[str, LazyTensor]]:
     """The tensors that a step writes, with their names in the file."""
 
     def read_one(position: int, part: Index) -> np.ndarray:

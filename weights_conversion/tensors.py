@@ -14,7 +14,10 @@ import numpy as np
 Index = tuple[slice, ...]
 CHUNK_BYTES = 64 << 20
 TILE = 256
-EXPONENTS = {np.dtype(np.float16): np.uint16(0x7C00), np.dtype(ml_dtypes.bfloat16): np.uint16(0x7F80)}
+EXPONENTS = {
+    np.dtype(np.float16): np.uint16(0x7C00),
+    np.dtype(ml_dtypes.bfloat16): np.uint16(0x7F80),
+}
 
 
 @dataclass(frozen=True)

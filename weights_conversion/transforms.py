@@ -42,7 +42,9 @@ class ShapedTransform:
 
 def _each(name: str, do: OfOne, undo: OfOne) -> Transform:
     """A transform that treats every tensor of a rule alike."""
-    return Transform(name, lambda xs: tuple(do(x) for x in xs), lambda ys: tuple(undo(y) for y in ys))
+    return Transform(
+        name, lambda xs: tuple(do(x) for x in xs), lambda ys: tuple(undo(y) for y in ys)
+    )
 
 
 def _conv(weight: np.ndarray) -> np.ndarray:  # D C P P -> (P P C) D
@@ -160,7 +162,9 @@ def _joined(name: str, axis: int) -> HeadTransform:
         at = y.ndim + axis
         return y.reshape(*y.shape[:at], heads, -1, *y.shape[at + 1 :])
 
-    return HeadTransform(name, lambda heads: _each(f"{name}_{heads}", join, lambda y: split(y, heads)))
+    return HeadTransform(
+        name, lambda heads: _each(f"{name}_{heads}", join, lambda y: split(y, heads))
+    )
 
 
 IDENTITY = _each("IDENTITY", lambda x: x, lambda y: y)

@@ -38,7 +38,9 @@ def write_safetensors(
             written[name] += file.write(piece.reshape(-1).view(np.uint8).data)
         for name, tensor in tensors.items():
             if written[name] != tensor.nbytes:
-                raise CheckpointError(f"{quoted(name)}: {written[name]:,} bytes came out, {tensor.nbytes:,} expected")
+                raise CheckpointError(
+                    f"{quoted(name)}: {written[name]:,} bytes came out, {tensor.nbytes:,} expected"
+                )
     return path.stat().st_size
 
 
@@ -74,7 +76,11 @@ def _header(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str]) -> b
         if tensor.dtype not in NAMES:
             raise CheckpointError(f"{quoted(name)}: safetensors has no type for {tensor.dtype}")
         end = offset + tensor.nbytes
-        entries[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        entries[name] = {
+            "dtype": NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, end],
+        }
         offset = end
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # data starts on a multiple of 8

@@ -19,9 +19,13 @@ class ImagesConfig:
     source: Annotated[str, tyro.conf.arg(aliases=("--source",))] = "digits"
     data_dir: str = ""  # where tfds: looks; "" is its default
     threads: int = 4  # that decode and augment
-    max_bad: int = 100  # unreadable images that are named, counted and left out before the run stops
+    max_bad: int = (
+        100  # unreadable images that are named, counted and left out before the run stops
+    )
     ignore: int = 255  # value in a mask of pixels that are of no class
-    max_pixels: int = 50_000_000  # of one picture, which may take 8 bytes each; larger ones are unreadable
+    max_pixels: int = (
+        50_000_000  # of one picture, which may take 8 bytes each; larger ones are unreadable
+    )
 
     def __post_init__(self) -> None:
         check_source(self.source)
@@ -29,21 +33,39 @@ class ImagesConfig:
         require(self.max_bad >= 0, "--data.max-bad", self.max_bad, "0 or more")
         require(0 <= self.ignore <= 65_535, "--data.ignore", self.ignore, "0 to 65535")
         within = 1 <= self.max_pixels <= PILLOW_PIXELS
-        require(within, "--data.max-pixels", self.max_pixels, f"1 to {PILLOW_PIXELS}, Pillow's own limit")
+        require(
+            within,
+            "--data.max-pixels",
+            self.max_pixels,
+            f"1 to {PILLOW_PIXELS}, Pillow's own limit",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(ImagesConfig):
     """Images to train on: what is held out of them, and how they are augmented."""
 
-    val_fraction: float = 0.2  # of a source without a validation split, the same part of every class
+    val_fraction: float = (
+        0.2  # of a source without a validation split, the same part of every class
+    )
     split_seed: int = 0  # of the draw of what is held out
-    crop_scale: float = 0.35  # random resized crop: smallest part of the image's area; 1 switches the crop off
+    crop_scale: float = (
+        0.35  # random resized crop: smallest part of the image's area; 1 switches the crop off
+    )
     flip: float = 0.5  # probability of a mirror image
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 <= self.split_seed <= MAX_SEED, "--data.split-seed", self.split_seed, f"0 to {MAX_SEED}")
-        require(0 < self.val_fraction < 1, "--data.val-fraction", self.val_fraction, "between 0 and 1")
-        require(0 < self.crop_scale <= 1, "--data.crop-scale", self.crop_scale, "above 0, at most 1")
+        require(
+            0 <= self.split_seed <= MAX_SEED,
+            "--data.split-seed",
+            self.split_seed,
+            f"0 to {MAX_SEED}",
+        )
+        require(
+            0 < self.val_fraction < 1, "--data.val-fraction", self.val_fraction, "between 0 and 1"
+        )
+        require(
+            0 < self.crop_scale <= 1, "--data.crop-scale", self.crop_scale, "above 0, at most 1"
+        )
         require(0 <= self.flip <= 1, "--data.flip", self.flip, "a probability")

@@ -18,7 +18,9 @@ from fmjax.config.run import MeshConfig
 class FeaturesConfig:
     """Embeddings of a set of images by frozen weights."""
 
-    model: Annotated[ModelConfig, tyro.conf.arg(prefix_name=True)] = field(default_factory=ModelConfig)
+    model: Annotated[ModelConfig, tyro.conf.arg(prefix_name=True)] = field(
+        default_factory=ModelConfig
+    )
     data: ImagesConfig = field(default_factory=ImagesConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     batch_size: int = 32  # images at a time, over all devices; results do not depend on it

@@ -22,11 +22,25 @@ class ModelConfig:
     checkpoint: Annotated[str, tyro.conf.arg(aliases=("--checkpoint",))] = ""
     dialect: str = ""  # how its tensors are named; "" tells by the keys
     offline: bool = False  # use only what is on this machine
-    init: Literal["pretrained", "random"] = "pretrained"  # random: the same network without its weights
-    image_size: tuple[int, int] = (0, 0)  # (height, width) in pixels; (0, 0) is what the weights were evaluated at
-    resample: Literal["weights"] | Resample = "weights"  # how the position table follows another image size
-    dtype: Dtype = "auto"  # of the computation; parameters are float32. auto: bfloat16 where the device has it
+    init: Literal["pretrained", "random"] = (
+        "pretrained"  # random: the same network without its weights
+    )
+    image_size: tuple[int, int] = (
+        0,
+        0,
+    )  # (height, width) in pixels; (0, 0) is what the weights were evaluated at
+    resample: Literal["weights"] | Resample = (
+        "weights"  # how the position table follows another image size
+    )
+    dtype: Dtype = (
+        "auto"  # of the computation; parameters are float32. auto: bfloat16 where the device has it
+    )
 
     def __post_init__(self) -> None:
         height, width = self.image_size
-        require((height > 0) == (width > 0) and height >= 0, "--model.image-size", self.image_size, "two sizes above 0")
+        require(
+            (height > 0) == (width > 0) and height >= 0,
+            "--model.image-size",
+            self.image_size,
+            "two sizes above 0",
+        )

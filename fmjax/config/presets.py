@@ -30,7 +30,9 @@ def load_preset(name: str) -> RunConfig:
         if not path.is_file():
             known = path.stem in shipped
             other = (
-                f"; the preset that ships with fmjax is called {path.stem}" if known else nearest(path.stem, shipped)
+                f"; the preset that ships with fmjax is called {path.stem}"
+                if known
+                else nearest(path.stem, shipped)
             )
             raise UsageError(f"no file {name!r}{other}")
         return _config_in(path)
@@ -48,7 +50,9 @@ def _config_in(path: Path) -> RunConfig:
     if spec is None or spec.loader is None:
         raise UsageError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where Python looks for the source of the classes in it, as --help does
+    sys.modules[spec.name] = (
+        module  # where Python looks for the source of the classes in it, as --help does
+    )
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:

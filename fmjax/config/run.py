@@ -44,17 +44,28 @@ class RunConfig:
     keep: int = 2  # checkpoints, the newest ones
     seed: int = 0  # of new parameters, drop path and the order of the images
     compare_random: bool = False  # also train the same model from random weights, and print both
-    export: Literal["timm", "open_clip_timm", "none"] = "timm"  # dialect of the file that is written at the end
-    fresh: bool = False  # start over: the run's checkpoints are deleted and its records written anew
+    export: Literal["timm", "open_clip_timm", "none"] = (
+        "timm"  # dialect of the file that is written at the end
+    )
+    fresh: bool = (
+        False  # start over: the run's checkpoints are deleted and its records written anew
+    )
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "eval_every", "save_every", "log_every", "keep"):
-            require(getattr(self, name) >= 1, f"--{name.replace('_', '-')}", getattr(self, name), "1 or more")
+            require(
+                getattr(self, name) >= 1,
+                f"--{name.replace('_', '-')}",
+                getattr(self, name),
+                "1 or more",
+            )
         require(0 <= self.seed <= MAX_SEED, "--seed", self.seed, f"0 to {MAX_SEED}")
         require(0 <= self.drop_path < 1, "--drop-path", self.drop_path, "0 or more, below 1")
         parts = self.recipe.accumulate
         divides = self.batch_size % parts == 0
-        require(divides, "--batch-size", self.batch_size, f"a multiple of --recipe.accumulate {parts}")
+        require(
+            divides, "--batch-size", self.batch_size, f"a multiple of --recipe.accumulate {parts}"
+        )
         if self.export != "none":
             self.task.check_export(self.export)
 

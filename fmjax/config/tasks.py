@@ -30,8 +30,12 @@ class ClassifyConfig(TaskConfig):
 
     home = "fmjax.tasks.classify:Classify"
 
-    classifier: ClassifierInput = "pool"  # what the classifier sees: the pooled tokens, before any projection
-    label_smoothing: float = 0.0  # share of the target that is spread over all classes (arXiv:1512.00567)
+    classifier: ClassifierInput = (
+        "pool"  # what the classifier sees: the pooled tokens, before any projection
+    )
+    label_smoothing: float = (
+        0.0  # share of the target that is spread over all classes (arXiv:1512.00567)
+    )
 
     def __post_init__(self) -> None:
         smoothing = self.label_smoothing
@@ -49,9 +53,14 @@ class SegmentConfig(TaskConfig):
 
     home = "fmjax.tasks.segment:Segment"
 
-    layers: int | tuple[int, ...] = 1  # whose patches the layer sees: the last so many, or increasing indices
+    layers: int | tuple[int, ...] = (
+        1  # whose patches the layer sees: the last so many, or increasing indices
+    )
     head: Literal["linear", "batch_norm"] = "linear"
-    scales: tuple[float, float] = (0.5, 2.0)  # of a training crop; at 1 the picture's shorter side fills the image
+    scales: tuple[float, float] = (
+        0.5,
+        2.0,
+    )  # of a training crop; at 1 the picture's shorter side fills the image
 
     def __post_init__(self) -> None:
         some = self.layers if isinstance(self.layers, int) else len(self.layers)

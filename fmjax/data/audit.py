@@ -87,7 +87,9 @@ def shared(train: Sequence[Path], val: Sequence[Path]) -> tuple[list[tuple[Path,
     return pairs, step == 1
 
 
-def _common(parts: Sequence[Sequence[Path]], key: Callable[[Path], Any]) -> list[tuple[list[Path], list[Path]]]:
+def _common(
+    parts: Sequence[Sequence[Path]], key: Callable[[Path], Any]
+) -> list[tuple[list[Path], list[Path]]]:
     """The files of both parts in groups of one key; only the keys that both parts have. Unreadable files have none."""
     groups: tuple[dict[Any, list[Path]], ...] = ({}, {})
     for part, group in zip(parts, groups, strict=True):

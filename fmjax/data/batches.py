@@ -21,7 +21,9 @@ from fmjax.data.images import Unreadable, read
 from fmjax.data.masks import WrongMask
 from fmjax.errors import DataError, escaped
 
-if TYPE_CHECKING:  # Grain imports jax where it finds it, so each function that uses it imports it itself
+if (
+    TYPE_CHECKING
+):  # Grain imports jax where it finds it, so each function that uses it imports it itself
     import grain.python as grain
 
 Batch = dict[str, Any]  # of numpy arrays
@@ -112,11 +114,18 @@ class Loader:
             found = self.view(self._decoded(index, example), rng)
             check_view(found, self.blank)
             return found, ""
-        except (WrongMask, WrongView):  # no unreadable picture: the run stops and says what is wrong
+        except (
+            WrongMask,
+            WrongView,
+        ):  # no unreadable picture: the run stops and says what is wrong
             raise
         except Unreadable as error:
             return None, error.reason
-        except (ValueError, OverflowError, MemoryError) as error:  # of a view, for a shape that it cannot take
+        except (
+            ValueError,
+            OverflowError,
+            MemoryError,
+        ) as error:  # of a view, for a shape that it cannot take
             return None, escaped(f"it cannot be resized: {error or type(error).__name__}", 200)
 
     def _decoded(self, index: int, example: Example) -> Example:
@@ -139,16 +148,23 @@ class WrongView(DataError):
 def check_view(found: Any, blank: Example | None = None) -> None:
     """Raises WrongView for what cannot be stacked into a batch. blank: what every example has to be like."""
     if not isinstance(found, dict):
-        raise WrongView(f"the task's view gives {type(found).__name__}; it must give a dict of arrays")
+        raise WrongView(
+            f"the task's view gives {type(found).__name__}; it must give a dict of arrays"
+        )
     for name, value in found.items():
         if name in ("weight", *HOST_FIELDS):
-            raise WrongView(f"the task's view gives a field {name!r}, which every batch has; call it otherwise")
+            raise WrongView(
+                f"the task's view gives a field {name!r}, which every batch has; call it otherwise"
+            )
         if not isinstance(value, np.ndarray | np.generic | int | float):
             raise WrongView(
                 f"the task's view gives {name!r} as {type(value).__name__}; it must be an array of numbers, as "
                 f"self.views makes of a picture called image"
             )
-    shapes = [{name: np.shape(value) for name, value in example.items()} for example in (found, blank or found)]
+    shapes = [
+        {name: np.shape(value) for name, value in example.items()}
+        for example in (found, blank or found)
+    ]
     if shapes[0] != shapes[1]:
         raise WrongView(
             f"the task's view gives arrays of {shapes[0]} for one example and of {shapes[1]} for another; they must "
@@ -210,7 +226,9 @@ class BadImages:
     def add(self, batch: Batch) -> list[str]:
         bad = (batch["weight"] == 0) & (batch["index"] >= 0)
         found = dict(zip(batch["index"][bad].tolist(), batch["reason"][bad].tolist(), strict=True))
-        new = {index: reason for index, reason in sorted(found.items()) if index not in self.indices}
+        new = {
+            index: reason for index, reason in sorted(found.items()) if index not in self.indices
+        }
         self.indices |= set(new)
         told = [f"{escaped(self.examples.names(index))}: {reason}" for index, reason in new.items()]
         if len(self.indices) > self.limit:

@@ -12,7 +12,9 @@ import numpy as np
 from fmjax.data.folders import LeftOut, few
 from fmjax.errors import DataError
 
-Example = dict[str, Any]  # fields of one: as they lie (path, file contents, PIL image, array), later arrays
+Example = dict[
+    str, Any
+]  # fields of one: as they lie (path, file contents, PIL image, array), later arrays
 Field = Callable[[int], Any]
 
 
@@ -21,12 +23,16 @@ class Examples:
     """A set of examples. `fields["image"](i)` is a Picture, as is a mask; any other field is a number or an array."""
 
     fields: Mapping[str, Field]
-    labels: np.ndarray  # int32 [N]: index into `classes`, by which a split is stratified; zeros where unlabelled
+    labels: (
+        np.ndarray
+    )  # int32 [N]: index into `classes`, by which a split is stratified; zeros where unlabelled
     classes: tuple[str, ...]
     names: Callable[[int], str]
     files: Sequence[Path] = ()  # of each image, where they are files
     masks: Sequence[Path] = ()  # of each mask, where they are files
-    labelled: bool = True  # whether an example as a whole is of a class, so that its label is one of its fields
+    labelled: bool = (
+        True  # whether an example as a whole is of a class, so that its label is one of its fields
+    )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -112,7 +118,9 @@ def stratified(examples: Examples, fraction: float, seed: int) -> tuple[Examples
 def drawn(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
     """Two disjoint parts; the second has `fraction` of the examples, whatever is in them."""
     if len(examples) < 2:
-        raise DataError(f"a split needs two images, not {len(examples)}; add some, or make a val/ folder")
+        raise DataError(
+            f"a split needs two images, not {len(examples)}; add some, or make a val/ folder"
+        )
     return _parts(examples, fraction, seed=seed, least=1, stratify=None)
 
 

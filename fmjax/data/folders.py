@@ -26,11 +26,21 @@ ROLES = {
     "test": "test",
     "testing": "test",
 }
-SYSTEM = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found", "Thumbs.db"})
+SYSTEM = frozenset(
+    {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found", "Thumbs.db"}
+)
 # why something is left out
 HIDDEN, DEAD, SPECIAL = "hidden or of the system", "links to nothing", "pipes, sockets or devices"
-NO_SUFFIX, SUFFIX, OUTSIDE = "without a suffix", "with another suffix", "images outside the class folders"
-LINKED, CLOSED, BESIDE = "links to folders", "folders that cannot be opened", "folders beside train/"
+NO_SUFFIX, SUFFIX, OUTSIDE = (
+    "without a suffix",
+    "with another suffix",
+    "images outside the class folders",
+)
+LINKED, CLOSED, BESIDE = (
+    "links to folders",
+    "folders that cannot be opened",
+    "folders beside train/",
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +66,9 @@ class Found:
         self.examples.setdefault(reason, os.path.relpath(path, self.root))
 
     def left_out(self) -> tuple[LeftOut, ...]:
-        return tuple(LeftOut(reason, count, self.examples[reason]) for reason, count in self.counts.items())
+        return tuple(
+            LeftOut(reason, count, self.examples[reason]) for reason, count in self.counts.items()
+        )
 
 
 def few(names: Iterable[str], limit: int = 5) -> str:
@@ -66,7 +78,9 @@ def few(names: Iterable[str], limit: int = 5) -> str:
     return ", ".join(escaped(name, 60) for name in names[:limit]) + more
 
 
-def parts(root: Path, found: Found, *, scheme: str = "folder", used: Sequence[str] = ()) -> dict[str, Path]:
+def parts(
+    root: Path, found: Found, *, scheme: str = "folder", used: Sequence[str] = ()
+) -> dict[str, Path]:
     """The folders of a set by their part: train, val and test where it is split, else {"": root}.
 
     used: names beside the parts that are not left out. Raises DataError where the parts cannot be told.
@@ -84,7 +98,9 @@ def parts(root: Path, found: Found, *, scheme: str = "folder", used: Sequence[st
     for folder in named:
         if by_role[ROLES[folder.name.lower()]] != folder:
             other = by_role[ROLES[folder.name.lower()]].name
-            raise DataError(f"{escaped(str(root))} has both {folder.name}/ and {other}/; join them, or rename one")
+            raise DataError(
+                f"{escaped(str(root))} has both {folder.name}/ and {other}/; join them, or rename one"
+            )
     if "train" not in by_role:
         raise DataError(
             f"{escaped(str(root))} has {few(f'{folder.name}/' for folder in named)} and no train/; name one of them, "
@@ -207,7 +223,9 @@ def _check_names(root: Path, folders: Sequence[Path]) -> None:
             )
 
 
-def images(folder: Path, found: Found, *, check: Callable[[Path, Sequence[str]], None] | None = None) -> list[Path]:
+def images(
+    folder: Path, found: Found, *, check: Callable[[Path, Sequence[str]], None] | None = None
+) -> list[Path]:
     """The images of a class, those in folders below it too.
 
     check: gets the folder and those in it. Raises DataError where it is a whole set of its own.

@@ -56,10 +56,17 @@ FORMATS = {
 } | ({"AVIF": (".avif",)} if AVIF else {})
 SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 KNOWN = "JPEG, PNG, WebP, BMP, GIF, TIFF" + ", AVIF" * AVIF + " or PPM"
-DECODING = {"WEBP": 16, "AVIF": 9}  # bytes a pixel, measured; all others take at most BYTES_PER_PIXEL
+DECODING = {
+    "WEBP": 16,
+    "AVIF": 9,
+}  # bytes a pixel, measured; all others take at most BYTES_PER_PIXEL
 SEGMENTS = 10_000  # of a JPEG's header
 SCANS = 32  # that a JPEG of the largest size may have: each goes over all of its blocks
-BY_PYTHON = ("bmp_rle", "ppm", "ppm_plain")  # decoders of Pillow's that take about a microsecond a pixel
+BY_PYTHON = (
+    "bmp_rle",
+    "ppm",
+    "ppm_plain",
+)  # decoders of Pillow's that take about a microsecond a pixel
 
 
 class Unreadable(DataError):
@@ -111,7 +118,9 @@ def reason_of(error: Exception, max_pixels: int) -> str:
 
 
 @contextlib.contextmanager
-def opened(picture: str | Path | bytes, max_pixels: int, *, formats: tuple[str, ...] = tuple(FORMATS)) -> Iterator[Any]:
+def opened(
+    picture: str | Path | bytes, max_pixels: int, *, formats: tuple[str, ...] = tuple(FORMATS)
+) -> Iterator[Any]:
     """A picture of one of the formats: its header has been read and its size checked, nothing is decoded yet."""
     with _reader(picture, max_pixels) as file, _identified(file, max_pixels, formats) as image:
         yield image
@@ -129,7 +138,9 @@ def _reader(picture: str | Path | bytes, max_pixels: int) -> Iterator[Reader]:
 def regular_file(path: str | Path) -> io.FileIO:
     """A file opened for reading. Raises DataError for a folder, pipe, socket or device, which it never waits for."""
     check_regular(os.stat(path).st_mode)  # opening a device alone may do something
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    descriptor = os.open(
+        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    )
     file = io.FileIO(descriptor)
     try:
         check_regular(os.fstat(descriptor).st_mode)  # it may be another one by now
@@ -172,9 +183,13 @@ def _check_size(image: Any, scans: int, max_pixels: int) -> None:
             f"raise --data.max-pixels"
         )
     if max(width, height) > MAX_SIDE:
-        raise DataError(f"it has {width} x {height} pixels, and no side may be longer than {MAX_SIDE:,}; cut it")
+        raise DataError(
+            f"it has {width} x {height} pixels, and no side may be longer than {MAX_SIDE:,}; cut it"
+        )
     if scans * width * height > SCANS * max_pixels:
-        raise DataError(f"it has {scans:,} scans, where a progressive JPEG has about ten; save it again")
+        raise DataError(
+            f"it has {scans:,} scans, where a progressive JPEG has about ten; save it again"
+        )
 
 
 def _by_python(image: Any) -> bool:
@@ -187,7 +202,9 @@ def _scans(image: Any, file: Reader) -> int:
         return 1
     # of a JPEG, the first scan's header was read last; a file of several pictures has been rewound
     channels = image.layers
-    length = 8 + 2 * channels  # FF DA, two bytes of length, how many channels, two bytes for each, three more
+    length = (
+        8 + 2 * channels
+    )  # FF DA, two bytes of length, how many channels, two bytes for each, three more
     start = file.tell() - length if image.format == "JPEG" else _first_scan(file)
     usual = bytes((0xFF, 0xDA, 0, length - 2, channels))  # all channels in one scan
     if file.around(start, 5) == usual and "progressive" not in image.info:
@@ -213,12 +230,22 @@ def _check_tiles(image: Any, limit: int) -> None:
     tags = getattr(image, "tag_v2", {})
     width, height = tags.get(322, 0), tags.get(323, 0)
     if width * height > limit:
-        raise DataError(f"it has tiles of {width} x {height} pixels, more than the {limit:,} allowed; save it again")
+        raise DataError(
+            f"it has tiles of {width} x {height} pixels, more than the {limit:,} allowed; save it again"
+        )
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3)):
-        raise DataError(f"an array of {array.dtype} {array.shape} is no image; pass uint8 [height, width, 3]")
+    if (
+        array.dtype != np.uint8
+        or array.ndim not in (2, 3)
+        or (array.ndim == 3 and array.shape[2] not in (1, 3))
+    ):
+        raise DataError(
+            f"an array of {array.dtype} {array.shape} is no image; pass uint8 [height, width, 3]"
+        )
     if 0 in array.shape:
-        raise DataError(f"an array of the shape {array.shape} holds no pixels; pass uint8 [height, width, 3]")
+        raise DataError(
+            f"an array of the shape {array.shape} holds no pixels; pass uint8 [height, width, 3]"
+        )
     return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)

@@ -13,12 +13,29 @@ from PIL import ExifTags, Image, ImageOps
 
 from fmjax.errors import DataError
 
-BAND = 1 << 20  # pixels that are converted at once: what a conversion needs beside the picture stays small
+BAND = (
+    1 << 20
+)  # pixels that are converted at once: what a conversion needs beside the picture stays small
 WHITE = (255, 255, 255, 255)
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
-UNSIGNED = ("PNG", "PPM")  # formats whose integers Pillow hands out as 0..65535, in mode I where it is older
-COLOURS = ("P", "CMYK", "YCbCr", "HSV", "RGBX")  # Pillow's own conversion of them is exact or a standard
-ALPHA = {"RGBA": "RGBA", "LA": "LA", "PA": "PA", "RGBa": "RGBA", "La": "LA"}  # mode -> that without premultiplying
+UNSIGNED = (
+    "PNG",
+    "PPM",
+)  # formats whose integers Pillow hands out as 0..65535, in mode I where it is older
+COLOURS = (
+    "P",
+    "CMYK",
+    "YCbCr",
+    "HSV",
+    "RGBX",
+)  # Pillow's own conversion of them is exact or a standard
+ALPHA = {
+    "RGBA": "RGBA",
+    "LA": "LA",
+    "PA": "PA",
+    "RGBa": "RGBA",
+    "La": "LA",
+}  # mode -> that without premultiplying
 BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # tags of TIFF
 HALF_LEVEL = 0.5 / 255
 RESAVE = "save it as 8 or 16 bits"
@@ -65,7 +82,11 @@ def _rule(image: Image.Image) -> tuple[str, Callable[[Image.Image], Image.Image]
         return "L", lambda band: band.convert("L")
     if mode in COLOURS:
         return "RGB", lambda band: band.convert("RGB")
-    raise DataError(REFUSED.get(mode, f"its pixels are of the kind {mode}, for which there is no rule; {RESAVE}"))
+    raise DataError(
+        REFUSED.get(
+            mode, f"its pixels are of the kind {mode}, for which there is no rule; {RESAVE}"
+        )
+    )
 
 
 REFUSED = {
@@ -122,7 +143,9 @@ def bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
-def _by_bands(image: Image.Image, mode: str, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+def _by_bands(
+    image: Image.Image, mode: str, convert: Callable[[Image.Image], Image.Image]
+) -> Image.Image:
     if image.width * image.height <= BAND:
         return convert(image)
     out = Image.new(mode, image.size)

@@ -8,7 +8,9 @@ from typing import Any
 from fmjax.errors import DataError
 
 READS = 10_000  # calls for a header: a photograph's takes about 30
-BYTES_PER_READ = 64  # of pixels, on average: chunks, strips and tiles of a few bytes are a way to burn time
+BYTES_PER_READ = (
+    64  # of pixels, on average: chunks, strips and tiles of a few bytes are a way to burn time
+)
 BYTES_PER_PIXEL = 4  # that are read at most
 BLOCK = 1 << 16
 READ = io.BufferedReader.read
@@ -31,11 +33,15 @@ class Reader(io.BufferedReader):
     def read(self, size: int | None = -1, /) -> bytes:
         # called dozens of times for a header, so that a lie about what is left is looked at only where it is large
         if size is None or size < 0 or size > BLOCK:
-            size = max(min(self.size - self.tell(), self.size if size is None or size < 0 else size), 0)
+            size = max(
+                min(self.size - self.tell(), self.size if size is None or size < 0 else size), 0
+            )
         self.reads_left -= 1
         self.bytes_left -= size
         if self.bytes_left < 0:
-            raise DataError(f"more than {self.max_bytes:,} bytes of it would have to be read; make it smaller")
+            raise DataError(
+                f"more than {self.max_bytes:,} bytes of it would have to be read; make it smaller"
+            )
         if self.reads_left < 0:
             raise DataError("it is made of too many small pieces; save it again")
         return READ(self, size)

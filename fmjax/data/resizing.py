@@ -49,7 +49,9 @@ def windowed(
     return _pixels(whole.crop(window))
 
 
-def nearest(mask: Integer[np.ndarray, "H W"], target: Size, *, window: Box) -> Integer[np.ndarray, "h w"]:
+def nearest(
+    mask: Integer[np.ndarray, "H W"], target: Size, *, window: Box
+) -> Integer[np.ndarray, "h w"]:
     """The same window of the mask scaled to the target: of each pixel, the value at its centre, never a mixture."""
     left, top, right, bottom = window
     height, width = mask.shape
@@ -88,7 +90,9 @@ def _centre(size: tuple[int, int], width: int, height: int) -> Box:
     return left, top, left + width, top + height
 
 
-def _back(window: Box, target: tuple[int, int], size: tuple[int, int]) -> tuple[float, float, float, float]:
+def _back(
+    window: Box, target: tuple[int, int], size: tuple[int, int]
+) -> tuple[float, float, float, float]:
     """A window of the scaled picture in the coordinates of the picture itself."""
     x, y = size[0] / target[0], size[1] / target[1]
     left, top, right, bottom = window
@@ -100,7 +104,9 @@ def _pixels(image: Image.Image) -> np.ndarray:
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def sampled(image: Image.Image, target: tuple[int, int], *, window: Box) -> UInt8[np.ndarray, "H W C"]:
+def sampled(
+    image: Image.Image, target: tuple[int, int], *, window: Box
+) -> UInt8[np.ndarray, "H W C"]:
     """A window of the picture at the target (width, height), bilinear without antialiasing.
 
     As tf.image.resize(method="bilinear", antialias=False) and a cast to uint8, in float32: pixel centres at halves, the
@@ -119,7 +125,9 @@ def sampled(image: Image.Image, target: tuple[int, int], *, window: Box) -> UInt
     return pixels if pixels.shape[2] == 3 else np.repeat(pixels, 3, 2)
 
 
-def _neighbours(length: int, out: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _neighbours(
+    length: int, out: int, start: int, stop: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(lower index, upper index, weight of the upper) of the points start..stop of `out` points over a side."""
     scale = np.float32(length) / np.float32(out)
     points = (np.arange(start, stop, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)

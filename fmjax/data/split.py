@@ -72,8 +72,14 @@ class Changes:
         return bool(self.removed or self.changed)
 
     def __str__(self) -> str:
-        kinds = (("added", self.added), ("removed", self.removed), ("of another size or class", self.changed))
-        return ", ".join(f"{len(names):,} {kind} ({examples(names)})" for kind, names in kinds if names)
+        kinds = (
+            ("added", self.added),
+            ("removed", self.removed),
+            ("of another size or class", self.changed),
+        )
+        return ", ".join(
+            f"{len(names):,} {kind} ({examples(names)})" for kind, names in kinds if names
+        )
 
 
 @dataclass(frozen=True)
@@ -240,7 +246,12 @@ def write_split(run: Path, split: Split) -> None:
 
 def _lines(split: Split) -> Iterator[str]:
     digest = hashlib.sha256()
-    head = {"format": FORMAT, "train": len(split.train), "val": len(split.val), "classes": split.classes}
+    head = {
+        "format": FORMAT,
+        "train": len(split.train),
+        "val": len(split.val),
+        "classes": split.classes,
+    }
     for line in itertools.chain([json.dumps(head) + "\n"], _rows(split)):
         digest.update(line.encode())
         yield line
@@ -290,4 +301,6 @@ def _parsed(path: Path) -> Split:
 
 def _part(rows: list[list[Any]]) -> Part:
     labels = np.asarray([label for _, label, _ in rows], np.int32)
-    return Part([name for name, _, _ in rows], labels, np.asarray([size for _, _, size in rows], np.int64))
+    return Part(
+        [name for name, _, _ in rows], labels, np.asarray([size for _, _, size in rows], np.int64)
+    )

@@ -15,7 +15,17 @@ import numpy as np
 
 from fmjax.data.example import Example
 from fmjax.data.masks import IGNORED
-from fmjax.data.resizing import Box, Size, contained, covering, evaluated, nearest, resize, scaled, windowed
+from fmjax.data.resizing import (
+    Box,
+    Size,
+    contained,
+    covering,
+    evaluated,
+    nearest,
+    resize,
+    scaled,
+    windowed,
+)
 from fmjax.specs import PreprocessConfig
 
 ASPECT = (3 / 4, 4 / 3)  # width to height of a random crop
@@ -129,7 +139,9 @@ def _moved(example: Example, *, image: Callable[[Any], Any], mask: Callable[[Any
     return moved
 
 
-def _padded(example: Example, config: PreprocessConfig, target: Size, *, window: Box, ignore: int) -> Example:
+def _padded(
+    example: Example, config: PreprocessConfig, target: Size, *, window: Box, ignore: int
+) -> Example:
     """A window of an example scaled to the target (width, height), filled up to config's image_size."""
     mean = np.round(np.asarray(config.mean) * 255).astype(np.uint8)
 

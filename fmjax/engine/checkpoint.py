@@ -29,7 +29,9 @@ def has_steps(run: Path) -> bool:
 def _steps(folder: Path) -> list[int]:
     """The committed steps, in order. A folder without any file in it was made by no save, and is none."""
     found = [path for path in folder.glob("*") if path.name.isdecimal() and path.is_dir()]
-    return sorted(int(path.name) for path in found if any(inner.is_file() for inner in path.rglob("*")))
+    return sorted(
+        int(path.name) for path in found if any(inner.is_file() for inner in path.rglob("*"))
+    )
 
 
 def _remove_empty_steps(folder: Path) -> None:
@@ -38,7 +40,9 @@ def _remove_empty_steps(folder: Path) -> None:
     for path in folder.glob("*"):
         if path.name.isdecimal() and int(path.name) not in steps:
             for inner, _, _ in os.walk(path, topdown=False):
-                with suppress(OSError):  # a folder that can only be read, or is not empty after all, stays
+                with suppress(
+                    OSError
+                ):  # a folder that can only be read, or is not empty after all, stays
                     os.rmdir(inner)
 
 
@@ -58,16 +62,18 @@ class Checkpoints:
     def save(self, step: int, state: State, data: dict[str, Any]) -> None:
         """Starts to save; the step counts once all of it is on disk. data: the place in the data, as JSON."""
         items = {name: ocp.args.StandardSave(value) for name, value in _items(state).items()}
-        self._manager.save(step, args=ocp.args.Composite(**items, data=ocp.args.JsonSave(data)), force=True)
+        self._manager.save(
+            step, args=ocp.args.Composite(**items, data=ocp.args.JsonSave(data)), force=True
+        )
 
     def restore(self, step: int, like: State) -> tuple[State, dict[str, Any]]:
         """The state of a step, on the devices and with the layout of `like` (arrays or shapes), and the place in the
         data."""
         items = _items(like)
         found = self._restore(step, data=ocp.args.JsonRestore(), **_targets(items))
-        return State(ema=found.get("ema", {}), **{k: found[k] for k in ("params", "opt")}, **found["random"]), found[
-            "data"
-        ]
+        return State(
+            ema=found.get("ema", {}), **{k: found[k] for k in ("params", "opt")}, **found["random"]
+        ), found["data"]
 
     def restore_params(self, step: int, like: Params) -> Params:
         """Only the parameters of a step."""
@@ -155,7 +161,11 @@ def _orphans_are_silent() -> Iterator[None]:
 
 def _items(state: State) -> dict[str, Any]:
     """What of a state lies in a folder of its own. An empty tree has none."""
-    items = {"params": state.params, "opt": state.opt, "random": {"step": state.step, "key": state.key}}
+    items = {
+        "params": state.params,
+        "opt": state.opt,
+        "random": {"step": state.step, "key": state.key},
+    }
     return items | ({"ema": state.ema} if state.ema else {})
 
 

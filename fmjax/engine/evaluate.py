@@ -60,7 +60,9 @@ def evaluate(
     size = divisible(batch_size, mesh)
     batches = eval_batches(examples, learner.task.view, data, batch_size=size)
     bad = BadImages(examples, data.max_bad)
-    rows = gathered(lambda batch: outputs(params, batch), watched(batches), mesh, bad=bad, tell=tell)
+    rows = gathered(
+        lambda batch: outputs(params, batch), watched(batches), mesh, bad=bad, tell=tell
+    )
     numbers = learner.task.scores(rows, learner.labels)
     check_scores(learner.task, numbers)
     return Scores(numbers, rows, len(bad.indices))

@@ -72,12 +72,17 @@ def frozen(shapes: Shapes, rates: Table, unused: frozenset[str] = frozenset()) -
             raise UsageError(_partial(path, flags, start))
     if paths == set(shapes):
         how = f"--recipe.rates {_shown(rates)} leaves nothing to train; loosen a pattern"
-        raise UsageError(how if rates else "the loss depends on no parameter, so there is nothing to train")
+        raise UsageError(
+            how if rates else "the loss depends on no parameter, so there is nothing to train"
+        )
 
     # all blocks frozen: one stack, left out of the gradient as a whole
     split = {part: count for part, count in leading.items() if 0 < count < depths[part]}
     stacks = [path for path in shapes if _part(path) in split]
-    return Freeze(split, frozenset(paths | {path.replace(".blocks.", ".frozen_blocks.", 1) for path in stacks}))
+    return Freeze(
+        split,
+        frozenset(paths | {path.replace(".blocks.", ".frozen_blocks.", 1) for path in stacks}),
+    )
 
 
 def _part(path: str) -> str:
@@ -101,7 +106,11 @@ def _partial(path: str, flags: Sequence[bool], start: int) -> str:
 
 def tower_depths(shapes: Shapes) -> dict[str, int]:
     """How many blocks each part has; heads, which have none, are left out."""
-    return {found["part"]: shape[0] for path, shape in shapes.items() if (found := STACK.fullmatch(path))}
+    return {
+        found["part"]: shape[0]
+        for path, shape in shapes.items()
+        if (found := STACK.fullmatch(path))
+    }
 
 
 def unused(loss: Callable[..., Any], params: Params, *rest: Any) -> frozenset[str]:
@@ -117,7 +126,9 @@ def unused(loss: Callable[..., Any], params: Params, *rest: Any) -> frozenset[st
         if needed.intersection(equation.outvars):
             needed.update(filter(_is_variable, equation.invars))
     paths = leaf_paths(params)
-    return frozenset(path for path, variable in zip(paths, jaxpr.invars, strict=False) if variable not in needed)
+    return frozenset(
+        path for path, variable in zip(paths, jaxpr.invars, strict=False) if variable not in needed
+    )
 
 
 def _is_variable(atom: Any) -> bool:
@@ -134,7 +145,9 @@ def _check_patterns(shapes: Shapes, rates: Table) -> None:
     known = [name for path, shape in shapes.items() for name in names(path, shape)]
     for pattern, _ in rates:
         if not any(re.fullmatch(pattern, name) for name in known):
-            raise UsageError(f"--recipe.rates {pattern!r} matches no parameter; names are like {known[0]}, {known[-1]}")
+            raise UsageError(
+                f"--recipe.rates {pattern!r} matches no parameter; names are like {known[0]}, {known[-1]}"
+            )
 
 
 def _shown(rates: Table) -> str:
@@ -145,7 +158,9 @@ def partition(params: Params, freeze: Freeze) -> tuple[Params, Params]:
     """(trained, frozen), two nested dicts."""
     leaves = flat(params)
     trained = {path: leaf for path, leaf in leaves.items() if path not in freeze.paths}
-    return nested(trained), nested({path: leaf for path, leaf in leaves.items() if path in freeze.paths})
+    return nested(trained), nested(
+        {path: leaf for path, leaf in leaves.items() if path in freeze.paths}
+    )
 
 
 def merge(trained: Params, rest: Params) -> Params:
@@ -172,6 +187,8 @@ def join_stacks(params: Params) -> Params:
         rest = dict(inner)
         leading = rest.pop("frozen_blocks", None)
         if leading is not None:
-            rest["blocks"] = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), leading, rest["blocks"])
+            rest["blocks"] = jax.tree.map(
+                lambda a, b: jnp.concatenate([a, b]), leading, rest["blocks"]
+            )
         out[part] = rest
     return out

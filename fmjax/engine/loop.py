@@ -26,7 +26,13 @@ def train(plan: Plan, run: Run, mesh: Mesh, state: State, images: Images) -> tup
     bad = BadImages(images.train, plan.data.max_bad)
     state, batches, start = run.resume(plan, mesh, state, images.train, bad)
     score = partial(
-        evaluate, plan, functions.outputs, examples=images.val, mesh=mesh, data=plan.data, batch_size=plan.batch_size
+        evaluate,
+        plan,
+        functions.outputs,
+        examples=images.val,
+        mesh=mesh,
+        data=plan.data,
+        batch_size=plan.batch_size,
     )
     with Watch(plan, run.metrics(start), bad, start) as watch:
         for number in range(start + 1, plan.steps + 1):

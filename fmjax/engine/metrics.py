@@ -32,7 +32,10 @@ class Metrics:
 
     def has_scores(self, step: int) -> bool:
         """Whether a step has a row with scores."""
-        return any(row["step"] == step and any(name.startswith("val_") for name in row) for row in self.rows())
+        return any(
+            row["step"] == step and any(name.startswith("val_") for name in row)
+            for row in self.rows()
+        )
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Appends a row by one write, on a line of its own even where the last one was cut short."""

@@ -15,7 +15,9 @@ from fmjax.engine.freeze import STACK, Shapes, names, rate
 from fmjax.trees import Params, first_match, nested
 
 # What comes before the first block of a tower
-EMBEDDING = re.compile(r"patch_(embed|norm)\..*|cls_token|summary_tokens|registers|pos_embed|norm_pre\..*")
+EMBEDDING = re.compile(
+    r"patch_(embed|norm)\..*|cls_token|summary_tokens|registers|pos_embed|norm_pre\..*"
+)
 
 
 def warmup_steps(recipe: Recipe, steps: int) -> int:
@@ -40,7 +42,11 @@ def schedule(recipe: Recipe, steps: int) -> optax.Schedule:
 
 
 def optimiser(
-    recipe: Recipe, steps: int, shapes: Shapes, depths: Mapping[str, int], blocks: Mapping[str, int] | None = None
+    recipe: Recipe,
+    steps: int,
+    shapes: Shapes,
+    depths: Mapping[str, int],
+    blocks: Mapping[str, int] | None = None,
 ) -> optax.GradientTransformation:
     """AdamW (arXiv:1711.05101) with decay and learning rate by table.
 
@@ -50,7 +56,9 @@ def optimiser(
     blocks = blocks or {}
     decays = (*recipe.decay, (r".*", 0.0))
     decay = _factors(shapes, blocks, lambda name: first_match(name, decays))
-    lr = _factors(shapes, blocks, lambda name: rate(name, recipe.rates) * layer_factor(name, recipe, depths))
+    lr = _factors(
+        shapes, blocks, lambda name: rate(name, recipe.rates) * layer_factor(name, recipe, depths)
+    )
     # decay joins the update after Adam's scaling, so that it is not scaled itself; then each parameter's own rate
     return optax.chain(
         optax.clip_by_global_norm(recipe.clip_norm) if recipe.clip_norm else optax.identity(),
@@ -78,7 +86,9 @@ def _factors(shapes: Shapes, blocks: Mapping[str, int], factor: Any) -> Params:
     out: dict[str, Any] = {}
     for path, shape in shapes.items():
         values = np.asarray([factor(name) for name in names(path, shape, blocks)], np.float32)
-        out[path] = values.reshape(-1, *[1] * (len(shape) - 1)) if STACK.fullmatch(path) else values[0]
+        out[path] = (
+            values.reshape(-1, *[1] * (len(shape) - 1)) if STACK.fullmatch(path) else values[0]
+        )
     return nested(out)
 
 
@@ -90,4 +100,6 @@ def _add_decay(weight_decay: float, factors: Params) -> optax.GradientTransforma
 
 
 def _scale(factors: Params) -> optax.GradientTransformation:
-    return optax.stateless(lambda updates, params: jax.tree.map(lambda u, f: u * f, updates, factors))
+    return optax.stateless(
+        lambda updates, params: jax.tree.map(lambda u, f: u * f, updates, factors)
+    )

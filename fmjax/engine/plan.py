@@ -66,7 +66,9 @@ class Plan(Learner):
     @property
     def params(self) -> Params:
         """The shapes of all parameters, as they lie in training: leading frozen blocks in a stack of their own."""
-        return jax.eval_shape(partial(split_stacks, blocks=self.freeze.blocks), nested(flat(self.net)))
+        return jax.eval_shape(
+            partial(split_stacks, blocks=self.freeze.blocks), nested(flat(self.net))
+        )
 
     def evaluates(self, step: int) -> bool:
         """Whether to score the validation part after a step; after the last one it is scored when the run finishes."""
@@ -83,11 +85,18 @@ class Plan(Learner):
 
 def make_task(config: RunConfig, images: PreprocessConfig) -> Task:
     """The task of a run, which sees examples as its weights' authors do."""
-    return tasks.make(config.task, Views(images, crop_scale=config.data.crop_scale, flip=config.data.flip))
+    return tasks.make(
+        config.task, Views(images, crop_scale=config.data.crop_scale, flip=config.data.flip)
+    )
 
 
 def resolve(
-    config: RunConfig, task: Task, backbone: ViT, labels: Labels, images: PreprocessConfig, batch: Mapping[str, Any]
+    config: RunConfig,
+    task: Task,
+    backbone: ViT,
+    labels: Labels,
+    images: PreprocessConfig,
+    batch: Mapping[str, Any],
 ) -> Plan:
     """The plan of a run. backbone and batch: shapes will do. Raises UsageError for what cannot be trained."""
     # the net, without arrays
@@ -102,7 +111,9 @@ def resolve(
         )
 
     if task.learns_from_average and not recipe.ema:
-        raise UsageError(f"{type(task).__name__} learns from an average; set --recipe.ema, as 0.996")
+        raise UsageError(
+            f"{type(task).__name__} learns from an average; set --recipe.ema, as 0.996"
+        )
 
     def loss(params: Params, batch: Batch) -> Any:
         teacher = bind(net, params) if recipe.ema else None
@@ -117,7 +128,9 @@ def resolve(
     trained = {path: leaf.shape for path, leaf in split.items() if path not in freeze.paths}
 
     # evaluation is tried, too: a mistake in it would show hours later
-    outputs = jax.eval_shape(lambda net, batch: task.outputs(net, prepared(batch, images)), net, batch)
+    outputs = jax.eval_shape(
+        lambda net, batch: task.outputs(net, prepared(batch, images)), net, batch
+    )
     tasks.check_rows(task, outputs, len(batch["weight"]))
     return Plan(
         task=task,
@@ -142,7 +155,11 @@ def resolve(
 
 def prepared(batch: Batch, images: PreprocessConfig) -> Batch:
     """A batch as a task is given it: its pictures (image, image2 ...), which travel as uint8, normalised."""
-    pictures = {name for name, field in batch.items() if name.startswith("image") and field.dtype == jnp.uint8}
+    pictures = {
+        name
+        for name, field in batch.items()
+        if name.startswith("image") and field.dtype == jnp.uint8
+    }
     return batch | {name: normalise(batch[name], images) for name in pictures}
 
 

@@ -82,7 +82,9 @@ def read_run(run: Path, own: TaskConfig | None = None) -> tuple[RunConfig, tuple
             f"file back, pass another --out, or start over with `fmjax finetune ... --fresh`"
         )
     if missing:
-        raise CheckpointError(f"{run} is not the folder of a run: it has no {' and no '.join(missing)}")
+        raise CheckpointError(
+            f"{run} is not the folder of a run: it has no {' and no '.join(missing)}"
+        )
     return _config(run / CONFIG, own), _classes(run / CLASSES)
 
 
@@ -100,7 +102,9 @@ def _config(path: Path, own: TaskConfig | None) -> RunConfig:
         raise damaged(path, f"it has no {lacking[0]!r}")
     height, width = config.model.image_size
     if height * width > MAX_PIXELS:
-        raise damaged(path, f"its images of {height} x {width} have more than {MAX_PIXELS:,} pixels")
+        raise damaged(
+            path, f"its images of {height} x {width} have more than {MAX_PIXELS:,} pixels"
+        )
     if config.data.threads > MAX_THREADS:
         raise damaged(path, f"its {config.data.threads} threads are more than {MAX_THREADS:,}")
     return config
@@ -114,10 +118,17 @@ def _task(path: Path, values: Any, own: TaskConfig | None) -> TaskConfig | None:
     if not isinstance(values, dict) or not isinstance(values.get("home"), str):
         raise UsageError("its task has no home")
     # only those that ship with fmjax, and the one that the user has just passed
-    home, settings = values["home"], {name: value for name, value in values.items() if name != "home"}
+    home, settings = (
+        values["home"],
+        {name: value for name, value in values.items() if name != "home"},
+    )
     known = SHIPPED | ({} if own is None else {home_of(own): type(own)})
     if home not in known:
-        passed = f", nor the {home_of(own)} that was passed" if own is not None and own.home not in SHIPPED else ""
+        passed = (
+            f", nor the {home_of(own)} that was passed"
+            if own is not None and own.home not in SHIPPED
+            else ""
+        )
         raise CheckpointError(
             f"{path}: the run learns {home!r}, which is no task of fmjax{passed}; pass the file that defines it: "
             f"`fmjax finetune FILE.py` goes on with the run, `fmjax eval RUN --preset FILE.py` scores it"
@@ -147,7 +158,9 @@ def _classes(path: Path) -> tuple[str, ...]:
     if twice:
         raise damaged(path, f"it names the class {reprlib.repr(twice[0])} twice")
     if not 2 <= len(names) <= MAX_CLASSES:
-        raise damaged(path, f"it has {len(names):,} classes; a classifier has two to {MAX_CLASSES:,}")
+        raise damaged(
+            path, f"it has {len(names):,} classes; a classifier has two to {MAX_CLASSES:,}"
+        )
     return tuple(names)
 
 
@@ -172,10 +185,22 @@ def check_sizes(spec: specs.ViTSpec) -> None:
             raise UsageError(f"{name} is {value}; it must be {least} to {most:,}")
     # what the sizes have to be to each other
     rules = (
-        (spec.width % spec.num_heads == 0, f"width {spec.width} does not divide into {spec.num_heads} heads"),
-        (min(spec.image_size) >= spec.patch_size, f"image_size {spec.image_size} is less than a patch"),
-        (spec.grid[0] * spec.grid[1] <= MAX_TOKENS, f"image_size {spec.image_size} is over {MAX_TOKENS:,} patches"),
-        (all(0 <= i < spec.num_cls for i in spec.pool_tokens) or spec.pool != "cls", "pool_tokens are no class tokens"),
+        (
+            spec.width % spec.num_heads == 0,
+            f"width {spec.width} does not divide into {spec.num_heads} heads",
+        ),
+        (
+            min(spec.image_size) >= spec.patch_size,
+            f"image_size {spec.image_size} is less than a patch",
+        ),
+        (
+            spec.grid[0] * spec.grid[1] <= MAX_TOKENS,
+            f"image_size {spec.image_size} is over {MAX_TOKENS:,} patches",
+        ),
+        (
+            all(0 <= i < spec.num_cls for i in spec.pool_tokens) or spec.pool != "cls",
+            "pool_tokens are no class tokens",
+        ),
     )
     broken = [sentence for holds, sentence in rules if not holds]
     if broken:
@@ -245,7 +270,9 @@ def check_folder(run: Path, config: RunConfig) -> None:
     """Raises UsageError where a run would write over a file that it reads, or over files that no run has written;
     CheckpointError where what is there is a damaged run."""
     if config.export != "none" and config.model.checkpoint:
-        check_not_source(export_path(run, config), config.model.checkpoint, flag="the run's own file")
+        check_not_source(
+            export_path(run, config), config.model.checkpoint, flag="the run's own file"
+        )
     if config.fresh or has_steps(run):
         return
     if (run / CONFIG).is_file():
@@ -265,8 +292,12 @@ def check_same(run: Path, config: RunConfig, classes: tuple[str, ...]) -> None:
     old, old_classes = read_run(run, config.task)
     read_spec(run)  # a damaged one is refused before a model is made
     neutral: dict[str, Any] = {name: getattr(config, name) for name in SAFE}
-    neutral["data"] = replace(old.data, **{name: getattr(config.data, name) for name in safe_data(run, old, config)})
-    neutral["model"] = replace(old.model, **{name: getattr(config.model, name) for name in SAFE_MODEL})
+    neutral["data"] = replace(
+        old.data, **{name: getattr(config.data, name) for name in safe_data(run, old, config)}
+    )
+    neutral["model"] = replace(
+        old.model, **{name: getattr(config.model, name) for name in SAFE_MODEL}
+    )
     before, after = config_record(replace(old, **neutral)), config_record(config)
     changed = [*_differences(before, after), *_class_differences(old_classes, classes)]
     if changed:

@@ -22,7 +22,15 @@ from fmjax.engine.freeze import join_stacks
 from fmjax.engine.metrics import METRICS, Metrics
 from fmjax.engine.plan import Learner, Plan, make_task
 from fmjax.engine.records import CONFIG, SPEC, damaged, read_run, read_spec
-from fmjax.engine.state import State, emptied, in_training, net_shardings, places, stream_seed, to_disk
+from fmjax.engine.state import (
+    State,
+    emptied,
+    in_training,
+    net_shardings,
+    places,
+    stream_seed,
+    to_disk,
+)
 from fmjax.errors import CheckpointError, UsageError
 from fmjax.models.build import ImageSize, abstract, compute_dtype, initialise, resized
 from fmjax.models.vit import ViT
@@ -46,7 +54,9 @@ class Run:
         """The newest saved state, the data at its position, and its step; the state that is passed, the data's start
         and 0 where nothing is saved."""
         seed = stream_seed(plan.seed, "data")
-        batches = train_batches(examples, plan.task.view, plan.data, batch_size=plan.batch_size, seed=seed)
+        batches = train_batches(
+            examples, plan.task.view, plan.data, batch_size=plan.batch_size, seed=seed
+        )
         start = self.checkpoints.latest() or 0
         if start > plan.steps:
             raise UsageError(
@@ -88,7 +98,10 @@ def _placed(shapes: dict[str, Any], mesh: Mesh | None) -> Params:
     sizes = {path: leaf.shape for path, leaf in shapes.items()}
     where: Any = dict.fromkeys(sizes, one) if mesh is None else net_shardings(sizes, mesh)
     return nested(
-        {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where[path]) for path, leaf in shapes.items()}
+        {
+            path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where[path])
+            for path, leaf in shapes.items()
+        }
     )
 
 
@@ -118,7 +131,9 @@ def build(config: RunConfig, mesh: Mesh | None) -> ViT:
     )
 
 
-def build_model(config: ModelConfig, size: ImageSize, rngs: nnx.Rngs | None = None, **options: Any) -> ViT:
+def build_model(
+    config: ModelConfig, size: ImageSize, rngs: nnx.Rngs | None = None, **options: Any
+) -> ViT:
     """The backbone of a config for images of a size, with its weights or random ones. options: as of `create`."""
     dtype = compute_dtype(config.dtype)
     # the same graph, size and position policy in both cases: only the numbers differ
@@ -140,7 +155,9 @@ def build_model(config: ModelConfig, size: ImageSize, rngs: nnx.Rngs | None = No
 
 def _final_spec(config: ModelConfig, size: ImageSize) -> specs.ViTSpec:
     spec = published(config.name, config.checkpoint or None)[1]
-    return resized(spec if config.resample == "weights" else replace(spec, resample=config.resample), size)
+    return resized(
+        spec if config.resample == "weights" else replace(spec, resample=config.resample), size
+    )
 
 
 def start_params(task: Task, backbone: ViT, labels: Labels, seed: int, mesh: Mesh) -> Params:
@@ -161,7 +178,9 @@ def _run_spec(run: Path, config: RunConfig) -> specs.ViTSpec:
     size = preprocessing(config).image_size
     spec = read_spec(run) or _final_spec(config.model, size)
     if spec.image_size != size:
-        raise damaged(run / CONFIG, f"it has images of {size}, and {SPEC} a model for {spec.image_size}")
+        raise damaged(
+            run / CONFIG, f"it has images of {size}, and {SPEC} a model for {spec.image_size}"
+        )
     return spec
 
 
@@ -186,14 +205,20 @@ def restore_params(run: Path, net: Net, step: int | None, mesh: Mesh | None) -> 
     checkpoints = Checkpoints(run)
     wanted = checkpoints.latest() if step is None else step
     if wanted is None:
-        raise CheckpointError(f"{run} has no checkpoint yet; run the same `fmjax finetune` command to go on")
+        raise CheckpointError(
+            f"{run} has no checkpoint yet; run the same `fmjax finetune` command to go on"
+        )
     params = checkpoints.restore_params(wanted, _placed(flat(net), mesh))
     checkpoints.close()
     return params
 
 
 def restore(
-    run: str | Path, step: int | None = None, *, mesh: Mesh | None = None, task: TaskConfig | None = None
+    run: str | Path,
+    step: int | None = None,
+    *,
+    mesh: Mesh | None = None,
+    task: TaskConfig | None = None,
 ) -> ViT:
     """The model of a fine-tuned run at its newest or a given step, a classifier included.
 

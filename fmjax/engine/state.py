@@ -50,7 +50,11 @@ def begin(plan: Plan, params: Params, mesh: Mesh) -> State:
 
 def in_training(plan: Plan, params: Params, where: State) -> Params:
     """Parameters as they lie on disk -> as they lie in training: leading frozen blocks in a stack of their own."""
-    return jax.device_put(split_stacks(params, plan.freeze.blocks), where.params) if plan.freeze.blocks else params
+    return (
+        jax.device_put(split_stacks(params, plan.freeze.blocks), where.params)
+        if plan.freeze.blocks
+        else params
+    )
 
 
 def places(plan: Plan, mesh: Mesh) -> State:
@@ -67,7 +71,9 @@ def places(plan: Plan, mesh: Mesh) -> State:
         trained,
         transform_non_params=lambda _: everywhere,
     )
-    return State(step=everywhere, params=params, ema=trained if plan.ema else {}, opt=opt, key=everywhere)
+    return State(
+        step=everywhere, params=params, ema=trained if plan.ema else {}, opt=opt, key=everywhere
+    )
 
 
 def net_shardings(shapes: dict[str, tuple[int, ...]], mesh: Mesh) -> dict[str, NamedSharding]:
@@ -75,14 +81,20 @@ def net_shardings(shapes: dict[str, tuple[int, ...]], mesh: Mesh) -> dict[str, N
     # part by part: "head.kernel" is the "kernel" of a head
     out: dict[str, NamedSharding] = {}
     for part in dict.fromkeys(path.partition(".")[0] for path in shapes):
-        inner = {path.partition(".")[2]: shape for path, shape in shapes.items() if path.startswith(f"{part}.")}
+        inner = {
+            path.partition(".")[2]: shape
+            for path, shape in shapes.items()
+            if path.startswith(f"{part}.")
+        }
         out |= {f"{part}.{path}": place for path, place in param_shardings(inner, mesh).items()}
     return {path: out[path] for path in shapes}
 
 
 def emptied(state: State) -> State:
     """The shapes and places of a state, whose memory is given back: what is restored must fit beside nothing."""
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
     jax.tree.map(lambda x: x.delete(), state)
     return shapes
 

@@ -76,12 +76,19 @@ def averaged(fixed: Params, values: Mapping[str, Array], parts: int) -> Params:
     leaves = flat(fixed)
     unknown = [path for path in values if path not in leaves]
     if unknown:
-        raise UsageError(f"the loss gives an average for {unknown[0]!r}, which is no parameter that it leaves alone")
-    news = {path: MOMENTUM * leaves[path] + (1 - MOMENTUM) * value / parts for path, value in values.items()}
+        raise UsageError(
+            f"the loss gives an average for {unknown[0]!r}, which is no parameter that it leaves alone"
+        )
+    news = {
+        path: MOMENTUM * leaves[path] + (1 - MOMENTUM) * value / parts
+        for path, value in values.items()
+    }
     return nested(leaves | news)
 
 
-def summed(loss: LossPart, trained: Params, batch: Batch, parts: int, mesh: Mesh) -> tuple[Params, Logs]:
+def summed(
+    loss: LossPart, trained: Params, batch: Batch, parts: int, mesh: Mesh
+) -> tuple[Params, Logs]:
     """The sum over the parts of a batch of a loss's gradient and logs; the parts are computed one after the other."""
     gradient = jax.grad(loss, has_aux=True)
     if parts == 1:
@@ -94,7 +101,9 @@ def summed(loss: LossPart, trained: Params, batch: Batch, parts: int, mesh: Mesh
     # the sum has the shapes of the first part's gradient, which is only traced
     split = in_parts(batch, parts, mesh)
     first = jax.tree.map(lambda x: x[0], split)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, trained, first, 0))
+    zeros = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, trained, first, 0)
+    )
     return jax.lax.scan(add, zeros, (jnp.arange(parts), split))[0]
 
 

@@ -42,7 +42,10 @@ class Progress:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self.live:
             self.live.__exit__(kind, value, trace)
@@ -75,7 +78,10 @@ class Progress:
             return {}
         now = time.monotonic()
         elapsed = max(now - self.last, 1e-9)
-        rate, wait = (step - self.last_step) * self.batch_size / elapsed, min(self.waited / elapsed, 1.0)
+        rate, wait = (
+            (step - self.last_step) * self.batch_size / elapsed,
+            min(self.waited / elapsed, 1.0),
+        )
         left = (now - self.start) / (step - self.first_step) * (self.steps - step)
         self.last, self.last_step, self.waited = now, step, 0.0
         shown += [f"{rate:.0f} img/s", f"wait {wait:.0%}", f"ETA {clock(left)}"]
@@ -151,11 +157,15 @@ class Watch:
             )
         first = {"loss": numbers.pop("loss"), **numbers}
         # the rate of this step, which was counted from 0
-        speed = self.progress.update(step, [self.plan.task.words({name: first[name]}) for name in first])
+        speed = self.progress.update(
+            step, [self.plan.task.words({name: first[name]}) for name in first]
+        )
         lr = float(jnp.asarray(self.plan.rate(step - 1)))
         self.metrics.add({"step": step, **first, "lr": lr, **speed, "grad_norm": norm})
 
     def scores(self, step: int, scores: Scores) -> None:
         """A row of metrics.jsonl and a line on the screen."""
-        self.metrics.add({"step": step, **{f"val_{name}": value for name, value in scores.numbers.items()}})
+        self.metrics.add(
+            {"step": step, **{f"val_{name}": value for name, value in scores.numbers.items()}}
+        )
         self.tell(f"step {step}/{self.plan.steps}  val {self.plan.task.words(scores.numbers)}")

@@ -15,9 +15,13 @@ from jaxtyping import Array, Float
 class Features:
     """What a backbone says of a batch of images. Everything is after the final norm; what a model has not is None."""
 
-    pooled: Float[Array, "B E"] | None  # the original's image embedding: projected for CLIP, the class token for DINOv2
+    pooled: (
+        Float[Array, "B E"] | None
+    )  # the original's image embedding: projected for CLIP, the class token for DINOv2
     cls: Float[Array, "B D"] | None
     registers: Float[Array, "B R D"] | None
     patches: Float[Array, "B h w D"]
-    summary: Float[Array, "B S D"] | None = None  # all class tokens, the first one too, where there are several
+    summary: Float[Array, "B S D"] | None = (
+        None  # all class tokens, the first one too, where there are several
+    )
     logits: Float[Array, "B K"] | None = None

@@ -21,7 +21,9 @@ def functional(model: ViT) -> tuple[Apply, Params]:
     # the structure carries the spec and all settings; only arrays go through `params`
     structure, paths = jax.tree.structure(model), leaf_paths(model)
 
-    def apply(params: Params, images: Float[Array, "B H W C"], key: Array | None = None) -> Features:
+    def apply(
+        params: Params, images: Float[Array, "B H W C"], key: Array | None = None
+    ) -> Features:
         return jax.tree.unflatten(structure, ordered(params, paths))(images, key)
 
     return apply, nested(flat(model))

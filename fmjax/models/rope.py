@@ -33,7 +33,9 @@ def patch_angles(rope: Rope, grid: tuple[int, int], head_dim: int) -> np.ndarray
         rounded = rounded.astype(ml_dtypes.bfloat16)
     rows, columns = np.meshgrid(*coordinates(rope, grid), indexing="ij")
     axes = (rows, columns) if rope.first_axis == "rows" else (columns, rows)
-    angles = np.concatenate([axis.reshape(-1, 1) / rounded.astype(np.float64) for axis in axes], -1)  # (h w) K/2
+    angles = np.concatenate(
+        [axis.reshape(-1, 1) / rounded.astype(np.float64) for axis in axes], -1
+    )  # (h w) K/2
     return np.repeat(angles, 2, -1) if rope.pairs == "neighbours" else np.tile(angles, 2)
 
 

@@ -39,7 +39,9 @@ def _published(weights: Weights) -> dict[str, Any]:
     return {
         "evaluated_at": weights.image_size,
         "num_classes": weights.num_classes,
-        "sources": [f"{source.kind}:{source.location}:{source.filename}" for source in weights.sources],
+        "sources": [
+            f"{source.kind}:{source.location}:{source.filename}" for source in weights.sources
+        ],
         "accuracy": dict(weights.accuracy),
     }
 
@@ -74,7 +76,9 @@ def flops(spec: ViTSpec) -> int:
 
 def line(row: dict[str, Any]) -> str:
     """A record as a line of a list."""
-    shape = f"{row['parameters'] / 1e6:>7,.1f} M, patch {row['patch_size']}, {row['image_size'][0]} px"
+    shape = (
+        f"{row['parameters'] / 1e6:>7,.1f} M, patch {row['patch_size']}, {row['image_size'][0]} px"
+    )
     doubt = "" if row["verified"] else " (not all verified)"
     return f"{row['name']:<48}{shape}, {row['licence']}{doubt}"
 
@@ -114,12 +118,18 @@ def _weights_rows(weights: Weights) -> dict[str, str]:
         "note": weights.note,
     }
     for number, source in enumerate(weights.sources, 1):
-        found[f"source {number}"] = f"{source.kind} {source.location} {source.filename} ({source.dialect})"
+        found[f"source {number}"] = (
+            f"{source.kind} {source.location} {source.filename} ({source.dialect})"
+        )
     return found
 
 
 def _positions(spec: ViTSpec) -> str:
-    kinds = {"cls_patches": "a learned table", "patches": "a learned table of the patches", "none": "no table"}
+    kinds = {
+        "cls_patches": "a learned table",
+        "patches": "a learned table of the patches",
+        "none": "no table",
+    }
     return kinds[spec.positions] + (" and rotary" if spec.rope else "")
 
 

@@ -37,7 +37,9 @@ def convert(name: str, source: str, target: str, *, dialect: str = "", force: bo
     then.
     """
     if name.startswith(LOCAL):
-        raise UsageError(f"{name}: `fmjax convert` takes the file as its second argument; name the model first")
+        raise UsageError(
+            f"{name}: `fmjax convert` takes the file as its second argument; name the model first"
+        )
     path = check_target(target, SUFFIX, flag="the target", sources=(source,), force=force)
     loaded = read(name, checkpoint=source, dialect=dialect or None)
     # parameters under our own paths, what is carried along under its own names
@@ -48,7 +50,10 @@ def convert(name: str, source: str, target: str, *, dialect: str = "", force: bo
     metadata |= {"facts": json.dumps(loaded.conversion.facts), "classifier": loaded.classifier}
     size = write_safetensors(path, tensors, metadata)
     console.print(loaded.summary)
-    left_out = [f"left out: {wc.quoted(key)} ({reason})" for key, reason in loaded.conversion.dropped.items()]
+    left_out = [
+        f"left out: {wc.quoted(key)} ({reason})"
+        for key, reason in loaded.conversion.dropped.items()
+    ]
     for line in wc.cut(left_out):
         console.print(line)
     console.print(f"{path}: {size:,} bytes")
@@ -102,7 +107,9 @@ def _export_converted(source: str, path: Path, dialect: str, base: str, *, model
     out = wc.to_torch(loaded.conversion.params, table, extras=extras, heads=loaded.spec.num_heads)
     left_out = [] if extras or base else list(loaded.conversion.extras)
     if left_out:
-        console.print(f"left out: {len(left_out)} tensors that {table.name} has no names for; pass --base to add them")
+        console.print(
+            f"left out: {len(left_out)} tensors that {table.name} has no names for; pass --base to add them"
+        )
     if base:
         out |= table.unwritten(open_checkpoint(base).tensors, out)
 
@@ -135,20 +142,28 @@ def verify(name: str, *, checkpoint: str = "", dialect: str = "", offline: bool 
         locate.obtain(names.get_weights(name), offline=offline, anew=True)
     loaded = read(name, checkpoint=checkpoint or None, dialect=dialect or None, offline=offline)
     if loaded.dialect.name == "fmjax":
-        raise UsageError(f"{loaded.path} is in fmjax's own names: verify the file that it was converted from")
+        raise UsageError(
+            f"{loaded.path} is in fmjax's own names: verify the file that it was converted from"
+        )
     # there and back: a dialect says which of its tensors may come back with other values
     conversion, original = loaded.conversion, loaded.dialect.renamed(loaded.file.tensors)
-    back = wc.to_torch(conversion.params, loaded.dialect, extras=conversion.extras, heads=loaded.spec.num_heads)
+    back = wc.to_torch(
+        conversion.params, loaded.dialect, extras=conversion.extras, heads=loaded.spec.num_heads
+    )
     expected = {key for key in original if key not in conversion.dropped}
     shapes = {path: tensor.shape for path, tensor in conversion.params.items()}
     declared = wc.lossy_keys(loaded.dialect, shapes, loaded.spec.num_heads)
     changed = [key for key in sorted(expected & set(back)) if not _same(original[key], back[key])]
     other = sorted(expected ^ set(back)) + [key for key in changed if key not in declared]
     if other:
-        raise CheckpointError(f"{loaded.path}: {len(other)} tensors do not come back bit by bit: {wc.listed(other)}")
+        raise CheckpointError(
+            f"{loaded.path}: {len(other)} tensors do not come back bit by bit: {wc.listed(other)}"
+        )
     for reason in dict.fromkeys(declared[key] for key in changed):
         console.print(f"other values come back where {reason}")
-    console.print(f"{loaded.summary}; {len(back) - len(changed)}/{len(expected)} tensors come back bit by bit")
+    console.print(
+        f"{loaded.summary}; {len(back) - len(changed)}/{len(expected)} tensors come back bit by bit"
+    )
 
 
 def _original_extras(extras: Mapping[str, wc.LazyTensor]) -> dict[str, wc.LazyTensor]:

@@ -34,14 +34,21 @@ def main(
             console.print(_plan(weights))
             continue
         try:
-            console.print(_facts(weights, locate.obtain(weights, offline=offline, accept_new=accept_new, anew=True)))
+            console.print(
+                _facts(
+                    weights,
+                    locate.obtain(weights, offline=offline, accept_new=accept_new, anew=True),
+                )
+            )
         except CheckpointError as error:
             if len(chosen) == 1:
                 raise
             sys.stderr.write(safe(f"{error}\n"))
             failed.append(weights.name)
     if failed:
-        raise CheckpointError(f"{len(failed)} of {len(chosen)} weights could not be had: {', '.join(failed)}")
+        raise CheckpointError(
+            f"{len(failed)} of {len(chosen)} weights could not be had: {', '.join(failed)}"
+        )
 
 
 def matching(names: Sequence[str]) -> list[Weights]:
@@ -52,10 +59,14 @@ def matching(names: Sequence[str]) -> list[Weights]:
         rows = [get_weights(n) for n in list_models(name, pretrained=True)] if is_pattern else []
         if is_pattern and not rows:
             known = list_models(pretrained=True)
-            raise UsageError(f"no published weights match {name!r}{nearest(name.strip('*'), known)}")
+            raise UsageError(
+                f"no published weights match {name!r}{nearest(name.strip('*'), known)}"
+            )
         found |= {row.name: row for row in rows or [get_weights(name)]}
     if not found:
-        raise UsageError("fmjax download needs a name or a pattern; for example: fmjax download ViT-B-16.openai")
+        raise UsageError(
+            "fmjax download needs a name or a pattern; for example: fmjax download ViT-B-16.openai"
+        )
     return list(found.values())
 
 
@@ -65,7 +76,9 @@ def narrowed(weights: Weights, kind: str, dialect: str) -> Weights:
     if not kept:
         has = ", ".join(f"{s.kind} {s.dialect}" for s in weights.sources)
         wanted = " ".join(word for word in (kind, dialect) if word)
-        raise UsageError(f"{weights.name} has no source {wanted}; it has {has}: change --source or --dialect")
+        raise UsageError(
+            f"{weights.name} has no source {wanted}; it has {has}: change --source or --dialect"
+        )
     return replace(weights, sources=kept)
 
 

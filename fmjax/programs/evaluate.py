@@ -15,7 +15,16 @@ from fmjax.console import console
 from fmjax.data import audit
 from fmjax.data.example import Examples, check_fields
 from fmjax.data.sources import open_source
-from fmjax.data.split import UNRECORDED, Split, examples, held_out, is_recorded, joined, relabelled, trained_on
+from fmjax.data.split import (
+    UNRECORDED,
+    Split,
+    examples,
+    held_out,
+    is_recorded,
+    joined,
+    relabelled,
+    trained_on,
+)
 from fmjax.engine.evaluate import Scores, evaluate
 from fmjax.engine.plan import Learner
 from fmjax.engine.records import read_run, same_source, split_of
@@ -40,7 +49,14 @@ def main(run: str, config: EvalConfig) -> Scores:
     params = restore_params(folder, learner.net, None if config.step < 0 else config.step, mesh)
     outputs = jax.jit(learner.outputs, out_shardings=replicated(mesh))
     scores = evaluate(
-        learner, outputs, params, chosen, mesh, data=data, batch_size=config.batch_size, tell=console.print
+        learner,
+        outputs,
+        params,
+        chosen,
+        mesh,
+        data=data,
+        batch_size=config.batch_size,
+        tell=console.print,
     )
     console.print(summary(learner, scores))
     return scores
@@ -53,7 +69,9 @@ def summary(learner: Learner, scores: Scores) -> str:
     return f"val     {words} ({len(scores)} images{left_out})"
 
 
-def scored(run: Path, data: DataConfig, trained: DataConfig, classes: tuple[str, ...]) -> tuple[Examples, list[str]]:
+def scored(
+    run: Path, data: DataConfig, trained: DataConfig, classes: tuple[str, ...]
+) -> tuple[Examples, list[str]]:
     """What `fmjax eval` scores, and the lines that say so: the images that the run held out, or those of another
     source."""
     split, own = split_of(run, classes), same_source(data, trained)
@@ -62,7 +80,11 @@ def scored(run: Path, data: DataConfig, trained: DataConfig, classes: tuple[str,
     said = audit.lines(splits, splits.train, splits.val)
     if split is None and own:
         val = known(splits.both(data.val_fraction, data.split_seed)[1], data, classes)
-        return val, [*said, f"note    {UNRECORDED}", f"scored  {data.source}, a held-out part: {len(val):,} images"]
+        return val, [
+            *said,
+            f"note    {UNRECORDED}",
+            f"scored  {data.source}, a held-out part: {len(val):,} images",
+        ]
     everything = relabelled(joined(splits), classes)
     if split is not None and (own or is_recorded(everything, data, split)):
         source, told = own_images(everything, data, split)
@@ -73,7 +95,9 @@ def scored(run: Path, data: DataConfig, trained: DataConfig, classes: tuple[str,
     told = [f"scored  {data.source}, {part}: {count}"]
     seen = [] if split is None else trained_on(source, data.source, split)
     if seen:
-        known_ones = f"{len(seen):,} of them have the name and size of images that the run was trained on"
+        known_ones = (
+            f"{len(seen):,} of them have the name and size of images that the run was trained on"
+        )
         told.append(f"note    {known_ones} ({examples(seen)})")
     return source, said + told
 

@@ -134,13 +134,17 @@ def probe_main(config: ProbeConfig) -> float:
         _check_folds(config, splits.train)  # hours of work earlier than the readable ones are known
     parts = extract(config, [s for s in (splits.train, splits.val) if s is not None])
     train, asked = parts[0], parts[-1]
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=config.c, max_iter=config.max_iter))
+    classifier = make_pipeline(
+        StandardScaler(), LogisticRegression(C=config.c, max_iter=config.max_iter)
+    )
     if len(parts) == 1:
         _check_folds(config, train)
         folds = StratifiedKFold(config.folds, shuffle=True, random_state=config.seed)
         accuracy = float(cross_val_score(classifier, train.features, train.labels, cv=folds).mean())
     else:
-        accuracy = float(classifier.fit(train.features, train.labels).score(asked.features, asked.labels))
+        accuracy = float(
+            classifier.fit(train.features, train.labels).score(asked.features, asked.labels)
+        )
     how = f"{config.folds} folds" if len(parts) == 1 else "train -> val"
     console.print(
         f"linear probe accuracy {accuracy:.1%} ({how}, {len(asked.labels)} images, {len(asked.classes)} classes)"

@@ -38,9 +38,13 @@ def finetune(config: RunConfig) -> Scores:
     """Trains, scores and exports; running it again with the same config resumes. Returns the final scores."""
     if not config.compare_random or config.model.init == "random":
         return one_run(config)[0]
-    console.print("the same model from random weights first, with the same budget and the same held-out images")
+    console.print(
+        "the same model from random weights first, with the same budget and the same held-out images"
+    )
     random = replace(config.model, init="random")
-    other = replace(config, out=f"{config.out}/from_random", model=random, export="none", compare_random=False)
+    other = replace(
+        config, out=f"{config.out}/from_random", model=random, export="none", compare_random=False
+    )
     # whichever of the two runs was there first has drawn the split; started afresh, it is the first that runs
     baseline, _ = one_run(other, share=None if config.fresh else Path(config.out))
     scores, plan = one_run(config, share=Path(other.out))
@@ -117,7 +121,11 @@ def describe(config: RunConfig, plan: Plan, mesh: Mesh, images: Images) -> None:
     leaves = flat(plan.params)
     trained = sum(leaf.size for path, leaf in leaves.items() if path not in plan.freeze.paths)
     total = sum(leaf.size for leaf in leaves.values())
-    source = config.model.name if config.model.init == "pretrained" else f"{config.model.name}, random weights"
+    source = (
+        config.model.name
+        if config.model.init == "pretrained"
+        else f"{config.model.name}, random weights"
+    )
     axes = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
 
     # "data" and "mesh": on what, and where
@@ -129,8 +137,12 @@ def describe(config: RunConfig, plan: Plan, mesh: Mesh, images: Images) -> None:
         f"{len(plan.labels)} classes, {height} x {width}"
     )
     if images.changes is not None and images.changes.added:
-        console.print(f"note    images that came after the run had begun are left out of it: {images.changes}")
-    console.print(f"mesh    {axes} ({jax.devices()[0].platform}), batch {config.batch_size}, {config.steps} steps")
+        console.print(
+            f"note    images that came after the run had begun are left out of it: {images.changes}"
+        )
+    console.print(
+        f"mesh    {axes} ({jax.devices()[0].platform}), batch {config.batch_size}, {config.steps} steps"
+    )
     warmup = warmup_steps(config.recipe, config.steps)
     if warmup != config.recipe.warmup_steps:
         console.print(
@@ -148,7 +160,9 @@ def finish(config: RunConfig, out: Path, plan: Plan, state: State, scores: Score
         model = plan.task.joined(plan.bound(state.params))
         left = sorted(part for part in plan.net if part != "backbone" and model.classifier is None)
         if left:
-            console.print(f"note    the export is of the backbone; {', '.join(left)} stay in the run's checkpoints")
+            console.print(
+                f"note    the export is of the backbone; {', '.join(left)} stay in the run's checkpoints"
+            )
         path = export(model, records.export_path(out, config), config.export)
         console.print(f"export  {path}")
         changed = differences(model.spec, config.export)

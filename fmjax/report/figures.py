@@ -17,21 +17,31 @@ def draw_curves(path: Path, rows: Sequence[dict[str, Any]], watch: str) -> None:
         for label, key in (("train", name), ("val", f"val_{name}")):
             points = [(row["step"], row[key]) for row in rows if key in row]
             if points:
-                axis.plot(*zip(*points, strict=True), label=label, marker="o" if label == "val" else "")
+                axis.plot(
+                    *zip(*points, strict=True), label=label, marker="o" if label == "val" else ""
+                )
         axis.set_xlabel("step")
         axis.set_title(name)
         axis.legend()
     figure.savefig(path, dpi=120)
 
 
-def draw_confusion(path: Path, labels: np.ndarray, predictions: np.ndarray, classes: Sequence[str]) -> None:
+def draw_confusion(
+    path: Path, labels: np.ndarray, predictions: np.ndarray, classes: Sequence[str]
+) -> None:
     """Rows are true classes, columns predicted ones, as a PNG."""
     from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
     matrix = confusion_matrix(labels, predictions, labels=range(len(classes)))
     figure, (axis,) = _figure(1, side=max(4.0, min(16.0, 0.45 * len(classes))))
     display = ConfusionMatrixDisplay(matrix, display_labels=list(classes))
-    display.plot(ax=axis, include_values=len(classes) <= 30, xticks_rotation="vertical", colorbar=False, cmap="Blues")
+    display.plot(
+        ax=axis,
+        include_values=len(classes) <= 30,
+        xticks_rotation="vertical",
+        colorbar=False,
+        cmap="Blues",
+    )
     figure.savefig(path, dpi=120)
 
 

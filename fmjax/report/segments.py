@@ -43,7 +43,9 @@ def class_colours(count: int) -> np.ndarray:
     """uint8 [count 3]: black for the first class, which often is the background; neighbours in number differ."""
     from matplotlib import colormaps
 
-    turns = (np.arange(count - 1) * 0.381966) % 1  # of the circle of hues: the golden angle never meets itself
+    turns = (
+        np.arange(count - 1) * 0.381966
+    ) % 1  # of the circle of hues: the golden angle never meets itself
     # hues come near each other after five: every other one is darker
     shades = np.where(np.arange(count - 1) % 2, 0.6, 1.0)[:, None]
     hues = colormaps["hsv"](turns)[:, :3] * shades
@@ -58,7 +60,11 @@ def coloured(classes: np.ndarray, colours: np.ndarray) -> np.ndarray:
 
 
 def _add_legend(
-    figure: Any, rows: Mapping[str, np.ndarray], chosen: np.ndarray, classes: Sequence[str], colours: np.ndarray
+    figure: Any,
+    rows: Mapping[str, np.ndarray],
+    chosen: np.ndarray,
+    classes: Sequence[str],
+    colours: np.ndarray,
 ) -> None:
     """The classes that are seen in the pictures."""
     from matplotlib.patches import Patch

@@ -13,7 +13,9 @@ from fmjax.errors import CheckpointError
 HOST = re.compile(r"(\[[^\]@]*\]|[^:@\[\]]*)(:\d{0,5})?")
 ADDRESS = re.compile(r"\S*(?:://|@)\S*")
 LONGEST = 200  # characters of an address in a sentence
-UNFOLLOWED = "it was not followed; do not trust this host, or set FMJAX_MIRROR or HF_ENDPOINT to another"
+UNFOLLOWED = (
+    "it was not followed; do not trust this host, or set FMJAX_MIRROR or HF_ENDPOINT to another"
+)
 
 
 def shown(address: str) -> str:
@@ -23,7 +25,9 @@ def shown(address: str) -> str:
     bare, query, _ = rest.partition("?")
     # what looks like a host may be the first half of a password
     if not HOST.fullmatch(bare.partition("/")[0].rpartition("@")[2]):
-        bare, query, _ = rest.rpartition("@")[2].partition("?")  # a password with a slash or a question mark in it
+        bare, query, _ = rest.rpartition("@")[2].partition(
+            "?"
+        )  # a password with a slash or a question mark in it
     host, slash, path = bare.partition("/")
     text = scheme + separator + host.rpartition("@")[2] + slash + path + (query and "?...")
     return _printable(text)
@@ -80,13 +84,19 @@ def followed(address: str, target: str) -> str:
     except ValueError:
         new = ""
     if not _is_web(new):
-        raise CheckpointError(f"{place(address)} redirects to '{shown(target)}', which is no web address: {UNFOLLOWED}")
+        raise CheckpointError(
+            f"{place(address)} redirects to '{shown(target)}', which is no web address: {UNFOLLOWED}"
+        )
     # a mirror that was broken into could lead to other kinds of address, to plain text, or behind the user's firewall
     old, parts = urlsplit(address), urlsplit(new)
     if (old.scheme, parts.scheme) == ("https", "http"):
-        raise CheckpointError(f"{place(address)} redirects to '{shown(new)}', without encryption: {UNFOLLOWED}")
+        raise CheckpointError(
+            f"{place(address)} redirects to '{shown(new)}', without encryption: {UNFOLLOWED}"
+        )
     if _is_inside(parts.hostname or "") and not _is_inside(old.hostname or ""):
-        raise CheckpointError(f"{place(address)} redirects to '{shown(new)}', inside your own network: {UNFOLLOWED}")
+        raise CheckpointError(
+            f"{place(address)} redirects to '{shown(new)}', inside your own network: {UNFOLLOWED}"
+        )
     return new
 
 

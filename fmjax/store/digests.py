@@ -102,7 +102,9 @@ def _hashed(path: Path) -> str:
 
 def _holds(noted: Any, stamp: list[int]) -> bool:
     """Whether what was noted of a file is of the file as it is now."""
-    return isinstance(noted, dict) and noted.get("stamp") == stamp and _is_digest(noted.get("sha256"))
+    return (
+        isinstance(noted, dict) and noted.get("stamp") == stamp and _is_digest(noted.get("sha256"))
+    )
 
 
 def _stamp(path: Path) -> list[int]:
@@ -118,7 +120,10 @@ def _is_digest(text: Any) -> bool:
 def _sha1s(path: Path) -> tuple[str, str]:
     """git's name of a content (the sha1 of a header and it), and its plain sha1, which some mirrors name it by."""
     size = path.stat().st_size
-    digests = (hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False), hashlib.sha1(usedforsecurity=False))
+    digests = (
+        hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False),
+        hashlib.sha1(usedforsecurity=False),
+    )
     with path.open("rb") as file:
         while piece := file.read(1 << 20):
             for digest in digests:

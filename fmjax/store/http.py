@@ -144,7 +144,8 @@ def unwritable(folder: Path, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         reason = "the disk is full"
     return (
-        f"{folder} cannot be written ({reason}): free some space, or set FMJAX_CACHE and HF_HOME to folders that can be"
+        f"{folder} cannot be written ({reason}): free some space, or set FMJAX_CACHE and HF_HOME to "
+        f"folders that can be"
     )
 
 
@@ -187,13 +188,17 @@ def _try(session: requests.Session, address: str, part: Part, bounds: Bounds) ->
         raise _Broken(f"{host} ended the file after {part.progress}")
 
 
-def _answer(session: requests.Session, address: str, wanted: Mapping[str, str]) -> requests.Response:
+def _answer(
+    session: requests.Session, address: str, wanted: Mapping[str, str]
+) -> requests.Response:
     """The answer of an address, or of the last one that it redirects to."""
     # followed by hand: each target is checked before it is asked, and the password stays with the first host
     headers = {"Accept-Encoding": "identity", **wanted}
     limits = (timeout_s(), timeout_s())
     for _ in range(REDIRECTS):
-        response = session.get(address, headers=headers, stream=True, timeout=limits, allow_redirects=False)
+        response = session.get(
+            address, headers=headers, stream=True, timeout=limits, allow_redirects=False
+        )
         target = response.headers.get("Location")
         if target is None or not response.is_redirect:
             return response
@@ -202,7 +207,9 @@ def _answer(session: requests.Session, address: str, wanted: Mapping[str, str]) 
         if session.should_strip_auth(address, new):
             session.auth = None
         address = new
-    raise CheckpointError(f"{addresses.shown(address)} is redirected in a circle: check the address or FMJAX_MIRROR")
+    raise CheckpointError(
+        f"{addresses.shown(address)} is redirected in a circle: check the address or FMJAX_MIRROR"
+    )
 
 
 def _accept(response: requests.Response, address: str) -> None:
@@ -211,7 +218,9 @@ def _accept(response: requests.Response, address: str) -> None:
     if status in (200, 206):
         _check_kind(response, where)
         return
-    if status == 416:  # no such range: the part is not of this content, which is found out when it begins
+    if (
+        status == 416
+    ):  # no such range: the part is not of this content, which is found out when it begins
         return
     meaning = f" ({MEANINGS[status]})" if status in MEANINGS else ""
     said = f"{host} answered {status}{meaning} for {where}"
@@ -240,9 +249,13 @@ def _begin(response: requests.Response, address: str, part: Part, bounds: Bounds
     if encoding not in ("", "identity"):
         raise _Refused(f"sends {where} packed ({encoding[:20]!r}), which was not asked for")
     if not part.begin(response.status_code, headers):
-        raise _Broken(f"{addresses.place(address)} answered {response.status_code} without the rest of the file")
+        raise _Broken(
+            f"{addresses.place(address)} answered {response.status_code} without the rest of the file"
+        )
     if part.total is None and "chunked" not in headers.get("Transfer-Encoding", "").lower():
-        raise _Refused(f"does not say how long {where} is, so that a cut file could not be told from a whole one")
+        raise _Refused(
+            f"does not say how long {where} is, so that a cut file could not be told from a whole one"
+        )
     if bounds.exactly is not None and part.total not in (None, bounds.exactly):
         raise _Refused(f"sends {part.total:,} bytes for {where}, which has {bounds.exactly:,}")
     if part.total is not None and part.total > bounds.most:
@@ -257,7 +270,9 @@ def _store(response: requests.Response, part: Part, bounds: Bounds) -> None:
     with part, _bar(part) as shown, _watched(response, part):
         for chunk in _chunks(response):
             if part.size + len(chunk) > most:
-                raise _Refused(f"sends more than the {most:,} bytes that {addresses.shown(response.url)} can have")
+                raise _Refused(
+                    f"sends more than the {most:,} bytes that {addresses.shown(response.url)} can have"
+                )
             part.add(chunk)
             shown(len(chunk))
 
@@ -307,7 +322,14 @@ def _watched(response: requests.Response, part: Part) -> Iterator[None]:
 @contextmanager
 def _bar(part: Part) -> Iterator:
     """Takes the number of every chunk's bytes and shows a bar of them on a terminal."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
     # a download shows bytes and their speed, where other work shows what it counts
     columns = (
@@ -317,6 +339,8 @@ def _bar(part: Part) -> Iterator:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
         task = progress.add_task(part.target.name, total=part.total, completed=part.size)
         yield lambda count: progress.advance(task, count)

@@ -34,7 +34,9 @@ from fmjax.store.network import (
 
 HOME = "https://huggingface.co"
 COMMIT = re.compile(r"[0-9a-f]{40}")
-ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # git's sha1 of a small file, the sha256 of a large one
+ETAG = re.compile(
+    r"[0-9a-f]{40}|[0-9a-f]{64}"
+)  # git's sha1 of a small file, the sha256 of a large one
 REPOSITORY = re.compile(r"(?:[\w-][\w.-]{0,95}/)?[\w-][\w.-]{0,95}", re.ASCII)
 ACCEPT = "`fmjax download %s --accept-new`"
 SILENT = (
@@ -55,7 +57,11 @@ def cached(source: Source, revision: str | None) -> Copy | None:
 
     _check(source, revision)
     try:
-        path = Path(hf_hub_download(source.location, source.filename, revision=revision, local_files_only=True))
+        path = Path(
+            hf_hub_download(
+                source.location, source.filename, revision=revision, local_files_only=True
+            )
+        )
     except LocalEntryNotFoundError:
         return None
     folder = path.parents[source.filename.count("/")]
@@ -85,7 +91,9 @@ def fetch(source: Source, revision: str | None, *, name: str, most: int) -> Copy
     pointer = cache / folder / "snapshots" / commit / source.filename
     token = build_hf_headers().get("authorization")
     try:
-        with _held(cache / ".locks" / folder / f"{etag}.lock"):  # the client's own lock: it may be at the same file
+        with _held(
+            cache / ".locks" / folder / f"{etag}.lock"
+        ):  # the client's own lock: it may be at the same file
             if not blob.exists():
                 download(
                     hf_hub_url(source.location, source.filename, revision=commit),
@@ -106,7 +114,11 @@ def remove(path: Path) -> None:
     try:
         target = path.resolve() if path.is_symlink() else None
         path.unlink(missing_ok=True)
-        if target is not None and target.parent.name == "blobs" and target.parent.parent in path.parents:
+        if (
+            target is not None
+            and target.parent.name == "blobs"
+            and target.parent.parent in path.parents
+        ):
             target.unlink(missing_ok=True)
     except OSError as error:
         raise CheckpointError(
@@ -157,12 +169,22 @@ def _distrusted(source: Source, kind: str, given: str | None, wanted: str) -> Ch
 def _check(source: Source, revision: str | None) -> None:
     """Raises CheckpointError for a repository, file or commit whose name would lead out of the cache or the address."""
     # rows may come from anybody's file, and all three become parts of paths and of addresses
-    if not REPOSITORY.fullmatch(source.location) or ".." in source.location or "--" in source.location:
-        raise CheckpointError(f"{source.location[:80]!a} is no repository of the hub: it is OWNER/NAME")
+    if (
+        not REPOSITORY.fullmatch(source.location)
+        or ".." in source.location
+        or "--" in source.location
+    ):
+        raise CheckpointError(
+            f"{source.location[:80]!a} is no repository of the hub: it is OWNER/NAME"
+        )
     if not _is_inside(source.filename):
-        raise CheckpointError(f"{source.filename[:80]!a} is no file of a repository: it is a path inside it")
+        raise CheckpointError(
+            f"{source.filename[:80]!a} is no file of a repository: it is a path inside it"
+        )
     if revision is not None and not COMMIT.fullmatch(revision):
-        raise CheckpointError(f"{revision[:80]!a} is no commit of the hub: it has 40 hexadecimal digits")
+        raise CheckpointError(
+            f"{revision[:80]!a} is no commit of the hub: it has 40 hexadecimal digits"
+        )
 
 
 def _is_inside(name: str) -> bool:
@@ -226,10 +248,14 @@ def _refused(host: str, repo: str, status: int) -> CheckpointError:
     fix = "run the same command again later"
     if status in (401, 403, 429):
         fix = "run `hf auth login` or set HF_TOKEN"
-    return CheckpointError(f"{host} answered {status} ({MEANINGS.get(status, 'error')}) for {repo}: {fix}")
+    return CheckpointError(
+        f"{host} answered {status} ({MEANINGS.get(status, 'error')}) for {repo}: {fix}"
+    )
 
 
-def _explained(error: Exception, source: Source, revision: str | None, *, name: str) -> CheckpointError:
+def _explained(
+    error: Exception, source: Source, revision: str | None, *, name: str
+) -> CheckpointError:
     """The reason in one sentence, and its fix."""
     from huggingface_hub import constants, errors
 
@@ -250,7 +276,9 @@ def _explained(error: Exception, source: Source, revision: str | None, *, name: 
             f"{host} has no repository {repo} for you: check HF_ENDPOINT, or run `hf auth login` if it is private"
         )
     # LocalEntryNotFoundError is one too, though all it says is that the host could not be asked
-    if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
+    if isinstance(error, errors.EntryNotFoundError) and not isinstance(
+        error, errors.LocalEntryNotFoundError
+    ):
         return CheckpointError(f"{repo} has no file {file} at revision {revision or 'main'}")
     if status is not None:
         return _refused(host, repo, status)
@@ -259,4 +287,6 @@ def _explained(error: Exception, source: Source, revision: str | None, *, name: 
             f"{host} did not answer ({type(error).__name__}): check the network and HTTPS_PROXY, or set "
             f"FMJAX_TIMEOUT_S to wait longer"
         )
-    return CheckpointError(f"{file} of {repo} could not be fetched ({type(error).__name__}: {first_line(error)})")
+    return CheckpointError(
+        f"{file} of {repo} could not be fetched ({type(error).__name__}: {first_line(error)})"
+    )

@@ -49,7 +49,9 @@ def locate(weights: Weights, *, offline: bool = False) -> tuple[Path, Source]:
     return found.path, found.source
 
 
-def obtain(weights: Weights, *, offline: bool = False, accept_new: bool = False, anew: bool = False) -> Located:
+def obtain(
+    weights: Weights, *, offline: bool = False, accept_new: bool = False, anew: bool = False
+) -> Located:
     """As locate, with the facts of the file. accept_new: what a source has now takes the place of what was recorded.
     anew: the file is hashed also where it looks unchanged."""
     offline = offline or any(os.environ.get(name, "").upper() in TRUE for name in OFFLINE)
@@ -95,7 +97,9 @@ def cached(source: Source) -> Copy | None:
     return Copy(path) if path.is_file() else None
 
 
-def _first_local(sources: Sequence[Source], reasons: list[str], *, offline: bool, anew: bool) -> Located | None:
+def _first_local(
+    sources: Sequence[Source], reasons: list[str], *, offline: bool, anew: bool
+) -> Located | None:
     """The first source's copy on this machine that is right."""
     for source in sources:
         found = _local_copy(source, reasons, offline=offline, anew=anew)
@@ -145,7 +149,9 @@ def _first_fetched(
             found = _local_copy(source, reasons, offline=True, anew=anew)
         else:
             try:
-                found = _fetched_under_lock(weights, source, reasons, accept_new=accept_new, anew=anew)
+                found = _fetched_under_lock(
+                    weights, source, reasons, accept_new=accept_new, anew=anew
+                )
             except UnreachableError as error:
                 silent.add(host)
                 reasons.append(str(error))
@@ -169,7 +175,9 @@ def _fetched_under_lock(
             try:
                 stack.enter_context(lock.acquire(timeout=1))
             except Timeout:
-                _note(f"{_label(source)}: another process is fetching it, waiting (its lock: {lock.lock_file})")
+                _note(
+                    f"{_label(source)}: another process is fetching it, waiting (its lock: {lock.lock_file})"
+                )
                 stack.enter_context(lock)
         except OSError as error:
             if source.kind == "url":  # files of the hub have another folder, and locks there
@@ -206,7 +214,9 @@ def _download(weights: Weights, source: Source, known: dict[str, Any]) -> Copy:
     """The file from its host, checked for nothing but its size."""
     most = TIMES * 4 * names.get_spec(weights.model).parameters + EXTRA_BYTES
     if source.kind == "hf":
-        return huggingface.fetch(source, source.revision or known.get("revision"), name=weights.name, most=most)
+        return huggingface.fetch(
+            source, source.revision or known.get("revision"), name=weights.name, most=most
+        )
     path = _url_file(source)
     http.download(addresses.mirrored(source.location), path, bounds=Bounds(most))
     return Copy(path)
@@ -223,7 +233,9 @@ def _recorded(source: Source, copy: Copy, digest: str) -> Located:
         try:
             record.put("files", _key(source), facts | {"first_used": today})
         except OSError as error:
-            _note(f"{_label(source)} is not recorded: {http.unwritable(record.cache_folder(), error)}")
+            _note(
+                f"{_label(source)} is not recorded: {http.unwritable(record.cache_folder(), error)}"
+            )
     return found
 
 
@@ -241,7 +253,9 @@ def _show_licence(weights: Weights, source: Source) -> None:
         _note(f"{weights.name}: {licence} - {home}")
 
 
-def _no_source(weights: Weights, sources: Sequence[Source], reasons: list[str], *, offline: bool) -> str:
+def _no_source(
+    weights: Weights, sources: Sequence[Source], reasons: list[str], *, offline: bool
+) -> str:
     """What to do where none of the sources gave a file, and below it the reason of each."""
     # a file by hand always helps, so it comes first
     own = f'pass the file as checkpoint="/path/to/{sources[0].filename}" (--checkpoint)'
@@ -279,7 +293,11 @@ def _label(source: Source) -> str:
 
 
 def _host(source: Source) -> str:
-    return str(urlsplit(addresses.mirrored(source.location)).netloc) if source.kind == "url" else source.kind
+    return (
+        str(urlsplit(addresses.mirrored(source.location)).netloc)
+        if source.kind == "url"
+        else source.kind
+    )
 
 
 def _url_file(source: Source) -> Path:

@@ -18,13 +18,21 @@ from fmjax.errors import CheckpointError
 from fmjax.store import addresses
 
 ANSWER_S = 10.0  # for an answer; FMJAX_TIMEOUT_S replaces it
-CONNECTING = 0.45  # the share of it for a connection: two hosts that cannot be reached fail within the whole
+CONNECTING = (
+    0.45  # the share of it for a connection: two hosts that cannot be reached fail within the whole
+)
 ANSWERING = 3.0  # times that for the whole head of an answer, redirects included
 RETRIES = 5
 BACKOFF_S = 0.5  # doubled by every retry
 LONGEST_WAIT_S = 60.0
 AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
-MEANINGS = {401: "not logged in", 403: "forbidden", 404: "not there", 410: "removed", 429: "too many requests"}
+MEANINGS = {
+    401: "not logged in",
+    403: "forbidden",
+    404: "not there",
+    410: "removed",
+    429: "too many requests",
+}
 T = TypeVar("T")
 
 
@@ -43,7 +51,11 @@ def contact(address: str) -> None:
     except TimeoutError:
         reason = f"no connection within {limit:.1f} s"
     if reason:
-        who = f"the proxy {host}:{port} before {addresses.place(address)}" if proxy else f"{host}:{port}"
+        who = (
+            f"the proxy {host}:{port} before {addresses.place(address)}"
+            if proxy
+            else f"{host}:{port}"
+        )
         raise UnreachableError(
             f"{who} cannot be reached ({reason}): check the network and HTTPS_PROXY, or HF_ENDPOINT and FMJAX_MIRROR "
             f"for a mirror"
@@ -87,7 +99,9 @@ def timeout_s() -> float:
     except ValueError:
         seconds = float("nan")
     if not 0 <= seconds <= 86400:
-        raise CheckpointError(f"FMJAX_TIMEOUT_S={given!r} is not a number of seconds, of a day at most")
+        raise CheckpointError(
+            f"FMJAX_TIMEOUT_S={given!r} is not a number of seconds, of a day at most"
+        )
     return max(seconds, 0.1)
 
 
@@ -99,7 +113,9 @@ def answering_s() -> float:
 def rest(failures: int, reason: str, wait_s: float | None = None) -> None:
     """Sleeps before the next try. Raises CheckpointError after too many, or where the server wants too long a rest."""
     if wait_s is not None and wait_s > LONGEST_WAIT_S:
-        raise CheckpointError(f"{reason} and asks to wait {wait_s:.0f} s: run the same command after that")
+        raise CheckpointError(
+            f"{reason} and asks to wait {wait_s:.0f} s: run the same command after that"
+        )
     if failures > RETRIES:
         raise CheckpointError(f"{reason}, {failures} times: run the same command again later")
     backoff_s = BACKOFF_S * 2 ** (failures - 1)

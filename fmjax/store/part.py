@@ -13,7 +13,9 @@ from typing import Any, BinaryIO
 
 from fmjax.serial import write_atomically
 
-RANGE = re.compile(r"bytes (?:([0-9]{1,18})-[0-9]{1,18}|\*)/([0-9]{1,18}|\*)")  # the first byte, the size of all
+RANGE = re.compile(
+    r"bytes (?:([0-9]{1,18})-[0-9]{1,18}|\*)/([0-9]{1,18}|\*)"
+)  # the first byte, the size of all
 LENGTH = re.compile(r"[0-9]{1,18}")
 NOTE_BYTES = 16 << 20  # how often the note is written: what a kill may lose
 PIECE = 1 << 20  # bytes hashed at a time
@@ -73,7 +75,10 @@ class Part:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         # also where a try has failed: the note is what the next one goes on from
         file, self._file = self._file, None

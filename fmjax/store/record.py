@@ -18,7 +18,11 @@ Section = Literal["files", "licences_shown"]
 NAME = "weights.lock.json"
 SEEN = "seen.json"  # path -> (the digest of a file, what its inode said then): of this machine only
 LARGEST = 16 << 20  # bytes of a record; a row takes 300
-SHA256, COMMIT, DATE = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9-]{10}")
+SHA256, COMMIT, DATE = (
+    re.compile(r"[0-9a-f]{64}"),
+    re.compile(r"[0-9a-f]{40}"),
+    re.compile(r"[0-9-]{10}"),
+)
 
 
 def cache_folder() -> Path:
@@ -112,7 +116,9 @@ def _loaded(path: Path) -> Any:
 
 def _first_wrong(content: Any) -> str:
     """What is wrong with a record, "" where nothing is."""
-    if not isinstance(content, dict) or not all(isinstance(section, dict) for section in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(section, dict) for section in content.values()
+    ):
         return "not JSON of sections"
     checks = {"files": _is_file, "licences_shown": lambda licence: isinstance(licence, str)}
     for section, is_right in checks.items():

@@ -47,9 +47,15 @@ class Classify(Task):
     def scores(self, rows: Mapping[str, np.ndarray], labels: Labels) -> dict[str, float]:
         return classifier_scores(rows["logits"], rows["label"])
 
-    def summary(self, scores: Mapping[str, float], rows: Mapping[str, np.ndarray], labels: Labels) -> str:
+    def summary(
+        self, scores: Mapping[str, float], rows: Mapping[str, np.ndarray], labels: Labels
+    ) -> str:
         present = len(np.unique(rows["label"]))
-        over = f" over the {present} of {len(labels)} classes that have images" if present < len(labels) else ""
+        over = (
+            f" over the {present} of {len(labels)} classes that have images"
+            if present < len(labels)
+            else ""
+        )
         return f"accuracy {scores['accuracy']:.1%}, macro F1 {scores['macro_f1']:.1%}{over}, loss {scores['loss']:.4f}"
 
     def draw(self, rows: Mapping[str, np.ndarray], labels: Labels, folder: Path) -> None:
@@ -58,7 +64,9 @@ class Classify(Task):
 
 def cross_entropy(logits: Float[Array, "B K"], labels: Array, smoothing: float) -> Array:
     """Losses [B] against smoothed one-hot labels; labels [B]."""
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32), smoothing)
+    targets = optax.smooth_labels(
+        jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32), smoothing
+    )
     return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
 
 
@@ -72,5 +80,9 @@ def classifier_scores(logits: Float[np.ndarray, "N K"], labels: np.ndarray) -> d
     return {
         "accuracy": float((predicted == labels).mean()),
         "macro_f1": float(f1_score(labels, predicted, labels=present, average="macro")),
-        "loss": float(log_loss(labels, shifted / shifted.sum(-1, keepdims=True), labels=range(logits.shape[1]))),
+        "loss": float(
+            log_loss(
+                labels, shifted / shifted.sum(-1, keepdims=True), labels=range(logits.shape[1])
+            )
+        ),
     }

@@ -21,7 +21,10 @@ class Embed(Task):
         return {"backbone": backbone}
 
     def outputs(self, net: Net, batch: Batch) -> Rows:
-        return {"features": net["backbone"](batch["image"]).pooled.astype(np.float32), "label": batch["label"]}
+        return {
+            "features": net["backbone"](batch["image"]).pooled.astype(np.float32),
+            "label": batch["label"],
+        }
 
     def scores(self, rows: Mapping[str, np.ndarray], labels: Labels) -> dict[str, float]:
         return {}

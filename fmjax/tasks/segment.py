@@ -38,7 +38,6 @@ class Segment(Task):
     """
 
     config: SegmentConfig
-    views: Any  # a Views, whose crop is that of pictures of one class each: not used
 
     needs = ("image", "mask")
     watch = "miou"
@@ -63,7 +62,9 @@ class Segment(Task):
             patches = net["norm"](patches, net["norm"].mean[...], net["norm"].var[...])
         return to_pixels(net["head"](patches), *batch["mask"].shape[1:])
 
-    def training_logits(self, net: Net, batch: Batch, key: Array) -> tuple[Float[Array, "B H W K"], Logs]:
+    def training_logits(
+        self, net: Net, batch: Batch, key: Array
+    ) -> tuple[Float[Array, "B H W K"], Logs]:
         """The same with drop path and the batch's own statistics, and what of them is averaged over the steps."""
         patches = patch_features(net["backbone"], batch["image"], self.config.layers, key=key)
         averages = {}
@@ -127,7 +128,9 @@ class Segment(Task):
             "loss": float(rows["loss"].sum(dtype=np.float64) / true.sum()),
         }
 
-    def summary(self, scores: Mapping[str, float], rows: Mapping[str, np.ndarray], labels: Labels) -> str:
+    def summary(
+        self, scores: Mapping[str, float], rows: Mapping[str, np.ndarray], labels: Labels
+    ) -> str:
         iou = ious(rows["overlap"])
         present = np.flatnonzero(rows["overlap"].sum(0)[:, 2])
         over = ""
@@ -144,7 +147,9 @@ class Segment(Task):
         draw_segments(folder / "predictions.png", rows, labels)
 
 
-def pixel_losses(logits: Float[Array, "B H W K"], mask: Integer[Array, "B H W"]) -> Float[Array, "B H W"]:
+def pixel_losses(
+    logits: Float[Array, "B H W K"], mask: Integer[Array, "B H W"]
+) -> Float[Array, "B H W"]:
     """Cross entropies in float32, 0 where a pixel is of no class."""
     # an ignored pixel's row of the one-hot targets is all zeros, and so is its loss; picking logits by their number
     # would be a gather, whose gradient is a scatter
@@ -152,7 +157,9 @@ def pixel_losses(logits: Float[Array, "B H W K"], mask: Integer[Array, "B H W"])
     return optax.softmax_cross_entropy(logits.astype(jnp.float32), target)
 
 
-def overlap(found: Integer[Array, "B H W"], mask: Integer[Array, "B H W"], *, classes: int) -> Integer[Array, "B K 3"]:
+def overlap(
+    found: Integer[Array, "B H W"], mask: Integer[Array, "B H W"], *, classes: int
+) -> Integer[Array, "B K 3"]:
     """Pixels of each class: found and true, found, true. Those of no class are in none of the three."""
     known, numbers = mask != IGNORED, jnp.arange(classes)
     is_found = (found[..., None] == numbers) & known[..., None]  # B H W K

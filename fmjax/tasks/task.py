@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,11 +16,13 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from fmjax.data.transforms import Views
 from fmjax.errors import UsageError
 from fmjax.models.vit import ViT
 
-Example = dict[str, Any]  # one, on the host: what is read of it, then the arrays that the network is given
-View = Callable[[Example, np.random.Generator | None], Example]
+Example = dict[
+    str, Any
+]  # one, on the host: what is read of it, then the arrays that the network is given
 Batch = dict[
     str, Array
 ]  # [B ...] arrays: the fields of the examples, and weight [B], 0 where there is nothing to learn
@@ -31,7 +33,9 @@ Logs = dict[
 ]  # numbers of a step, for its row in metrics.jsonl; and, by this name, what is averaged over steps:
 AVERAGES = "averages"  # the log of it: {"head.norm.mean": array}, see Task.loss
 MAX_ROW = 100_000  # bytes of an example's row
-Rows = dict[str, Any]  # arrays [B ...], a row an example: under about 10 kB each, as those of all are gathered
+Rows = dict[
+    str, Any
+]  # arrays [B ...], a row an example: under about 10 kB each, as those of all are gathered
 
 
 @typing.no_type_check
@@ -41,7 +45,9 @@ class Now:
     """What a loss may know beside its batch."""
 
     step: Int[Array, ""]
-    count: Float[Array, ""]  # what the loss is a mean over: `Task.count` of the whole batch, on all devices
+    count: Float[
+        Array, ""
+    ]  # what the loss is a mean over: `Task.count` of the whole batch, on all devices
     key: Array  # of this step and part
     teacher: Net | None  # the average of the net, where the recipe keeps one
 
@@ -60,11 +66,16 @@ class Task:
     """
 
     config: Any  # its TaskConfig
-    views: View  # how the weights' authors, and the run's augmentation, see an example
+    views: Views  # how the weights' authors, and the run's augmentation, see an example
 
-    needs: ClassVar[tuple[str, ...]] = ("image", "label")  # fields of an example: image, label, mask, ...
+    needs: ClassVar[tuple[str, ...]] = (
+        "image",
+        "label",
+    )  # fields of an example: image, label, mask, ...
     watch: ClassVar[str] = "loss"  # the score that runs are compared by
-    shares: ClassVar[frozenset[str]] = frozenset()  # the scores and logs that are parts of one, and shown in percent
+    shares: ClassVar[frozenset[str]] = (
+        frozenset()
+    )  # the scores and logs that are parts of one, and shown in percent
     separable: ClassVar[bool] = True
     learns_from_average: ClassVar[bool] = False  # whether the loss uses now.teacher
 
@@ -96,7 +107,9 @@ class Task:
         """Numbers out of the rows of all examples, each once."""
         raise NotImplementedError
 
-    def summary(self, scores: Mapping[str, float], rows: Mapping[str, np.ndarray], labels: Labels) -> str:
+    def summary(
+        self, scores: Mapping[str, float], rows: Mapping[str, np.ndarray], labels: Labels
+    ) -> str:
         """The scores in words."""
         return self.words(scores)
 
@@ -115,7 +128,7 @@ class Task:
         """Pictures of an evaluation, into the run's folder."""
 
 
-def make(config: Any, views: View) -> Task:
+def make(config: Any, views: Views) -> Task:
     """The task of some settings. Raises UsageError where its class has not what a task needs."""
     kind = _located(config.home)
     if not (isinstance(kind, type) and issubclass(kind, Task)):
@@ -123,7 +136,11 @@ def make(config: Any, views: View) -> Task:
             f"the home of {type(config).__name__} is {config.home!r}; it must be the task's class, as in "
             f"`home = MyTask`, which is a fmjax.tasks.task.Task"
         )
-    lacking = [name for name in ("parts", "loss", "outputs", "scores") if getattr(kind, name) is getattr(Task, name)]
+    lacking = [
+        name
+        for name in ("parts", "loss", "outputs", "scores")
+        if getattr(kind, name) is getattr(Task, name)
+    ]
     if lacking:
         raise UsageError(
             f"the task {kind.__name__} has no {' and no '.join(lacking)}; define them (docs/adding_a_task.md)"
@@ -155,12 +172,16 @@ def check_loss(task: Task, returned: Any) -> None:
     """Raises UsageError for what is no loss and logs. returned: arrays or their shapes."""
     name = type(task).__name__
     if not isinstance(returned, tuple) or len(returned) != 2 or not isinstance(returned[1], dict):
-        raise UsageError(f"{name}.loss returns {type(returned).__name__}; it must return (loss, {{name: number}})")
+        raise UsageError(
+            f"{name}.loss returns {type(returned).__name__}; it must return (loss, {{name: number}})"
+        )
     numbers = {"the loss": returned[0], **{k: v for k, v in returned[1].items() if k != AVERAGES}}
     for what, value in numbers.items():
         if getattr(value, "shape", None) != ():
             shape = getattr(value, "shape", type(value).__name__)
-            raise UsageError(f"{name}.loss gives {what} of shape {shape}; it must be one number: a sum / now.count")
+            raise UsageError(
+                f"{name}.loss gives {what} of shape {shape}; it must be one number: a sum / now.count"
+            )
 
 
 def _row_bytes(row: Any) -> int:
@@ -170,17 +191,25 @@ def _row_bytes(row: Any) -> int:
 def check_scores(task: Task, scores: Any) -> None:
     """Raises UsageError for scores that cannot be written or compared."""
     name = type(task).__name__
-    numbers = isinstance(scores, dict) and all(isinstance(value, int | float) for value in scores.values())
+    numbers = isinstance(scores, dict) and all(
+        isinstance(value, int | float) for value in scores.values()
+    )
     if not numbers:
-        raise UsageError(f"{name}.scores returns {scores!r}; it must return {{name: float}}, of Python's numbers")
+        raise UsageError(
+            f"{name}.scores returns {scores!r}; it must return {{name: float}}, of Python's numbers"
+        )
     if task.watch and task.watch not in scores:
-        raise UsageError(f"{name}.watch is {task.watch!r}; it must be one of its scores: {', '.join(scores)}")
+        raise UsageError(
+            f"{name}.watch is {task.watch!r}; it must be one of its scores: {', '.join(scores)}"
+        )
 
 
 def check_rows(task: Task, rows: Mapping[str, Any], size: int) -> None:
     """Raises UsageError for outputs that are not one row an example."""
     if not isinstance(rows, dict):
-        raise UsageError(f"{type(task).__name__}.outputs returns {type(rows).__name__}; it must return {{name: array}}")
+        raise UsageError(
+            f"{type(task).__name__}.outputs returns {type(rows).__name__}; it must return {{name: array}}"
+        )
     for name, row in rows.items():
         shape = tuple(getattr(row, "shape", ()))
         if shape[:1] != (size,):

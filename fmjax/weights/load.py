@@ -211,7 +211,9 @@ def _classifier(file: Checkpoint, table: wc.Dialect, spec: ViTSpec) -> tuple[int
     Raises CheckpointError where a converted file says an input that no classifier has.
     """
     kind: Any = table.classifier
-    keys = [table.full_prefix + rule.keys[0] for rule in table.rules if rule.paths == CLASSIFIER[1:]]
+    keys = [
+        table.full_prefix + rule.keys[0] for rule in table.rules if rule.paths == CLASSIFIER[1:]
+    ]
     if table.name == NATIVE:
         kind, keys = file.metadata.get("classifier", "pool"), [CLASSIFIER[1]]
     elif spec.embed_dim:

@@ -263,7 +263,11 @@ WEIGHTS = (
     Weights(
         model="augreg_vit_base_patch16_224",
         tag="augreg2_in21k_ft_in1k",
-        sources=(Source("hf", "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k", "model.safetensors", "timm"),),
+        sources=(
+            Source(
+                "hf", "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k", "model.safetensors", "timm"
+            ),
+        ),
         **HALF,
         image_size=(224, 224),
         licence="Apache-2.0",

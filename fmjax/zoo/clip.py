@@ -96,7 +96,12 @@ WEIGHTS = (
         model="ViT-B-32",
         tag="openai",
         sources=(
-            Source("hf", "timm/vit_base_patch32_clip_224.openai", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "timm/vit_base_patch32_clip_224.openai",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
             Source(
                 "url",
                 "https://openaipublic.azureedge.net/clip/models/40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af/ViT-B-32.pt",
@@ -105,7 +110,11 @@ WEIGHTS = (
                 sha256="40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af",
             ),
             Source(
-                "hf", "openai/clip-vit-base-patch32", "model.safetensors", "hf_clip", overrides={"resample": "bicubic"}
+                "hf",
+                "openai/clip-vit-base-patch32",
+                "model.safetensors",
+                "hf_clip",
+                overrides={"resample": "bicubic"},
             ),
         ),
         **OPENAI,
@@ -119,7 +128,12 @@ WEIGHTS = (
         model="ViT-B-32",
         tag="laion400m_e31",
         sources=(
-            Source("hf", "timm/vit_base_patch32_clip_224.laion400m_e31", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "timm/vit_base_patch32_clip_224.laion400m_e31",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
             Source(
                 "url",
                 "https://github.com/mlfoundations/open_clip/releases/download/v0.2-weights/vit_b_32-quickgelu-laion400m_e31-d867053b.pt",
@@ -137,7 +151,12 @@ WEIGHTS = (
         model="ViT-B-32",
         tag="laion400m_e32",
         sources=(
-            Source("hf", "timm/vit_base_patch32_clip_224.laion400m_e32", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "timm/vit_base_patch32_clip_224.laion400m_e32",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
             Source(
                 "url",
                 "https://github.com/mlfoundations/open_clip/releases/download/v0.2-weights/vit_b_32-quickgelu-laion400m_e32-46683a32.pt",
@@ -156,7 +175,12 @@ WEIGHTS = (
         model="ViT-B-32",
         tag="laion2b_e16",
         sources=(
-            Source("hf", "timm/vit_base_patch32_clip_224.laion2b_e16", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "timm/vit_base_patch32_clip_224.laion2b_e16",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
             Source(
                 "url",
                 "https://github.com/mlfoundations/open_clip/releases/download/v0.2-weights/vit_b_32-laion2b_e16-af8dbd0c.pth",
@@ -173,7 +197,12 @@ WEIGHTS = (
         model="ViT-B-32",
         tag="laion2b_s34b_b79k",
         sources=(
-            Source("hf", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
             Source(
                 "hf",
                 "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
@@ -192,7 +221,12 @@ WEIGHTS = (
         model="ViT-B-32",
         tag="datacomp_xl_s13b_b90k",
         sources=(
-            Source("hf", "laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -203,7 +237,14 @@ WEIGHTS = (
     Weights(
         model="ViT-B-32",
         tag="datacomp_m_s128m_b4k",
-        sources=(Source("hf", "laion/CLIP-ViT-B-32-DataComp.M-s128M-b4K", "open_clip_model.safetensors", "open_clip"),),
+        sources=(
+            Source(
+                "hf",
+                "laion/CLIP-ViT-B-32-DataComp.M-s128M-b4K",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
+        ),
         **OPENAI,
         image_size=(224, 224),
         licence="MIT",
@@ -213,7 +254,12 @@ WEIGHTS = (
         model="ViT-B-32",
         tag="commonpool_m_clip_s128m_b4k",
         sources=(
-            Source("hf", "laion/CLIP-ViT-B-32-CommonPool.M.clip-s128M-b4K", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "laion/CLIP-ViT-B-32-CommonPool.M.clip-s128M-b4K",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -225,7 +271,10 @@ WEIGHTS = (
         tag="commonpool_m_laion_s128m_b4k",
         sources=(
             Source(
-                "hf", "laion/CLIP-ViT-B-32-CommonPool.M.laion-s128M-b4K", "open_clip_model.safetensors", "open_clip"
+                "hf",
+                "laion/CLIP-ViT-B-32-CommonPool.M.laion-s128M-b4K",
+                "open_clip_model.safetensors",
+                "open_clip",
             ),
         ),
         **OPENAI,
@@ -238,7 +287,10 @@ WEIGHTS = (
         tag="commonpool_m_image_s128m_b4k",
         sources=(
             Source(
-                "hf", "laion/CLIP-ViT-B-32-CommonPool.M.image-s128M-b4K", "open_clip_model.safetensors", "open_clip"
+                "hf",
+                "laion/CLIP-ViT-B-32-CommonPool.M.image-s128M-b4K",
+                "open_clip_model.safetensors",
+                "open_clip",
             ),
         ),
         **OPENAI,
@@ -250,7 +302,12 @@ WEIGHTS = (
         model="ViT-B-32",
         tag="commonpool_m_text_s128m_b4k",
         sources=(
-            Source("hf", "laion/CLIP-ViT-B-32-CommonPool.M.text-s128M-b4K", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "laion/CLIP-ViT-B-32-CommonPool.M.text-s128M-b4K",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -262,7 +319,10 @@ WEIGHTS = (
         tag="commonpool_m_basic_s128m_b4k",
         sources=(
             Source(
-                "hf", "laion/CLIP-ViT-B-32-CommonPool.M.basic-s128M-b4K", "open_clip_model.safetensors", "open_clip"
+                "hf",
+                "laion/CLIP-ViT-B-32-CommonPool.M.basic-s128M-b4K",
+                "open_clip_model.safetensors",
+                "open_clip",
             ),
         ),
         **OPENAI,
@@ -274,7 +334,12 @@ WEIGHTS = (
         model="ViT-B-32",
         tag="commonpool_m_s128m_b4k",
         sources=(
-            Source("hf", "laion/CLIP-ViT-B-32-CommonPool.M-s128M-b4K", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "laion/CLIP-ViT-B-32-CommonPool.M-s128M-b4K",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -284,7 +349,14 @@ WEIGHTS = (
     Weights(
         model="ViT-B-32",
         tag="datacomp_s_s13m_b4k",
-        sources=(Source("hf", "laion/CLIP-ViT-B-32-DataComp.S-s13M-b4K", "open_clip_model.safetensors", "open_clip"),),
+        sources=(
+            Source(
+                "hf",
+                "laion/CLIP-ViT-B-32-DataComp.S-s13M-b4K",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
+        ),
         **OPENAI,
         image_size=(224, 224),
         licence="MIT",
@@ -294,7 +366,12 @@ WEIGHTS = (
         model="ViT-B-32",
         tag="commonpool_s_clip_s13m_b4k",
         sources=(
-            Source("hf", "laion/CLIP-ViT-B-32-CommonPool.S.clip-s13M-b4K", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "laion/CLIP-ViT-B-32-CommonPool.S.clip-s13M-b4K",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -305,7 +382,12 @@ WEIGHTS = (
         model="ViT-B-32",
         tag="commonpool_s_laion_s13m_b4k",
         sources=(
-            Source("hf", "laion/CLIP-ViT-B-32-CommonPool.S.laion-s13M-b4K", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "laion/CLIP-ViT-B-32-CommonPool.S.laion-s13M-b4K",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -316,7 +398,12 @@ WEIGHTS = (
         model="ViT-B-32",
         tag="commonpool_s_image_s13m_b4k",
         sources=(
-            Source("hf", "laion/CLIP-ViT-B-32-CommonPool.S.image-s13M-b4K", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "laion/CLIP-ViT-B-32-CommonPool.S.image-s13M-b4K",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -327,7 +414,12 @@ WEIGHTS = (
         model="ViT-B-32",
         tag="commonpool_s_text_s13m_b4k",
         sources=(
-            Source("hf", "laion/CLIP-ViT-B-32-CommonPool.S.text-s13M-b4K", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "laion/CLIP-ViT-B-32-CommonPool.S.text-s13M-b4K",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -338,7 +430,12 @@ WEIGHTS = (
         model="ViT-B-32",
         tag="commonpool_s_basic_s13m_b4k",
         sources=(
-            Source("hf", "laion/CLIP-ViT-B-32-CommonPool.S.basic-s13M-b4K", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "laion/CLIP-ViT-B-32-CommonPool.S.basic-s13M-b4K",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -349,7 +446,12 @@ WEIGHTS = (
         model="ViT-B-32",
         tag="commonpool_s_s13m_b4k",
         sources=(
-            Source("hf", "laion/CLIP-ViT-B-32-CommonPool.S-s13M-b4K", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "laion/CLIP-ViT-B-32-CommonPool.S-s13M-b4K",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -360,8 +462,18 @@ WEIGHTS = (
         model="ViT-B-32",
         tag="metaclip_400m",
         sources=(
-            Source("hf", "timm/vit_base_patch32_clip_224.metaclip_400m", "open_clip_model.safetensors", "open_clip"),
-            Source("url", "https://dl.fbaipublicfiles.com/MMPT/metaclip/b32_400m.pt", "b32_400m.pt", "open_clip"),
+            Source(
+                "hf",
+                "timm/vit_base_patch32_clip_224.metaclip_400m",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
+            Source(
+                "url",
+                "https://dl.fbaipublicfiles.com/MMPT/metaclip/b32_400m.pt",
+                "b32_400m.pt",
+                "open_clip",
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -374,7 +486,12 @@ WEIGHTS = (
         model="ViT-B-32",
         tag="metaclip_fullcc",
         sources=(
-            Source("hf", "timm/vit_base_patch32_clip_224.metaclip_2pt5b", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "timm/vit_base_patch32_clip_224.metaclip_2pt5b",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
             Source(
                 "url",
                 "https://dl.fbaipublicfiles.com/MMPT/metaclip/b32_fullcc2.5b.pt",
@@ -393,7 +510,12 @@ WEIGHTS = (
         model="ViT-B-16",
         tag="openai",
         sources=(
-            Source("hf", "timm/vit_base_patch16_clip_224.openai", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "timm/vit_base_patch16_clip_224.openai",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
             Source(
                 "url",
                 "https://openaipublic.azureedge.net/clip/models/5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f/ViT-B-16.pt",
@@ -402,7 +524,11 @@ WEIGHTS = (
                 sha256="5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f",
             ),
             Source(
-                "hf", "openai/clip-vit-base-patch16", "model.safetensors", "hf_clip", overrides={"resample": "bicubic"}
+                "hf",
+                "openai/clip-vit-base-patch16",
+                "model.safetensors",
+                "hf_clip",
+                overrides={"resample": "bicubic"},
             ),
         ),
         **OPENAI,
@@ -416,7 +542,12 @@ WEIGHTS = (
         model="ViT-B-16",
         tag="laion400m_e31",
         sources=(
-            Source("hf", "timm/vit_base_patch16_clip_224.laion400m_e31", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "timm/vit_base_patch16_clip_224.laion400m_e31",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
             Source(
                 "url",
                 "https://github.com/mlfoundations/open_clip/releases/download/v0.2-weights/vit_b_16-laion400m_e31-00efa78f.pt",
@@ -433,7 +564,12 @@ WEIGHTS = (
         model="ViT-B-16",
         tag="laion400m_e32",
         sources=(
-            Source("hf", "timm/vit_base_patch16_clip_224.laion400m_e32", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "timm/vit_base_patch16_clip_224.laion400m_e32",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
             Source(
                 "url",
                 "https://github.com/mlfoundations/open_clip/releases/download/v0.2-weights/vit_b_16-laion400m_e32-55e67d44.pt",
@@ -450,7 +586,14 @@ WEIGHTS = (
     Weights(
         model="ViT-B-16",
         tag="laion2b_s34b_b88k",
-        sources=(Source("hf", "laion/CLIP-ViT-B-16-laion2B-s34B-b88K", "open_clip_model.safetensors", "open_clip"),),
+        sources=(
+            Source(
+                "hf",
+                "laion/CLIP-ViT-B-16-laion2B-s34B-b88K",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
+        ),
         **OPENAI,
         image_size=(224, 224),
         licence="MIT",
@@ -461,7 +604,12 @@ WEIGHTS = (
         model="ViT-B-16",
         tag="datacomp_xl_s13b_b90k",
         sources=(
-            Source("hf", "laion/CLIP-ViT-B-16-DataComp.XL-s13B-b90K", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "laion/CLIP-ViT-B-16-DataComp.XL-s13B-b90K",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -472,7 +620,14 @@ WEIGHTS = (
     Weights(
         model="ViT-B-16",
         tag="datacomp_l_s1b_b8k",
-        sources=(Source("hf", "laion/CLIP-ViT-B-16-DataComp.L-s1B-b8K", "open_clip_model.safetensors", "open_clip"),),
+        sources=(
+            Source(
+                "hf",
+                "laion/CLIP-ViT-B-16-DataComp.L-s1B-b8K",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
+        ),
         **OPENAI,
         image_size=(224, 224),
         licence="MIT",
@@ -482,7 +637,12 @@ WEIGHTS = (
         model="ViT-B-16",
         tag="commonpool_l_clip_s1b_b8k",
         sources=(
-            Source("hf", "laion/CLIP-ViT-B-16-CommonPool.L.clip-s1B-b8K", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "laion/CLIP-ViT-B-16-CommonPool.L.clip-s1B-b8K",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -493,7 +653,12 @@ WEIGHTS = (
         model="ViT-B-16",
         tag="commonpool_l_laion_s1b_b8k",
         sources=(
-            Source("hf", "laion/CLIP-ViT-B-16-CommonPool.L.laion-s1B-b8K", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "laion/CLIP-ViT-B-16-CommonPool.L.laion-s1B-b8K",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -504,7 +669,12 @@ WEIGHTS = (
         model="ViT-B-16",
         tag="commonpool_l_image_s1b_b8k",
         sources=(
-            Source("hf", "laion/CLIP-ViT-B-16-CommonPool.L.image-s1B-b8K", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "laion/CLIP-ViT-B-16-CommonPool.L.image-s1B-b8K",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -515,7 +685,12 @@ WEIGHTS = (
         model="ViT-B-16",
         tag="commonpool_l_text_s1b_b8k",
         sources=(
-            Source("hf", "laion/CLIP-ViT-B-16-CommonPool.L.text-s1B-b8K", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "laion/CLIP-ViT-B-16-CommonPool.L.text-s1B-b8K",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -526,7 +701,12 @@ WEIGHTS = (
         model="ViT-B-16",
         tag="commonpool_l_basic_s1b_b8k",
         sources=(
-            Source("hf", "laion/CLIP-ViT-B-16-CommonPool.L.basic-s1B-b8K", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "laion/CLIP-ViT-B-16-CommonPool.L.basic-s1B-b8K",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -536,7 +716,14 @@ WEIGHTS = (
     Weights(
         model="ViT-B-16",
         tag="commonpool_l_s1b_b8k",
-        sources=(Source("hf", "laion/CLIP-ViT-B-16-CommonPool.L-s1B-b8K", "open_clip_model.safetensors", "open_clip"),),
+        sources=(
+            Source(
+                "hf",
+                "laion/CLIP-ViT-B-16-CommonPool.L-s1B-b8K",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
+        ),
         **OPENAI,
         image_size=(224, 224),
         licence="MIT",
@@ -545,7 +732,9 @@ WEIGHTS = (
     Weights(
         model="ViT-B-16",
         tag="dfn2b",
-        sources=(Source("hf", "apple/DFN2B-CLIP-ViT-B-16", "open_clip_model.safetensors", "open_clip"),),
+        sources=(
+            Source("hf", "apple/DFN2B-CLIP-ViT-B-16", "open_clip_model.safetensors", "open_clip"),
+        ),
         **OPENAI,
         image_size=(224, 224),
         licence="Apple sample code licence (apple-ascl)",
@@ -558,8 +747,18 @@ WEIGHTS = (
         model="ViT-B-16",
         tag="metaclip_400m",
         sources=(
-            Source("hf", "timm/vit_base_patch16_clip_224.metaclip_400m", "open_clip_model.safetensors", "open_clip"),
-            Source("url", "https://dl.fbaipublicfiles.com/MMPT/metaclip/b16_400m.pt", "b16_400m.pt", "open_clip"),
+            Source(
+                "hf",
+                "timm/vit_base_patch16_clip_224.metaclip_400m",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
+            Source(
+                "url",
+                "https://dl.fbaipublicfiles.com/MMPT/metaclip/b16_400m.pt",
+                "b16_400m.pt",
+                "open_clip",
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -571,7 +770,12 @@ WEIGHTS = (
         model="ViT-B-16",
         tag="metaclip_fullcc",
         sources=(
-            Source("hf", "timm/vit_base_patch16_clip_224.metaclip_2pt5b", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "timm/vit_base_patch16_clip_224.metaclip_2pt5b",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
             Source(
                 "url",
                 "https://dl.fbaipublicfiles.com/MMPT/metaclip/b16_fullcc2.5b.pt",
@@ -589,7 +793,12 @@ WEIGHTS = (
         model="ViT-L-14",
         tag="openai",
         sources=(
-            Source("hf", "timm/vit_large_patch14_clip_224.openai", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "timm/vit_large_patch14_clip_224.openai",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
             Source(
                 "url",
                 "https://openaipublic.azureedge.net/clip/models/b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt",
@@ -598,7 +807,11 @@ WEIGHTS = (
                 sha256="b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",
             ),
             Source(
-                "hf", "openai/clip-vit-large-patch14", "model.safetensors", "hf_clip", overrides={"resample": "bicubic"}
+                "hf",
+                "openai/clip-vit-large-patch14",
+                "model.safetensors",
+                "hf_clip",
+                overrides={"resample": "bicubic"},
             ),
         ),
         **OPENAI,
@@ -612,7 +825,12 @@ WEIGHTS = (
         model="ViT-L-14",
         tag="laion400m_e31",
         sources=(
-            Source("hf", "timm/vit_large_patch14_clip_224.laion400m_e31", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "timm/vit_large_patch14_clip_224.laion400m_e31",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
             Source(
                 "url",
                 "https://github.com/mlfoundations/open_clip/releases/download/v0.2-weights/vit_l_14-laion400m_e31-69988bb6.pt",
@@ -629,7 +847,12 @@ WEIGHTS = (
         model="ViT-L-14",
         tag="laion400m_e32",
         sources=(
-            Source("hf", "timm/vit_large_patch14_clip_224.laion400m_e32", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "timm/vit_large_patch14_clip_224.laion400m_e32",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
             Source(
                 "url",
                 "https://github.com/mlfoundations/open_clip/releases/download/v0.2-weights/vit_l_14-laion400m_e32-3d133497.pt",
@@ -646,7 +869,12 @@ WEIGHTS = (
         model="ViT-L-14",
         tag="laion2b_s32b_b82k",
         sources=(
-            Source("hf", "laion/CLIP-ViT-L-14-laion2B-s32B-b82K", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "laion/CLIP-ViT-L-14-laion2B-s32B-b82K",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
             Source(
                 "hf",
                 "laion/CLIP-ViT-L-14-laion2B-s32B-b82K",
@@ -665,7 +893,12 @@ WEIGHTS = (
         model="ViT-L-14",
         tag="datacomp_xl_s13b_b90k",
         sources=(
-            Source("hf", "laion/CLIP-ViT-L-14-DataComp.XL-s13B-b90K", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "laion/CLIP-ViT-L-14-DataComp.XL-s13B-b90K",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -677,7 +910,10 @@ WEIGHTS = (
         tag="commonpool_xl_clip_s13b_b90k",
         sources=(
             Source(
-                "hf", "laion/CLIP-ViT-L-14-CommonPool.XL.clip-s13B-b90K", "open_clip_model.safetensors", "open_clip"
+                "hf",
+                "laion/CLIP-ViT-L-14-CommonPool.XL.clip-s13B-b90K",
+                "open_clip_model.safetensors",
+                "open_clip",
             ),
         ),
         **OPENAI,
@@ -690,7 +926,10 @@ WEIGHTS = (
         tag="commonpool_xl_laion_s13b_b90k",
         sources=(
             Source(
-                "hf", "laion/CLIP-ViT-L-14-CommonPool.XL.laion-s13B-b90K", "open_clip_model.safetensors", "open_clip"
+                "hf",
+                "laion/CLIP-ViT-L-14-CommonPool.XL.laion-s13B-b90K",
+                "open_clip_model.safetensors",
+                "open_clip",
             ),
         ),
         **OPENAI,
@@ -702,7 +941,12 @@ WEIGHTS = (
         model="ViT-L-14",
         tag="commonpool_xl_s13b_b90k",
         sources=(
-            Source("hf", "laion/CLIP-ViT-L-14-CommonPool.XL-s13B-b90K", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "laion/CLIP-ViT-L-14-CommonPool.XL-s13B-b90K",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -713,8 +957,18 @@ WEIGHTS = (
         model="ViT-L-14",
         tag="metaclip_400m",
         sources=(
-            Source("hf", "timm/vit_large_patch14_clip_224.metaclip_400m", "open_clip_model.safetensors", "open_clip"),
-            Source("url", "https://dl.fbaipublicfiles.com/MMPT/metaclip/l14_400m.pt", "l14_400m.pt", "open_clip"),
+            Source(
+                "hf",
+                "timm/vit_large_patch14_clip_224.metaclip_400m",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
+            Source(
+                "url",
+                "https://dl.fbaipublicfiles.com/MMPT/metaclip/l14_400m.pt",
+                "l14_400m.pt",
+                "open_clip",
+            ),
         ),
         **OPENAI,
         image_size=(224, 224),
@@ -726,7 +980,12 @@ WEIGHTS = (
         model="ViT-L-14",
         tag="metaclip_fullcc",
         sources=(
-            Source("hf", "timm/vit_large_patch14_clip_224.metaclip_2pt5b", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "timm/vit_large_patch14_clip_224.metaclip_2pt5b",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
             Source(
                 "url",
                 "https://dl.fbaipublicfiles.com/MMPT/metaclip/l14_fullcc2.5b.pt",
@@ -743,7 +1002,9 @@ WEIGHTS = (
     Weights(
         model="ViT-L-14",
         tag="dfn2b",
-        sources=(Source("hf", "apple/DFN2B-CLIP-ViT-L-14", "open_clip_model.safetensors", "open_clip"),),
+        sources=(
+            Source("hf", "apple/DFN2B-CLIP-ViT-L-14", "open_clip_model.safetensors", "open_clip"),
+        ),
         **OPENAI,
         image_size=(224, 224),
         licence="Apple sample code licence (apple-ascl)",
@@ -753,7 +1014,11 @@ WEIGHTS = (
     Weights(
         model="ViT-L-14",
         tag="dfn2b_s39b",
-        sources=(Source("hf", "apple/DFN2B-CLIP-ViT-L-14-39B", "open_clip_model.safetensors", "open_clip"),),
+        sources=(
+            Source(
+                "hf", "apple/DFN2B-CLIP-ViT-L-14-39B", "open_clip_model.safetensors", "open_clip"
+            ),
+        ),
         **OPENAI,
         image_size=(224, 224),
         licence="Apple sample code licence (apple-ascl)",
@@ -762,7 +1027,12 @@ WEIGHTS = (
         model="ViT-L-14-336",
         tag="openai",
         sources=(
-            Source("hf", "timm/vit_large_patch14_clip_336.openai", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "timm/vit_large_patch14_clip_336.openai",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
             Source(
                 "url",
                 "https://openaipublic.azureedge.net/clip/models/3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02/ViT-L-14-336px.pt",
@@ -790,7 +1060,12 @@ WEIGHTS = (
         model="ViT-H-14",
         tag="laion2b_s32b_b79k",
         sources=(
-            Source("hf", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
             Source(
                 "hf",
                 "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
@@ -809,7 +1084,12 @@ WEIGHTS = (
         model="ViT-H-14",
         tag="metaclip_fullcc",
         sources=(
-            Source("hf", "timm/vit_huge_patch14_clip_224.metaclip_2pt5b", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "timm/vit_huge_patch14_clip_224.metaclip_2pt5b",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
             Source(
                 "url",
                 "https://dl.fbaipublicfiles.com/MMPT/metaclip/h14_fullcc2.5b.pt",
@@ -828,7 +1108,10 @@ WEIGHTS = (
         tag="metaclip_altogether",
         sources=(
             Source(
-                "hf", "timm/vit_huge_patch14_clip_224.metaclip_altogether", "open_clip_model.safetensors", "open_clip"
+                "hf",
+                "timm/vit_huge_patch14_clip_224.metaclip_altogether",
+                "open_clip_model.safetensors",
+                "open_clip",
             ),
             Source(
                 "url",
@@ -845,7 +1128,9 @@ WEIGHTS = (
     Weights(
         model="ViT-H-14",
         tag="dfn5b",
-        sources=(Source("hf", "apple/DFN5B-CLIP-ViT-H-14", "open_clip_model.safetensors", "open_clip"),),
+        sources=(
+            Source("hf", "apple/DFN5B-CLIP-ViT-H-14", "open_clip_model.safetensors", "open_clip"),
+        ),
         **OPENAI,
         image_size=(224, 224),
         licence="Apple sample code licence (apple-ascl)",
@@ -858,7 +1143,12 @@ WEIGHTS = (
         model="ViT-g-14",
         tag="laion2b_s12b_b42k",
         sources=(
-            Source("hf", "laion/CLIP-ViT-g-14-laion2B-s12B-b42K", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "laion/CLIP-ViT-g-14-laion2B-s12B-b42K",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
             Source(
                 "hf",
                 "laion/CLIP-ViT-g-14-laion2B-s12B-b42K",
@@ -876,7 +1166,14 @@ WEIGHTS = (
     Weights(
         model="ViT-g-14",
         tag="laion2b_s34b_b88k",
-        sources=(Source("hf", "laion/CLIP-ViT-g-14-laion2B-s34B-b88K", "open_clip_model.safetensors", "open_clip"),),
+        sources=(
+            Source(
+                "hf",
+                "laion/CLIP-ViT-g-14-laion2B-s34B-b88K",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
+        ),
         **OPENAI,
         image_size=(224, 224),
         licence="MIT",
@@ -886,7 +1183,12 @@ WEIGHTS = (
         model="ViT-bigG-14",
         tag="laion2b_s39b_b160k",
         sources=(
-            Source("hf", "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
             Source(
                 "hf",
                 "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k",
@@ -906,7 +1208,10 @@ WEIGHTS = (
         tag="metaclip_fullcc",
         sources=(
             Source(
-                "hf", "timm/vit_gigantic_patch14_clip_224.metaclip_2pt5b", "open_clip_model.safetensors", "open_clip"
+                "hf",
+                "timm/vit_gigantic_patch14_clip_224.metaclip_2pt5b",
+                "open_clip_model.safetensors",
+                "open_clip",
             ),
             Source(
                 "url",
@@ -925,7 +1230,12 @@ WEIGHTS = (
         model="ViT-B-32-256",
         tag="datacomp_s34b_b86k",
         sources=(
-            Source("hf", "laion/CLIP-ViT-B-32-256x256-DataComp-s34B-b86K", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "laion/CLIP-ViT-B-32-256x256-DataComp-s34B-b86K",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
         ),
         **OPENAI,
         image_size=(256, 256),
@@ -937,7 +1247,10 @@ WEIGHTS = (
         tag="laion400m_e31",
         sources=(
             Source(
-                "hf", "timm/vit_base_patch16_plus_clip_240.laion400m_e31", "open_clip_model.safetensors", "open_clip"
+                "hf",
+                "timm/vit_base_patch16_plus_clip_240.laion400m_e31",
+                "open_clip_model.safetensors",
+                "open_clip",
             ),
             Source(
                 "url",
@@ -957,7 +1270,10 @@ WEIGHTS = (
         # timm has a repository for each epoch (vision_transformer.py); open_clip 3.3.0 names the other one's here
         sources=(
             Source(
-                "hf", "timm/vit_base_patch16_plus_clip_240.laion400m_e32", "open_clip_model.safetensors", "open_clip"
+                "hf",
+                "timm/vit_base_patch16_plus_clip_240.laion400m_e32",
+                "open_clip_model.safetensors",
+                "open_clip",
             ),
             Source(
                 "url",
@@ -974,7 +1290,11 @@ WEIGHTS = (
     Weights(
         model="ViT-H-14-378",
         tag="dfn5b",
-        sources=(Source("hf", "apple/DFN5B-CLIP-ViT-H-14-378", "open_clip_model.safetensors", "open_clip"),),
+        sources=(
+            Source(
+                "hf", "apple/DFN5B-CLIP-ViT-H-14-378", "open_clip_model.safetensors", "open_clip"
+            ),
+        ),
         **OPENAI,
         image_size=(378, 378),
         licence="Apple sample code licence (apple-ascl)",

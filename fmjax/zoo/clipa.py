@@ -57,7 +57,14 @@ WEIGHTS = (
     Weights(
         model="ViT-L-14-CLIPA",
         tag="datacomp1b",
-        sources=(Source("hf", "UCSC-VLAA/ViT-L-14-CLIPA-datacomp1B", "open_clip_model.safetensors", "open_clip"),),
+        sources=(
+            Source(
+                "hf",
+                "UCSC-VLAA/ViT-L-14-CLIPA-datacomp1B",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
+        ),
         **IMAGENET,
         image_size=(224, 224),
         licence="Apache-2.0",
@@ -69,7 +76,14 @@ WEIGHTS = (
     Weights(
         model="ViT-L-14-CLIPA-336",
         tag="datacomp1b",
-        sources=(Source("hf", "UCSC-VLAA/ViT-L-14-CLIPA-336-datacomp1B", "open_clip_model.safetensors", "open_clip"),),
+        sources=(
+            Source(
+                "hf",
+                "UCSC-VLAA/ViT-L-14-CLIPA-336-datacomp1B",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
+        ),
         **IMAGENET,
         image_size=(336, 336),
         licence="Apache-2.0",
@@ -81,7 +95,14 @@ WEIGHTS = (
     Weights(
         model="ViT-H-14-CLIPA",
         tag="datacomp1b",
-        sources=(Source("hf", "UCSC-VLAA/ViT-H-14-CLIPA-datacomp1B", "open_clip_model.safetensors", "open_clip"),),
+        sources=(
+            Source(
+                "hf",
+                "UCSC-VLAA/ViT-H-14-CLIPA-datacomp1B",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
+        ),
         **IMAGENET,
         image_size=(224, 224),
         licence="Apache-2.0",
@@ -93,7 +114,14 @@ WEIGHTS = (
     Weights(
         model="ViT-H-14-CLIPA-336",
         tag="laion2b",
-        sources=(Source("hf", "UCSC-VLAA/ViT-H-14-CLIPA-336-laion2B", "open_clip_model.safetensors", "open_clip"),),
+        sources=(
+            Source(
+                "hf",
+                "UCSC-VLAA/ViT-H-14-CLIPA-336-laion2B",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
+        ),
         **IMAGENET,
         image_size=(336, 336),
         licence="Apache-2.0",
@@ -105,7 +133,14 @@ WEIGHTS = (
     Weights(
         model="ViT-H-14-CLIPA-336",
         tag="datacomp1b",
-        sources=(Source("hf", "UCSC-VLAA/ViT-H-14-CLIPA-336-datacomp1B", "open_clip_model.safetensors", "open_clip"),),
+        sources=(
+            Source(
+                "hf",
+                "UCSC-VLAA/ViT-H-14-CLIPA-336-datacomp1B",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
+        ),
         **IMAGENET,
         image_size=(336, 336),
         licence="Apache-2.0",
@@ -117,7 +152,14 @@ WEIGHTS = (
     Weights(
         model="ViT-bigG-14-CLIPA",
         tag="datacomp1b",
-        sources=(Source("hf", "UCSC-VLAA/ViT-bigG-14-CLIPA-datacomp1B", "open_clip_model.safetensors", "open_clip"),),
+        sources=(
+            Source(
+                "hf",
+                "UCSC-VLAA/ViT-bigG-14-CLIPA-datacomp1B",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
+        ),
         **IMAGENET,
         image_size=(224, 224),
         licence="Apache-2.0",
@@ -130,7 +172,12 @@ WEIGHTS = (
         model="ViT-bigG-14-CLIPA-336",
         tag="datacomp1b",
         sources=(
-            Source("hf", "UCSC-VLAA/ViT-bigG-14-CLIPA-336-datacomp1B", "open_clip_model.safetensors", "open_clip"),
+            Source(
+                "hf",
+                "UCSC-VLAA/ViT-bigG-14-CLIPA-336-datacomp1B",
+                "open_clip_model.safetensors",
+                "open_clip",
+            ),
         ),
         **IMAGENET,
         image_size=(336, 336),

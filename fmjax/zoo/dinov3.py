@@ -71,9 +71,15 @@ WEIGHTS = (
                 "dinov3_vits16_pretrain_lvd1689m-08c60483.pth",
                 "dinov3",
             ),
-            Source("hf", "facebook/dinov3-vits16-pretrain-lvd1689m", "model.safetensors", "hf_dinov3"),
             Source(
-                "hf", "timm/vit_small_patch16_dinov3_qkvb.lvd1689m", "model.safetensors", "timm", preprocessing=_TIMM
+                "hf", "facebook/dinov3-vits16-pretrain-lvd1689m", "model.safetensors", "hf_dinov3"
+            ),
+            Source(
+                "hf",
+                "timm/vit_small_patch16_dinov3_qkvb.lvd1689m",
+                "model.safetensors",
+                "timm",
+                preprocessing=_TIMM,
             ),
         ),
         **IMAGENET,
@@ -94,7 +100,12 @@ WEIGHTS = (
                 "dinov3_vits16plus_pretrain_lvd1689m-4057cbaa.pth",
                 "dinov3",
             ),
-            Source("hf", "facebook/dinov3-vits16plus-pretrain-lvd1689m", "model.safetensors", "hf_dinov3"),
+            Source(
+                "hf",
+                "facebook/dinov3-vits16plus-pretrain-lvd1689m",
+                "model.safetensors",
+                "hf_dinov3",
+            ),
             Source(
                 "hf",
                 "timm/vit_small_plus_patch16_dinov3_qkvb.lvd1689m",
@@ -121,9 +132,15 @@ WEIGHTS = (
                 "dinov3_vitb16_pretrain_lvd1689m-73cec8be.pth",
                 "dinov3",
             ),
-            Source("hf", "facebook/dinov3-vitb16-pretrain-lvd1689m", "model.safetensors", "hf_dinov3"),
             Source(
-                "hf", "timm/vit_base_patch16_dinov3_qkvb.lvd1689m", "model.safetensors", "timm", preprocessing=_TIMM
+                "hf", "facebook/dinov3-vitb16-pretrain-lvd1689m", "model.safetensors", "hf_dinov3"
+            ),
+            Source(
+                "hf",
+                "timm/vit_base_patch16_dinov3_qkvb.lvd1689m",
+                "model.safetensors",
+                "timm",
+                preprocessing=_TIMM,
             ),
         ),
         **IMAGENET,
@@ -144,9 +161,15 @@ WEIGHTS = (
                 "dinov3_vitl16_pretrain_lvd1689m-8aa4cbdd.pth",
                 "dinov3",
             ),
-            Source("hf", "facebook/dinov3-vitl16-pretrain-lvd1689m", "model.safetensors", "hf_dinov3"),
             Source(
-                "hf", "timm/vit_large_patch16_dinov3_qkvb.lvd1689m", "model.safetensors", "timm", preprocessing=_TIMM
+                "hf", "facebook/dinov3-vitl16-pretrain-lvd1689m", "model.safetensors", "hf_dinov3"
+            ),
+            Source(
+                "hf",
+                "timm/vit_large_patch16_dinov3_qkvb.lvd1689m",
+                "model.safetensors",
+                "timm",
+                preprocessing=_TIMM,
             ),
         ),
         **IMAGENET,
@@ -167,7 +190,9 @@ WEIGHTS = (
                 "dinov3_vitl16_pretrain_sat493m-eadcf0ff.pth",
                 "dinov3",
             ),
-            Source("hf", "facebook/dinov3-vitl16-pretrain-sat493m", "model.safetensors", "hf_dinov3"),
+            Source(
+                "hf", "facebook/dinov3-vitl16-pretrain-sat493m", "model.safetensors", "hf_dinov3"
+            ),
         ),
         **SATELLITE,
         image_size=(256, 256),
@@ -204,7 +229,12 @@ WEIGHTS = (
                 "dinov3_vith16plus_pretrain_lvd1689m-7c1da9a5.pth",
                 "dinov3",
             ),
-            Source("hf", "facebook/dinov3-vith16plus-pretrain-lvd1689m", "model.safetensors", "hf_dinov3"),
+            Source(
+                "hf",
+                "facebook/dinov3-vith16plus-pretrain-lvd1689m",
+                "model.safetensors",
+                "hf_dinov3",
+            ),
             Source(
                 "hf",
                 "timm/vit_huge_plus_patch16_dinov3_qkvb.lvd1689m",
@@ -231,8 +261,16 @@ WEIGHTS = (
                 "dinov3_vit7b16_pretrain_lvd1689m-a955f4ea.pth",
                 "dinov3",
             ),
-            Source("hf", "facebook/dinov3-vit7b16-pretrain-lvd1689m", "model.safetensors", "hf_dinov3"),
-            Source("hf", "timm/vit_7b_patch16_dinov3.lvd1689m", "model.safetensors", "timm", preprocessing=_TIMM),
+            Source(
+                "hf", "facebook/dinov3-vit7b16-pretrain-lvd1689m", "model.safetensors", "hf_dinov3"
+            ),
+            Source(
+                "hf",
+                "timm/vit_7b_patch16_dinov3.lvd1689m",
+                "model.safetensors",
+                "timm",
+                preprocessing=_TIMM,
+            ),
         ),
         **IMAGENET,
         image_size=(256, 256),
@@ -252,7 +290,9 @@ WEIGHTS = (
                 "dinov3_vit7b16_pretrain_sat493m-a6675841.pth",
                 "dinov3",
             ),
-            Source("hf", "facebook/dinov3-vit7b16-pretrain-sat493m", "model.safetensors", "hf_dinov3"),
+            Source(
+                "hf", "facebook/dinov3-vit7b16-pretrain-sat493m", "model.safetensors", "hf_dinov3"
+            ),
         ),
         **SATELLITE,
         image_size=(256, 256),

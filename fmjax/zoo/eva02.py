@@ -83,7 +83,13 @@ WEIGHTS = (
         model="eva02_tiny_patch14",
         tag="mim_in22k_224",
         sources=(
-            Source("hf", "timm/eva02_tiny_patch14_224.mim_in22k", "model.safetensors", "timm", overrides=_TIMM_TABLE),
+            Source(
+                "hf",
+                "timm/eva02_tiny_patch14_224.mim_in22k",
+                "model.safetensors",
+                "timm",
+                overrides=_TIMM_TABLE,
+            ),
             Source(
                 "hf",
                 "Yuxin-CV/EVA-02",
@@ -127,7 +133,13 @@ WEIGHTS = (
         model="eva02_small_patch14",
         tag="mim_in22k_224",
         sources=(
-            Source("hf", "timm/eva02_small_patch14_224.mim_in22k", "model.safetensors", "timm", overrides=_TIMM_TABLE),
+            Source(
+                "hf",
+                "timm/eva02_small_patch14_224.mim_in22k",
+                "model.safetensors",
+                "timm",
+                overrides=_TIMM_TABLE,
+            ),
             Source(
                 "hf",
                 "Yuxin-CV/EVA-02",
@@ -171,7 +183,13 @@ WEIGHTS = (
         model="eva02_base_patch14",
         tag="mim_in22k_224",
         sources=(
-            Source("hf", "timm/eva02_base_patch14_224.mim_in22k", "model.safetensors", "timm", overrides=_TIMM_TABLE),
+            Source(
+                "hf",
+                "timm/eva02_base_patch14_224.mim_in22k",
+                "model.safetensors",
+                "timm",
+                overrides=_TIMM_TABLE,
+            ),
             Source(
                 "hf",
                 "Yuxin-CV/EVA-02",
@@ -268,7 +286,13 @@ WEIGHTS = (
         model="eva02_large_patch14",
         tag="mim_in22k_224",
         sources=(
-            Source("hf", "timm/eva02_large_patch14_224.mim_in22k", "model.safetensors", "timm", overrides=_TIMM_TABLE),
+            Source(
+                "hf",
+                "timm/eva02_large_patch14_224.mim_in22k",
+                "model.safetensors",
+                "timm",
+                overrides=_TIMM_TABLE,
+            ),
             Source(
                 "hf",
                 "Yuxin-CV/EVA-02",
@@ -286,7 +310,13 @@ WEIGHTS = (
         model="eva02_large_patch14",
         tag="mim_m38m_224",
         sources=(
-            Source("hf", "timm/eva02_large_patch14_224.mim_m38m", "model.safetensors", "timm", overrides=_TIMM_TABLE),
+            Source(
+                "hf",
+                "timm/eva02_large_patch14_224.mim_m38m",
+                "model.safetensors",
+                "timm",
+                overrides=_TIMM_TABLE,
+            ),
             Source(
                 "hf",
                 "Yuxin-CV/EVA-02",

@@ -247,7 +247,11 @@ WEIGHTS = (
                 "eva_clip",
             ),
             Source(
-                "hf", "timm/eva02_large_patch14_clip_336.merged2b", "model.safetensors", "timm", overrides=_TIMM_TABLE
+                "hf",
+                "timm/eva02_large_patch14_clip_336.merged2b",
+                "model.safetensors",
+                "timm",
+                overrides=_TIMM_TABLE,
             ),
         ),
         **OPENAI,
@@ -318,6 +322,9 @@ WEIGHTS = (
         image_size=(224, 224),
         licence="MIT",
         accuracy={"imagenet1k_zeroshot": 82.01},
-        aliases=("eva02_enormous_patch14_clip_224.laion2b_plus", "EVA02-E-14-plus.laion2b_s32b_b79k"),
+        aliases=(
+            "eva02_enormous_patch14_clip_224.laion2b_plus",
+            "EVA02-E-14-plus.laion2b_s32b_b79k",
+        ),
     ),
 )

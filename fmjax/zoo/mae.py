@@ -42,7 +42,13 @@ WEIGHTS = (
                 "mae_pretrain_vit_base.pth",
                 "mae",
             ),
-            Source("hf", "facebook/vit-mae-base", "model.safetensors", "hf_vit_mae", overrides={"norm_eps": 1e-12}),
+            Source(
+                "hf",
+                "facebook/vit-mae-base",
+                "model.safetensors",
+                "hf_vit_mae",
+                overrides={"norm_eps": 1e-12},
+            ),
             Source(
                 "hf",
                 "timm/vit_base_patch16_224.mae",
@@ -69,7 +75,13 @@ WEIGHTS = (
                 "mae_pretrain_vit_large.pth",
                 "mae",
             ),
-            Source("hf", "facebook/vit-mae-large", "model.safetensors", "hf_vit_mae", overrides={"norm_eps": 1e-12}),
+            Source(
+                "hf",
+                "facebook/vit-mae-large",
+                "model.safetensors",
+                "hf_vit_mae",
+                overrides={"norm_eps": 1e-12},
+            ),
             Source(
                 "hf",
                 "timm/vit_large_patch16_224.mae",
@@ -97,7 +109,13 @@ WEIGHTS = (
                 "mae_pretrain_vit_huge.pth",
                 "mae",
             ),
-            Source("hf", "facebook/vit-mae-huge", "model.safetensors", "hf_vit_mae", overrides={"norm_eps": 1e-12}),
+            Source(
+                "hf",
+                "facebook/vit-mae-huge",
+                "model.safetensors",
+                "hf_vit_mae",
+                overrides={"norm_eps": 1e-12},
+            ),
             Source(
                 "hf",
                 "timm/vit_huge_patch14_224.mae",

@@ -45,7 +45,10 @@ WEIGHTS = (
         tag="metaclip2_worldwide",
         sources=(
             Source(
-                "hf", "timm/vit_huge_patch14_clip_224.metaclip2_worldwide", "open_clip_model.safetensors", "open_clip"
+                "hf",
+                "timm/vit_huge_patch14_clip_224.metaclip2_worldwide",
+                "open_clip_model.safetensors",
+                "open_clip",
             ),
         ),
         **OPENAI,
@@ -58,7 +61,10 @@ WEIGHTS = (
         tag="metaclip2_worldwide",
         sources=(
             Source(
-                "hf", "timm/vit_huge_patch14_clip_378.metaclip2_worldwide", "open_clip_model.safetensors", "open_clip"
+                "hf",
+                "timm/vit_huge_patch14_clip_378.metaclip2_worldwide",
+                "open_clip_model.safetensors",
+                "open_clip",
             ),
         ),
         **OPENAI,

@@ -51,7 +51,9 @@ WEIGHTS = (
     Weights(
         model="ViT-L-14-SigLIP-CLIPA-224",
         tag="nvclip",
-        sources=(Source("ngc", "nvidia/tao/nvclip_vit", "NVCLIP_224_700M_ViTL14.ckpt", "open_clip"),),
+        sources=(
+            Source("ngc", "nvidia/tao/nvclip_vit", "NVCLIP_224_700M_ViTL14.ckpt", "open_clip"),
+        ),
         **IMAGENET,
         image_size=(224, 224),
         licence="NVIDIA AI Enterprise / NGC terms (not open source)",
@@ -62,7 +64,9 @@ WEIGHTS = (
     Weights(
         model="ViT-L-14-SigLIP-CLIPA-336",
         tag="nvclip",
-        sources=(Source("ngc", "nvidia/tao/nvclip_vit", "NVCLIP_336_700M_ViTL14.ckpt", "open_clip"),),
+        sources=(
+            Source("ngc", "nvidia/tao/nvclip_vit", "NVCLIP_336_700M_ViTL14.ckpt", "open_clip"),
+        ),
         **IMAGENET,
         image_size=(336, 336),
         licence="NVIDIA AI Enterprise / NGC terms (not open source)",
@@ -73,7 +77,9 @@ WEIGHTS = (
     Weights(
         model="ViT-H-14-SigLIP-CLIPA-224",
         tag="nvclip",
-        sources=(Source("ngc", "nvidia/tao/nvclip_vit", "NVCLIP_224_700M_ViTH14.ckpt", "open_clip"),),
+        sources=(
+            Source("ngc", "nvidia/tao/nvclip_vit", "NVCLIP_224_700M_ViTH14.ckpt", "open_clip"),
+        ),
         **IMAGENET,
         image_size=(224, 224),
         licence="NVIDIA AI Enterprise / NGC terms (not open source)",

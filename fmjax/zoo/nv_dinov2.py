@@ -9,7 +9,14 @@ from fmjax.zoo.statistics import IMAGENET
 # TAO evaluates them as classifiers at 224 (cv/classification_pyt experiment_specs/train_imagenet_nvdino_large.yaml and
 # ..._giant.yaml), with images squashed bilinear (dataloader/augmentation.py, CLDataAugmentation.transform); their
 # statistics are those of its trainer (ssl/nvdinov2 dataloader/transform.py)
-_nv = partial(ViTSpec, patch_size=14, image_size=(518, 518), mlp="swiglu", layer_scale=True, resample="bicubic_offset")
+_nv = partial(
+    ViTSpec,
+    patch_size=14,
+    image_size=(518, 518),
+    mlp="swiglu",
+    layer_scale=True,
+    resample="bicubic_offset",
+)
 _DOUBT = (
     "the file's wrapper and list and the norms' epsilon (1e-6 in TAO's inference, 1e-5 in its trainer) are in no "
     "published source"
@@ -40,7 +47,12 @@ WEIGHTS = (
         model="nv_dinov2_vitl14",
         tag="trainable_v1_1",
         sources=(
-            Source("ngc", "nvaie/nv_dinov2_classification_model:trainable_v1.1", "NV_DINOV2_518.ckpt", "tao_nvdinov2"),
+            Source(
+                "ngc",
+                "nvaie/nv_dinov2_classification_model:trainable_v1.1",
+                "NV_DINOV2_518.ckpt",
+                "tao_nvdinov2",
+            ),
         ),
         **IMAGENET,
         image_size=(224, 224),

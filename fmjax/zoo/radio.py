@@ -48,7 +48,14 @@ SPECS = (
         aliases=("c-radio_v3-l",),
     ),
     _radio(name="C-RADIOv3-H", **HUGE, aliases=("c-radio_v3-h",)),
-    _radio(name="C-RADIOv3-g", width=1536, depth=40, num_heads=24, mlp_dim=6144, aliases=("c-radio_v3-g",)),
+    _radio(
+        name="C-RADIOv3-g",
+        width=1536,
+        depth=40,
+        num_heads=24,
+        mlp_dim=6144,
+        aliases=("c-radio_v3-g",),
+    ),
     _radio_v4(
         name="C-RADIOv4-SO400M",
         **SO400M,
@@ -78,7 +85,9 @@ WEIGHTS = (
         licence="NVIDIA Open Model License",
         interpolation="bilinear",
         resize_mode="squash",
-        unverified=_COUNTS + _V2_CODE + "; nvidia/C-RADIOv2-L: a name by convention, in no published source",
+        unverified=_COUNTS
+        + _V2_CODE
+        + "; nvidia/C-RADIOv2-L: a name by convention, in no published source",
     ),
     Weights(
         model="C-RADIOv2-H",
@@ -89,12 +98,16 @@ WEIGHTS = (
         licence="NVIDIA Open Model License",
         interpolation="bilinear",
         resize_mode="squash",
-        unverified=_COUNTS + _V2_CODE + "; nvidia/C-RADIOv2-H: a name by convention, in no published source",
+        unverified=_COUNTS
+        + _V2_CODE
+        + "; nvidia/C-RADIOv2-H: a name by convention, in no published source",
     ),
     Weights(
         model="C-RADIOv3-B",
         tag="nvidia",
-        sources=(Source("hf", "nvidia/C-RADIOv3-B", "model.safetensors", "radio", overrides=_ALIGNED),),
+        sources=(
+            Source("hf", "nvidia/C-RADIOv3-B", "model.safetensors", "radio", overrides=_ALIGNED),
+        ),
         **OPENAI,
         image_size=(512, 512),
         licence="NVIDIA Open Model License",
@@ -116,7 +129,9 @@ WEIGHTS = (
     Weights(
         model="C-RADIOv3-H",
         tag="nvidia",
-        sources=(Source("hf", "nvidia/C-RADIOv3-H", "model.safetensors", "radio", overrides=_ALIGNED),),
+        sources=(
+            Source("hf", "nvidia/C-RADIOv3-H", "model.safetensors", "radio", overrides=_ALIGNED),
+        ),
         **OPENAI,
         image_size=(512, 512),
         licence="NVIDIA Open Model License",

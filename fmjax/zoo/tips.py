@@ -12,7 +12,12 @@ from fmjax.zoo.statistics import UNIT
 _TIMM = {"resample": "bicubic_antialias"}
 _CROPPED = {"interpolation": "bicubic", "resize_mode": "shortest"}
 _tips = partial(
-    ViTSpec, image_size=(448, 448), patch_size=14, num_cls=2, layer_scale=True, resample="bilinear_antialias"
+    ViTSpec,
+    image_size=(448, 448),
+    patch_size=14,
+    num_cls=2,
+    layer_scale=True,
+    resample="bilinear_antialias",
 )
 
 SPECS = (

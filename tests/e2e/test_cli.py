@@ -43,7 +43,9 @@ def test_every_command_has_a_help_with_an_example(capsys):
         with pytest.raises(SystemExit) as stop:
             main([name, "--help"])
         assert stop.value.code == 0
-        assert command.example.split()[-1] in capsys.readouterr().out.replace("\n", " ").replace("│", "")
+        assert command.example.split()[-1] in capsys.readouterr().out.replace("\n", " ").replace(
+            "│", ""
+        )
 
 
 def test_models_and_info(capsys):
@@ -68,14 +70,19 @@ def test_models_and_info(capsys):
 
 
 def test_convert_export_and_verify_bring_a_full_clip_file_back(tmp_path, capsys, two_blocks):
-    tensors = random_file(two_blocks, "open_clip", np.float16) | {"text_projection": np.ones((3, 4), np.float32)}
+    tensors = random_file(two_blocks, "open_clip", np.float16) | {
+        "text_projection": np.ones((3, 4), np.float32)
+    }
     path = save(tmp_path / "clip.safetensors", tensors)
     assert main(["convert", "ViT-B-16.openai", str(path), str(tmp_path / "ours.safetensors")]) == 0
     assert "(open_clip, 1 extras)" in capsys.readouterr().out
     ours = open_checkpoint(tmp_path / "ours.safetensors")
     assert ours.metadata["model"] == "ViT-B-16.openai"
     assert ours.tensors["blocks.mlp.up.kernel"].shape == (2, 48, 40)
-    assert main(["export", str(tmp_path / "ours.safetensors"), str(tmp_path / "back.safetensors")]) == 0
+    assert (
+        main(["export", str(tmp_path / "ours.safetensors"), str(tmp_path / "back.safetensors")])
+        == 0
+    )
     back = load_file(tmp_path / "back.safetensors")
     assert back.keys() == tensors.keys()
     assert all(np.array_equal(back[key], tensors[key]) for key in tensors)
@@ -118,7 +125,9 @@ def test_an_unknown_field_is_refused_with_the_nearest(capsys):
     assert "--recipe.lr FLOAT" in found
 
 
-def test_checkpoint_of_another_architecture_names_all_misfits_and_the_closest(tmp_path, capsys, two_blocks):
+def test_checkpoint_of_another_architecture_names_all_misfits_and_the_closest(
+    tmp_path, capsys, two_blocks
+):
     path = save(tmp_path / "x.safetensors", random_file(small("ViT-B-32"), "open_clip"))
     target = tmp_path / "out.safetensors"
     text = failure(capsys, 4, "convert", "ViT-B-16.openai", str(path), str(target))
@@ -130,8 +139,12 @@ def test_checkpoint_of_another_architecture_names_all_misfits_and_the_closest(tm
 def test_damaged_and_missing_files(tmp_path, capsys):
     path = save(tmp_path / "x.safetensors", {"a": np.zeros(10)})
     path.write_bytes(path.read_bytes()[:-4])
-    assert "not a whole safetensors file" in failure(capsys, 4, "verify", "ViT-B-16.openai", "--checkpoint", str(path))
-    assert "no checkpoint at" in failure(capsys, 4, "verify", "ViT-B-16.openai", "--checkpoint", "nothing")
+    assert "not a whole safetensors file" in failure(
+        capsys, 4, "verify", "ViT-B-16.openai", "--checkpoint", str(path)
+    )
+    assert "no checkpoint at" in failure(
+        capsys, 4, "verify", "ViT-B-16.openai", "--checkpoint", "nothing"
+    )
     text = failure(capsys, 4, "verify", "ViT-B-16.openai", "--offline")
     assert "is not in the local cache" in text
     assert 'checkpoint="/path/to/open_clip_model.safetensors" (--checkpoint)' in text
@@ -145,8 +158,12 @@ def test_sizes_and_meshes_that_do_not_fit(capsys, tmp_path):
     assert "nearest: 28 or 32 x 28" in failure(
         capsys, 2, "finetune", "quickstart", *out, "--model.image-size", "30", "28"
     )
-    assert "does not fit 8 devices" in failure(capsys, 2, "finetune", "quickstart", *out, "--mesh.fsdp", "3")
-    text = failure(capsys, 2, "finetune", "quickstart", *out, "--mesh.fsdp", "8", "--batch-size", "12")
+    assert "does not fit 8 devices" in failure(
+        capsys, 2, "finetune", "quickstart", *out, "--mesh.fsdp", "3"
+    )
+    text = failure(
+        capsys, 2, "finetune", "quickstart", *out, "--mesh.fsdp", "8", "--batch-size", "12"
+    )
     assert "does not divide over 8 devices" in text
     assert not (tmp_path / "run").exists()
 
@@ -165,7 +182,9 @@ def test_folders_that_do_not_fit(tmp_path, capsys):
     (tmp_path / "train/dog/0 [b].png").write_bytes(b"<html>")
     assert main(["knn", DEMO, *source]) == 0
     assert "dog/0 [b].png" in capsys.readouterr().out
-    assert "more than --data.max-bad 0" in failure(capsys, 3, "knn", DEMO, *source, "--data.max-bad", "0")
+    assert "more than --data.max-bad 0" in failure(
+        capsys, 3, "knn", DEMO, *source, "--data.max-bad", "0"
+    )
     assert "no folder" in failure(capsys, 3, "knn", DEMO, "--data.source", "folder:nowhere")
 
 
@@ -205,7 +224,10 @@ def test_finetune_takes_a_model_in_the_place_of_a_preset(monkeypatch):
 def test_a_preset_file_that_is_not_there_is_no_other_preset(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = failure(capsys, 2, "finetune", "configs/quickstart.py")
-    assert "no file 'configs/quickstart.py'; the preset that ships with fmjax is called quickstart" in text
+    assert (
+        "no file 'configs/quickstart.py'; the preset that ships with fmjax is called quickstart"
+        in text
+    )
     (tmp_path / "own.py").write_text("raise SystemExit('it was run')")
     for sly in ("../configs/own", f"{tmp_path}/own", "./own"):
         assert "no preset" in failure(capsys, 2, "finetune", sly)
@@ -218,10 +240,15 @@ def test_probe_names_the_class_that_has_too_few_images(tmp_path, capsys):
             Image.new("RGB", (8, 8), (40 * i, 9 * len(name), 7)).save(tmp_path / name / f"{i}.png")
     source = ("--data.source", f"folder:{tmp_path}")
     text = failure(capsys, 3, "probe", DEMO, *source, "--folds", "3")
-    assert "3 folds need 3 readable images of every class; 'dog' has 1; add images, take the class out" in text
+    assert (
+        "3 folds need 3 readable images of every class; 'dog' has 1; add images, take the class out"
+        in text
+    )
     assert "--folds" not in text
     Image.new("RGB", (8, 8), (200, 0, 7)).save(tmp_path / "dog" / "1.png")
-    assert "'dog' has 2; set --folds 2, add images" in failure(capsys, 3, "probe", DEMO, *source, "--folds", "3")
+    assert "'dog' has 2; set --folds 2, add images" in failure(
+        capsys, 3, "probe", DEMO, *source, "--folds", "3"
+    )
 
 
 def test_presets_are_found_beside_a_configs_package_of_the_users_own(tmp_path):

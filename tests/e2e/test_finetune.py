@@ -28,9 +28,23 @@ from fmjax.trees import flat
 from tests.support import torch_reference
 
 assert torch_reference  # declares what torchvision needs before it is imported
-SHORT = ["--steps", "6", "--batch-size", "16", "--eval-every", "3", "--save-every", "2", "--log-every", "1"]
+SHORT = [
+    "--steps",
+    "6",
+    "--batch-size",
+    "16",
+    "--eval-every",
+    "3",
+    "--save-every",
+    "2",
+    "--log-every",
+    "1",
+]
 # the first blocks and the embedding
-STILL = ((r"backbone\.blocks\.[0-3]\..*", 0.0), (r"backbone\.(patch_embed.*|cls_token|pos_embed)", 0.0))
+STILL = (
+    (r"backbone\.blocks\.[0-3]\..*", 0.0),
+    (r"backbone\.(patch_embed.*|cls_token|pos_embed)", 0.0),
+)
 SHORT += ["--recipe.warmup-steps", "2", "--no-compare-random", "--mesh.data", "8"]
 
 
@@ -131,7 +145,17 @@ def test_a_damaged_log_and_an_empty_step_do_not_stop_a_resume(run, tmp_path, cap
 
 def test_the_first_step_trains_and_a_long_warm_up_is_cut_with_a_sentence(run, tmp_path, capsys):
     assert next(row["lr"] for row in rows(run) if "lr" in row) > 0
-    flags = ["--steps", "2", "--batch-size", "8", "--no-compare-random", "--mesh.data", "8", "--export", "none"]
+    flags = [
+        "--steps",
+        "2",
+        "--batch-size",
+        "8",
+        "--no-compare-random",
+        "--mesh.data",
+        "8",
+        "--export",
+        "none",
+    ]
     assert main(["finetune", "quickstart", "--out", str(tmp_path / "run"), *flags]) == 0
     out = capsys.readouterr().out
     assert "a warm-up of 20 steps does not fit a run of 2; it is cut to 1" in out
@@ -148,8 +172,19 @@ def test_run_exports_without_its_classifier_to_the_other_dialects(run, tmp_path,
 
 def test_killed_run_resumes_to_the_same_bits(run, tmp_path):
     out = tmp_path / "killed"
-    command = [sys.executable, "-m", "fmjax.cli", "finetune", "quickstart", "--out", str(out), *SHORT]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ))
+    command = [
+        sys.executable,
+        "-m",
+        "fmjax.cli",
+        "finetune",
+        "quickstart",
+        "--out",
+        str(out),
+        *SHORT,
+    ]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ)
+    )
     while process.poll() is None and not list(out.glob("checkpoints/2/_CHECKPOINT_METADATA")):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
@@ -173,7 +208,10 @@ def test_frozen_prefix_resumes_and_restores(tmp_path):
         recipe=replace(preset.recipe, warmup_steps=1, rates=STILL),
     )
     finetune(config)
-    start, end = flat(fmjax.load("demo_vit_ti4.fashion_mnist", num_classes=10)), flat(fmjax.restore(tmp_path / "run"))
+    start, end = (
+        flat(fmjax.load("demo_vit_ti4.fashion_mnist", num_classes=10)),
+        flat(fmjax.restore(tmp_path / "run")),
+    )
     kernel = np.asarray(end["blocks.attn.q.kernel"])
     assert np.array_equal(kernel[:4], start["blocks.attn.q.kernel"][:4])
     assert not np.array_equal(kernel[4:], start["blocks.attn.q.kernel"][4:])
@@ -185,7 +223,13 @@ def test_diverging_loss_stops_the_run(tmp_path):
     preset = load_preset("quickstart")
     recipe = replace(preset.recipe, lr=1e20, warmup_steps=0, clip_norm=0.0)
     config = replace(
-        preset, out=str(tmp_path / "run"), steps=20, batch_size=16, log_every=1, compare_random=False, recipe=recipe
+        preset,
+        out=str(tmp_path / "run"),
+        steps=20,
+        batch_size=16,
+        log_every=1,
+        compare_random=False,
+        recipe=recipe,
     )
     with pytest.raises(DivergedError, match=r"lower --recipe\.lr"):
         finetune(config)

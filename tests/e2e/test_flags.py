@@ -20,7 +20,11 @@ MODEL = c.ModelConfig(name="demo_vit_ti4.fashion_mnist")
 
 
 def kinds() -> list[type]:
-    return [kind for kind in vars(c).values() if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
+    return [
+        kind
+        for kind in vars(c).values()
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind)
+    ]
 
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -56,7 +60,9 @@ def reads(monkeypatch) -> set[str]:
     ],
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_a_program_reads_every_flag_that_it_has(tmp_path, reads, program: Callable, kind: type, options: dict):
+def test_a_program_reads_every_flag_that_it_has(
+    tmp_path, reads, program: Callable, kind: type, options: dict
+):
     if kind is c.EmbedConfig:
         options = {"out": str(tmp_path / "x.npz")}
     config = kind(model=MODEL, data=FEW, batch_size=256, **options)

@@ -12,12 +12,26 @@ from fmjax.cli import main
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "adding_a_task.md").read_text()
 CODE = re.search(r"```python\n(.*?)```", GUIDE, re.S).group(1)
-SHORT = ["--batch-size", "16", "--eval-every", "3", "--save-every", "2", "--log-every", "1", "--steps", "6"]
+SHORT = [
+    "--batch-size",
+    "16",
+    "--eval-every",
+    "3",
+    "--save-every",
+    "2",
+    "--log-every",
+    "1",
+    "--steps",
+    "6",
+]
 
 
 def numbers(run: Path) -> list[dict[str, float]]:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name not in ("images_per_s", "data_wait")} for row in rows]
+    return [
+        {name: value for name, value in row.items() if name not in ("images_per_s", "data_wait")}
+        for row in rows
+    ]
 
 
 @pytest.fixture
@@ -37,7 +51,10 @@ def test_it_trains_resumes_and_is_evaluated(preset, tmp_path, capsys):
     assert main([*command, str(run)]) == 0
     assert [row["step"] for row in numbers(run) if "val_mean_error" in row] == [3, 6]
     assert re.search(r"val     mean_error [\d.]+ \(359 images\)", capsys.readouterr().out)
-    assert json.loads((run / "config.json").read_text())["task"] == {"home": "angle:Angle", "most": 45.0}
+    assert json.loads((run / "config.json").read_text())["task"] == {
+        "home": "angle:Angle",
+        "most": 45.0,
+    }
 
     # a run that lost its last checkpoint comes to the same numbers
     assert main([*command, str(stopped)]) == 0
@@ -102,7 +119,10 @@ WRONG = {
         r"gives the loss of shape \(16,\); it must be one number",
     ),
     "large rows": (
-        with_('"angle": batch["angle"]}\n', '"angle": batch["angle"], "x": np.zeros((16, 50_000), np.float32)}\n'),
+        with_(
+            '"angle": batch["angle"]}\n',
+            '"angle": batch["angle"], "x": np.zeros((16, 50_000), np.float32)}\n',
+        ),
         "200,008 bytes an example",
     ),
     "nothing depends": (
@@ -114,14 +134,19 @@ WRONG = {
         "Angle learns from an average; set --recipe.ema",
     ),
     "a picture": (
-        with_('self.views({"image": turned, "angle": np.float32(angle)}, None)', '{"image": turned}'),
+        with_(
+            'self.views({"image": turned, "angle": np.float32(angle)}, None)', '{"image": turned}'
+        ),
         "the task's view gives 'image' as Image; it must be an array",
     ),
     "a taken name": (
         with_('"angle": np.float32(angle)}, None)', '"weight": np.float32(1)}, None)'),
         "the task's view gives a field 'weight'",
     ),
-    "no Python": (with_("class Angle(Task):", "class Angle(Task)"), r"is no Python: expected ':' in line \d+"),
+    "no Python": (
+        with_("class Angle(Task):", "class Angle(Task)"),
+        r"is no Python: expected ':' in line \d+",
+    ),
     "no such field": (
         with_('needs = ("image",)', 'needs = ("image", "depth")'),
         "no depth, which is needed here",
@@ -130,7 +155,9 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_with_a_task_is_one_sentence_before_anything_is_written(tmp_path, capsys, name):
+def test_what_is_wrong_with_a_task_is_one_sentence_before_anything_is_written(
+    tmp_path, capsys, name
+):
     code, said = WRONG[name]
     assert code != CODE
     path = tmp_path / "angle.py"
@@ -145,7 +172,20 @@ def test_what_is_wrong_with_a_task_is_one_sentence_before_anything_is_written(tm
 def test_a_loss_that_needs_all_examples_is_not_computed_in_parts(tmp_path, capsys):
     path = tmp_path / "angle.py"
     path.write_text(CODE.replace("    watch = ", "    separable = False\n    watch = "))
-    assert main(["finetune", str(path), *SHORT, "--recipe.accumulate", "2", "--out", str(tmp_path / "run")]) == 2
+    assert (
+        main(
+            [
+                "finetune",
+                str(path),
+                *SHORT,
+                "--recipe.accumulate",
+                "2",
+                "--out",
+                str(tmp_path / "run"),
+            ]
+        )
+        == 2
+    )
     assert "Angle needs all examples of a batch at once" in capsys.readouterr().err
 
 
@@ -158,9 +198,21 @@ LATER = {
         "they must be alike",
         3,
     ),
-    "no watch": (with_('watch = "mean_error"', 'watch = "error"'), "Angle.watch is 'error'; it must be one of", 2),
-    "no numbers": (with_("float(np.abs(", "np.asarray(np.abs("), "Angle.scores returns .* it must return", 2),
-    "no number": (with_("/ now.count, {}", "/ 0 * now.count, {}"), "the loss is (nan|inf) and the gradient's norm", 6),
+    "no watch": (
+        with_('watch = "mean_error"', 'watch = "error"'),
+        "Angle.watch is 'error'; it must be one of",
+        2,
+    ),
+    "no numbers": (
+        with_("float(np.abs(", "np.asarray(np.abs("),
+        "Angle.scores returns .* it must return",
+        2,
+    ),
+    "no number": (
+        with_("/ now.count, {}", "/ 0 * now.count, {}"),
+        "the loss is (nan|inf) and the gradient's norm",
+        6,
+    ),
 }
 
 

@@ -38,13 +38,19 @@ def open_clip_embeddings(clip_tower) -> np.ndarray:
     from open_clip.transform import image_transform
 
     vision = {"layers": 12, "width": 768, "patch_size": 16, "image_size": 224}
-    model = CLIP(512, vision, {"layers": 1, "width": 64, "heads": 2, "vocab_size": 64}, quick_gelu=True).eval()
+    model = CLIP(
+        512, vision, {"layers": 1, "width": 64, "heads": 2, "vocab_size": 64}, quick_gelu=True
+    ).eval()
     tensors = load_file(clip_tower / "open_clip" / "open_clip_model.safetensors")
-    model.visual.load_state_dict({k.removeprefix("visual."): torch.from_numpy(v) for k, v in tensors.items()})
+    model.visual.load_state_dict(
+        {k.removeprefix("visual."): torch.from_numpy(v) for k, v in tensors.items()}
+    )
     weights = fmjax.get_weights("ViT-B-16.openai")
     transform = image_transform(224, is_train=False, mean=weights.mean, std=weights.std)
     with torch.no_grad():
-        return model.encode_image(torch.stack([transform(Image.fromarray(p)) for p in PHOTOGRAPHS.values()])).numpy()
+        return model.encode_image(
+            torch.stack([transform(Image.fromarray(p)) for p in PHOTOGRAPHS.values()])
+        ).numpy()
 
 
 @pytest.mark.parametrize("file", ["open_clip", "hf"])
@@ -63,7 +69,9 @@ def test_the_wrong_activation_would_be_seen(clip_tower, open_clip_embeddings):
 
 
 def test_both_files_hold_the_same_model_bit_by_bit(clip_tower):
-    models = [fmjax.load("ViT-B-16.openai", checkpoint=clip_tower / file) for file in ("open_clip", "hf")]
+    models = [
+        fmjax.load("ViT-B-16.openai", checkpoint=clip_tower / file) for file in ("open_clip", "hf")
+    ]
     assert all(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, models), strict=True))
 
 
@@ -78,7 +86,9 @@ def test_saliency_map_equals_the_onnx_graph(dinov2_tower):
     patches = np.array(jax.jit(lambda m, x: m(x).patches)(model, images))
     found = saliency(patches, load_file(dinov2_tower / "decoder.safetensors"))
     assert np.abs(found - expected.reshape(found.shape)).max() < 1e-4
-    other = fmjax.load("dinov2_vits14.lvd142m", checkpoint=dinov2_tower / "hf", resample="bicubic_antialias")
+    other = fmjax.load(
+        "dinov2_vits14.lvd142m", checkpoint=dinov2_tower / "hf", resample="bicubic_antialias"
+    )
     patches = np.array(jax.jit(lambda m, x: m(x).patches)(other, images))
     wrong = saliency(patches, load_file(dinov2_tower / "decoder.safetensors"))
     assert np.abs(wrong - expected.reshape(wrong.shape)).max() > 1e-3
@@ -124,12 +134,33 @@ def test_short_fine_tune_on_eight_devices_trains_and_exports(clip_tower, few_sta
         "--data.source",
         f"folder:{few_stamps}",
     ]
-    flags += ["--steps", "3", "--batch-size", "8", "--model.image-size", "64", "64", "--recipe.warmup-steps", "1"]
-    flags += ["--mesh.fsdp", "4", "--mesh.data", "2", "--log-every", "1", "--data.val-fraction", "0.3"]
+    flags += [
+        "--steps",
+        "3",
+        "--batch-size",
+        "8",
+        "--model.image-size",
+        "64",
+        "64",
+        "--recipe.warmup-steps",
+        "1",
+    ]
+    flags += [
+        "--mesh.fsdp",
+        "4",
+        "--mesh.data",
+        "2",
+        "--log-every",
+        "1",
+        "--data.val-fraction",
+        "0.3",
+    ]
     assert main(["finetune", "finetune_clip_b16", *flags]) == 0
     import timm
 
-    reference = timm.create_model("vit_base_patch16_clip_quickgelu_224", img_size=64, num_classes=12).eval()
+    reference = timm.create_model(
+        "vit_base_patch16_clip_quickgelu_224", img_size=64, num_classes=12
+    ).eval()
     exported = load_file(run / "model.timm.safetensors")
     reference.load_state_dict({key: torch.from_numpy(value) for key, value in exported.items()})
     images = np.random.default_rng(0).standard_normal((2, 64, 64, 3), np.float32)

@@ -13,7 +13,18 @@ from PIL import Image
 from fmjax.cli import main
 from fmjax.data.split import read_split
 
-FLAGS = ["--steps", "1", "--batch-size", "8", "--mesh.data", "8", "--export", "none", "--model.init", "random"]
+FLAGS = [
+    "--steps",
+    "1",
+    "--batch-size",
+    "8",
+    "--mesh.data",
+    "8",
+    "--export",
+    "none",
+    "--model.init",
+    "random",
+]
 NAMES = ("bird", "cat", "fish")
 
 
@@ -22,7 +33,9 @@ def fill(folder: Path, count: int, names=NAMES, seed: int = 0) -> Path:
     for name in names:
         (folder / name).mkdir(parents=True)
         for i in range(count):
-            pixels = rng.integers(0, 256, (12 + i, 16 + seed, 3), np.uint8)  # a seed has file sizes of its own
+            pixels = rng.integers(
+                0, 256, (12 + i, 16 + seed, 3), np.uint8
+            )  # a seed has file sizes of its own
             Image.fromarray(pixels).save(folder / name / f"{i}.png")
     return folder
 
@@ -48,7 +61,16 @@ def home(whole, tmp_path) -> Path:
 
 def train(home: Path, *flags: str) -> list[str]:
     source = f"folder:{home / 'photos'}"
-    return ["finetune", "quickstart", "--out", str(home / "run"), "--data.source", source, *FLAGS, *flags]
+    return [
+        "finetune",
+        "quickstart",
+        "--out",
+        str(home / "run"),
+        "--data.source",
+        source,
+        *FLAGS,
+        *flags,
+    ]
 
 
 def out_of(capsys, code: int, args: list[str]) -> str:
@@ -76,9 +98,14 @@ def test_new_images_are_said_and_left_out_and_data_may_move(home, capsys):
     (home / "photos").rename(home / "moved")
     Image.new("RGB", (16, 16)).save(home / "moved" / "bird" / "new.png")
     before = (home / "run" / "split.jsonl").read_bytes()
-    text = out_of(capsys, 0, train(home, "--steps", "2", "--data.source", f"folder:{home / 'moved'}"))
+    text = out_of(
+        capsys, 0, train(home, "--steps", "2", "--data.source", f"folder:{home / 'moved'}")
+    )
     assert "resumed from step 1" in text
-    assert "images that came after the run had begun are left out of it: 1 added ('bird/new.png')" in text
+    assert (
+        "images that came after the run had begun are left out of it: 1 added ('bird/new.png')"
+        in text
+    )
     assert "24 train, 6 val" in text
     assert (home / "run" / "split.jsonl").read_bytes() == before
     assert "the images that the run held out: 6" in out_of(capsys, 0, ["eval", str(home / "run")])

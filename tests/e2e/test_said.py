@@ -15,7 +15,17 @@ LINES = (
     "test/ is left out; to score a run on it, name it: folder:",
     "1 of 6 val images are in train too, byte for byte (val/cat/twin.png is train/cat/0.png)",
 )
-QUICK = ("--steps", "1", "--recipe.warmup-steps", "0", "--batch-size", "8", "--no-compare-random", "--export", "none")
+QUICK = (
+    "--steps",
+    "1",
+    "--recipe.warmup-steps",
+    "0",
+    "--batch-size",
+    "8",
+    "--no-compare-random",
+    "--export",
+    "none",
+)
 PROGRAMS = {
     "embed": ("embed", DEMO, "--out", "OUT/x.npz"),
     "knn": ("knn", DEMO),
@@ -27,7 +37,12 @@ PROGRAMS = {
 @pytest.fixture
 def folder(tmp_path):
     root = tmp_path / "set"
-    for part, name, count in (("train", "cat", 4), ("train", "dog", 4), ("val", "cat", 2), ("val", "dog", 2)):
+    for part, name, count in (
+        ("train", "cat", 4),
+        ("train", "dog", 4),
+        ("val", "cat", 2),
+        ("val", "dog", 2),
+    ):
         (root / part / name).mkdir(parents=True)
         for number in range(count):
             content = noise(20 + number, 9 + len(part) + len(name) * (name == "dog"), "PNG")

@@ -17,12 +17,42 @@ from fmjax.trees import flat
 from tests.support.scenes import drawn
 
 MODEL = ["--model.name", "demo_vit_ti4.fashion_mnist", "--task.layers", "2"]
-SHORT = ["--steps", "6", "--batch-size", "16", "--eval-every", "3", "--save-every", "2", "--log-every", "1"]
-SHORT += ["--recipe.warmup-steps", "2", "--recipe.lr", "1e-3", "--mesh.data", "4", "--mesh.fsdp", "2"]
+SHORT = [
+    "--steps",
+    "6",
+    "--batch-size",
+    "16",
+    "--eval-every",
+    "3",
+    "--save-every",
+    "2",
+    "--log-every",
+    "1",
+]
+SHORT += [
+    "--recipe.warmup-steps",
+    "2",
+    "--recipe.lr",
+    "1e-3",
+    "--mesh.data",
+    "4",
+    "--mesh.fsdp",
+    "2",
+]
 
 
 def command(scenes: Path, out: Path, *flags: str, preset: str = "segment_tune") -> list[str]:
-    return ["finetune", preset, "--out", str(out), "--data.source", f"masks:{scenes}", *MODEL, *SHORT, *flags]
+    return [
+        "finetune",
+        preset,
+        "--out",
+        str(out),
+        "--data.source",
+        f"masks:{scenes}",
+        *MODEL,
+        *SHORT,
+        *flags,
+    ]
 
 
 def rows(run: Path) -> list[dict]:
@@ -47,12 +77,25 @@ def run(scenes, tmp_path_factory) -> Path:
 
 
 def test_run_leaves_what_it_promises(run):
-    made = {"checkpoints", "classes.json", "config.json", "curves.png", "metrics.jsonl", "predictions.png"}
-    assert {path.name for path in run.iterdir()} == made | {"model.timm.safetensors", "spec.json", "split.jsonl"}
+    made = {
+        "checkpoints",
+        "classes.json",
+        "config.json",
+        "curves.png",
+        "metrics.jsonl",
+        "predictions.png",
+    }
+    assert {path.name for path in run.iterdir()} == made | {
+        "model.timm.safetensors",
+        "spec.json",
+        "split.jsonl",
+    }
     assert json.loads((run / "classes.json").read_text()) == ["background", "disc", "square"]
     assert [row["step"] for row in rows(run) if "val_miou" in row] == [3, 6]
     found = [loss for _, loss, _ in losses(run)]
-    assert found[0] == pytest.approx(np.log(3), rel=1e-4)  # of a guess: pixels of no class are no part of it
+    assert found[0] == pytest.approx(
+        np.log(3), rel=1e-4
+    )  # of a guess: pixels of no class are no part of it
     assert found[-1] < found[0]
 
 
@@ -87,9 +130,23 @@ def test_what_comes_back_and_is_exported_is_the_tuned_backbone(run):
 
 
 def test_a_frozen_backbone_stays_as_it_was_and_learns_the_shapes(scenes, tmp_path):
-    flags = ["--steps", "40", "--eval-every", "40", "--save-every", "40", "--recipe.lr", "3e-2", "--export", "none"]
+    flags = [
+        "--steps",
+        "40",
+        "--eval-every",
+        "40",
+        "--save-every",
+        "40",
+        "--recipe.lr",
+        "3e-2",
+        "--export",
+        "none",
+    ]
     assert main(command(scenes, tmp_path / "run", *flags, preset="segment_linear")) == 0
-    start, end = flat(fmjax.load("demo_vit_ti4.fashion_mnist")), flat(fmjax.restore(tmp_path / "run"))
+    start, end = (
+        flat(fmjax.load("demo_vit_ti4.fashion_mnist")),
+        flat(fmjax.restore(tmp_path / "run")),
+    )
     assert all(np.array_equal(end[path], start[path]) for path in start)
     assert rows(tmp_path / "run")[-1]["val_miou"] > 0.4  # 0.27 where all is background
 
@@ -97,7 +154,9 @@ def test_a_frozen_backbone_stays_as_it_was_and_learns_the_shapes(scenes, tmp_pat
 def test_mesh_and_accumulation_do_not_change_what_is_learned(run, scenes, tmp_path):
     flags = ["--mesh.data", "8", "--mesh.fsdp", "1", "--recipe.accumulate", "2", "--export", "none"]
     assert main(command(scenes, tmp_path / "run", *flags)) == 0
-    found, expected = (np.asarray([loss for _, loss, _ in losses(out)]) for out in (tmp_path / "run", run))
+    found, expected = (
+        np.asarray([loss for _, loss, _ in losses(out)]) for out in (tmp_path / "run", run)
+    )
     assert np.abs(found / expected - 1).max() < 1e-4
 
 
@@ -106,7 +165,6 @@ def test_running_averages_are_saved_and_scored_with(scenes, tmp_path, capsys):
     assert main(command(scenes, tmp_path / "run", *flags, preset="segment_linear")) == 0
     assert main(["eval", str(tmp_path / "run"), "--mesh.data", "8"]) == 0
     final = [row for row in rows(tmp_path / "run") if "val_miou" in row][-1]
-    said = (
-        f"miou {final['val_miou']:.1%}, pixel_accuracy {final['val_pixel_accuracy']:.1%}, loss {final['val_loss']:.4g}"
-    )
+    miou, accuracy, loss = (final[f"val_{name}"] for name in ("miou", "pixel_accuracy", "loss"))
+    said = f"miou {miou:.1%}, pixel_accuracy {accuracy:.1%}, loss {loss:.4g}"
     assert capsys.readouterr().out.count(said) >= 2  # of the run, and of its evaluation

@@ -18,17 +18,22 @@ PEAK = "; import resource, sys; sys.stderr.write(f'{resource.getrusage(resource.
 
 
 def peak_mb(code: str, *arguments: str) -> float:
-    done = subprocess.run([sys.executable, "-c", code + PEAK, *arguments], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code + PEAK, *arguments], capture_output=True, text=True, check=True
+    )
     return int(done.stderr.split()[-1]) / 1024
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path):
     name, source = "ViT-L-14.openai", tmp_path / "clip.pt"
     params = {
-        path: wc.in_memory(np.zeros(shape, np.float16)) for path, shape in param_shapes(fmjax.get_spec(name)).items()
+        path: wc.in_memory(np.zeros(shape, np.float16))
+        for path, shape in param_shapes(fmjax.get_spec(name)).items()
     }
     file = wc.to_torch(params, wc.get_dialect("open_clip"))
-    torch.save({key: torch.from_numpy(np.array(tensor.read(()))) for key, tensor in file.items()}, source)
+    torch.save(
+        {key: torch.from_numpy(np.array(tensor.read(()))) for key, tensor in file.items()}, source
+    )
     size = source.stat().st_size / 2**20
     assert size > 500
     above = peak_mb(CONVERT, name, str(source), str(tmp_path / "ours.safetensors")) - peak_mb(IDLE)

@@ -30,7 +30,10 @@ TIMM: dict[str, tuple[str, dict[str, Any]]] = {
     "PE-Core-bigG-14-448": ("vit_pe_core_gigantic_patch14_448", {}),
     "PE-Core-S-16-384": ("vit_pe_core_small_patch16_384", {}),
     "PE-Core-T-16-384": ("vit_pe_core_tiny_patch16_384", {}),
-    "C-RADIOv2-B": ("vit_huge_patch16_radio_v3", {"embed_dim": 768, "num_heads": 12}),  # like v3 without layer scales
+    "C-RADIOv2-B": (
+        "vit_huge_patch16_radio_v3",
+        {"embed_dim": 768, "num_heads": 12},
+    ),  # like v3 without layer scales
     "C-RADIOv2-L": ("vit_huge_patch16_radio_v3", {"embed_dim": 1024, "num_heads": 16}),
     "C-RADIOv2-H": ("vit_huge_patch16_radio_v3", {}),
     "C-RADIOv3-B": ("vit_base_patch16_radio_v3", {}),
@@ -39,7 +42,10 @@ TIMM: dict[str, tuple[str, dict[str, Any]]] = {
     "C-RADIOv3-g": ("vit_giant_patch16_radio_v3", {}),
     "C-RADIOv4-SO400M": ("vit_so400m_patch16_radio_v4", {}),
     "C-RADIOv4-H": ("vit_huge_patch16_radio_v4", {}),
-    "dinov3_vitl16plus": ("vit_huge_plus_patch16_dinov3_qkvb", {"embed_dim": 1024, "num_heads": 16}),
+    "dinov3_vitl16plus": (
+        "vit_huge_plus_patch16_dinov3_qkvb",
+        {"embed_dim": 1024, "num_heads": 16},
+    ),
     "tips_s14": ("vit_base_patch14_reg1_tipsv2", {"embed_dim": 384, "num_heads": 6}),
 }
 
@@ -59,7 +65,11 @@ DIFFERENT: dict[str, dict[str, Any]] = {
     "hf_tipsv2": ANTIALIAS,
     "open_clip": ANTIALIAS,  # NV-CLIP's, whose towers TAO runs with open_clip's layers and its own resampling
 }
-BY_TIMM = {"big_vision_npz", "augreg_npz", "pe_original"}  # read by timm's own loader, then computed as timm does
+BY_TIMM = {
+    "big_vision_npz",
+    "augreg_npz",
+    "pe_original",
+}  # read by timm's own loader, then computed as timm does
 ONE_SIZE = {"hf_aimv2"}  # the reference takes no other size
 
 
@@ -85,17 +95,28 @@ class Case:
         dialect = "timm" if self.dialect in BY_TIMM else self.dialect
         own = [row for row in rows if any(source.dialect == dialect for source in row.sources)]
         spec = spec_of_publisher(fmjax.get_spec(self.model), next(iter(own or rows), None), dialect)
-        quick = {"activation": "quick_gelu"} if self.dialect == "openai_jit" or self.is_openai_in_transformers else {}
+        quick = (
+            {"activation": "quick_gelu"}
+            if self.dialect == "openai_jit" or self.is_openai_in_transformers
+            else {}
+        )
         return replace(spec, depth=self.depth, **DIFFERENT.get(self.dialect, {}), **quick)
 
     @property
     def is_openai_in_transformers(self) -> bool:
-        return self.dialect == "hf_clip" and any(row.tag == "openai" for row in published(self.model))
+        return self.dialect == "hf_clip" and any(
+            row.tag == "openai" for row in published(self.model)
+        )
 
     @property
     def num_classes(self) -> int:
         """A classifier is compared where files of the dialect have one."""
-        return 10 if self.dialect in ("augreg_npz", "eva02_original_finetune") or self.model.startswith("augreg") else 0
+        return (
+            10
+            if self.dialect in ("augreg_npz", "eva02_original_finetune")
+            or self.model.startswith("augreg")
+            else 0
+        )
 
     @property
     def timm(self) -> tuple[str, dict[str, Any]]:
@@ -105,7 +126,9 @@ class Case:
         if self.model in TIMM:
             return TIMM[self.model]
         aliases = [*fmjax.get_spec(self.model).aliases]
-        aliases += [alias.partition(".")[0] for row in published(self.model) for alias in row.aliases]
+        aliases += [
+            alias.partition(".")[0] for row in published(self.model) for alias in row.aliases
+        ]
         return next(alias for alias in aliases if timm.is_model(alias)), {}
 
     @property
@@ -115,7 +138,11 @@ class Case:
         grid = native[0] // patch
         other = max(3, grid * 3 // 4)
         wide = (max(2, grid // 2), max(3, grid // 2 + 4))
-        sizes = {"native": native, "square": (other * patch,) * 2, "wide": (wide[0] * patch, wide[1] * patch)}
+        sizes = {
+            "native": native,
+            "square": (other * patch,) * 2,
+            "wide": (wide[0] * patch, wide[1] * patch),
+        }
         return {"native": native} if self.dialect in ONE_SIZE else sizes
 
     @property
@@ -145,7 +172,9 @@ def all_cases() -> list[Case]:
     for model in fmjax.list_models():
         dialects = [source.dialect for row in published(model) for source in row.sources]
         dialects += PUBLISHED.get(model, {"dialects": {}})["dialects"]
-        cases += [Case(model, dialect) for dialect in dict.fromkeys(dialects) if model != "demo_vit_ti4"]
+        cases += [
+            Case(model, dialect) for dialect in dict.fromkeys(dialects) if model != "demo_vit_ti4"
+        ]
     cases += [Case("dinov2_vits14", "dinov2_chunked"), Case("eva02_tiny_patch14", "eva02_original")]
     cases += [Case("C-RADIOv3-B", "radio_hub"), Case("C-RADIOv4-H", "radio_hub")]
     return [case for case in cases if case.id not in UNVERIFIED]
@@ -168,5 +197,13 @@ def family(model: str) -> str:
     """The part of a name that its siblings share, with what changes the graph."""
     spec = fmjax.get_spec(model)
     rope = replace(spec.rope or Rope(), offset=0.0)
-    traits = (spec.mlp, spec.block, spec.num_registers, spec.mlp_norm, spec.num_cls, spec.qkv_bias, spec.layer_scale)
+    traits = (
+        spec.mlp,
+        spec.block,
+        spec.num_registers,
+        spec.mlp_norm,
+        spec.num_cls,
+        spec.qkv_bias,
+        spec.layer_scale,
+    )
     return f"{FAMILY[model]} {traits} {rope.pairs}"

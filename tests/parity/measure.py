@@ -61,7 +61,11 @@ def random_params(spec: ViTSpec, num_classes: int, seed: int) -> dict[str, np.nd
     for path, shape in param_shapes(spec, num_classes).items():
         noise = rng.standard_normal(shape, np.float32)
         scale = 0.7 / np.sqrt(shape[-2]) if path.endswith(".kernel") else 0.3
-        out[path] = rng.random(shape, np.float32) + 0.5 if path.endswith(".scale") else noise * np.float32(scale)
+        out[path] = (
+            rng.random(shape, np.float32) + 0.5
+            if path.endswith(".scale")
+            else noise * np.float32(scale)
+        )
     return out
 
 
@@ -70,7 +74,10 @@ def file_of(case: Case) -> Tensors:
     spec = case.spec
     params = wc.in_memory_tree(random_params(spec, case.num_classes, seed=1))
     table = wc.writing(case.dialect, params)
-    file = {key: tensor.read(()) for key, tensor in wc.to_torch(params, table, heads=spec.num_heads).items()}
+    file = {
+        key: tensor.read(())
+        for key, tensor in wc.to_torch(params, table, heads=spec.num_heads).items()
+    }
     return file | beside(case, file)
 
 
@@ -82,7 +89,10 @@ def beside(case: Case, file: Tensors) -> Tensors:
         return {"mask_token": mask}
     if dialect == "dinov3":
         count = case.spec.head_dim // 4
-        return {"mask_token": mask, "rope_embed.periods": np.float32(100.0 ** (np.arange(count) / count))}
+        return {
+            "mask_token": mask,
+            "rope_embed.periods": np.float32(100.0 ** (np.arange(count) / count)),
+        }
     if dialect in ("hf_dinov2", "hf_dinov2_with_registers"):
         return {"embeddings.mask_token": mask}
     if dialect == "hf_dinov3":
@@ -96,7 +106,10 @@ def beside(case: Case, file: Tensors) -> Tensors:
             "lm_head.bias": mask[0, :3],
         }
     if dialect == "openai_jit":
-        return {key: np.asarray(7, np.int64) for key in ("input_resolution", "context_length", "vocab_size")}
+        return {
+            key: np.asarray(7, np.int64)
+            for key in ("input_resolution", "context_length", "vocab_size")
+        }
     return {}
 
 
@@ -116,7 +129,9 @@ def measure(case: Case, sizes: tuple[str, ...] = ("native", "square", "wide")) -
         return [_at(case, read, model, reference, name, size) for name, size in wanted.items()]
 
 
-def _at(case: Case, read: wc.Conversion, model: ViT, reference: Reference, name: str, size) -> Result:
+def _at(
+    case: Case, read: wc.Conversion, model: ViT, reference: Reference, name: str, size
+) -> Result:
     start = time.monotonic()
     rng = np.random.default_rng(0)
     images = rng.standard_normal((1, 3, *size), np.float32)
@@ -125,7 +140,11 @@ def _at(case: Case, read: wc.Conversion, model: ViT, reference: Reference, name:
     ours = _ours(model, images.transpose(0, 2, 3, 1), weights)
     errors = _gradient_errors(case, flat(ours[3]), gradients)
     worst = max(errors, key=lambda path: errors[path])
-    half = _half(case, read, reference, images, tokens, pooled) if name == "native" else (np.nan, np.nan, np.nan)
+    half = (
+        _half(case, read, reference, images, tokens, pooled)
+        if name == "native"
+        else (np.nan, np.nan, np.nan)
+    )
     return Result(
         case.model,
         case.dialect,
@@ -168,18 +187,32 @@ def all_tokens(out: Features, spec: ViTSpec) -> jax.Array:
 def _sum_weights(case: Case, size, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """The scalar that is differentiated is a weighted sum of all tokens and of the pooled output."""
     spec = case.spec
-    count = spec.num_cls + spec.num_registers + (size[0] // spec.patch_size) * (size[1] // spec.patch_size)
+    count = (
+        spec.num_cls
+        + spec.num_registers
+        + (size[0] // spec.patch_size) * (size[1] // spec.patch_size)
+    )
     pooled = spec.embed_dim or spec.pool_dim
-    return rng.standard_normal((1, count, spec.width), np.float32), rng.standard_normal((1, pooled), np.float32)
+    return rng.standard_normal((1, count, spec.width), np.float32), rng.standard_normal(
+        (1, pooled), np.float32
+    )
 
 
 def _theirs(case: Case, reference: Reference, images: np.ndarray, weights):
     x = torch.from_numpy(images).requires_grad_()
     tokens, pooled = reference.run(x)
     reference.model.zero_grad()
-    ((tokens * torch.from_numpy(weights[0])).sum() + (pooled * torch.from_numpy(weights[1])).sum()).backward()
+    (
+        (tokens * torch.from_numpy(weights[0])).sum()
+        + (pooled * torch.from_numpy(weights[1])).sum()
+    ).backward()
     assert x.grad is not None
-    return tokens.detach().numpy(), pooled.detach().numpy(), x.grad.numpy(), _in_our_names(case, reference)
+    return (
+        tokens.detach().numpy(),
+        pooled.detach().numpy(),
+        x.grad.numpy(),
+        _in_our_names(case, reference),
+    )
 
 
 def _in_our_names(case: Case, reference: Reference) -> dict[str, np.ndarray]:
@@ -189,9 +222,14 @@ def _in_our_names(case: Case, reference: Reference) -> dict[str, np.ndarray]:
     shapes = param_shapes(spec, case.num_classes)
     table = wc.writing(reference.reads or case.dialect, shapes)
     constants = (
-        {table.full_prefix + key for key in table.constants} if not case.spec.proj_bias and not case.num_classes else ()
+        {table.full_prefix + key for key in table.constants}
+        if not case.spec.proj_bias and not case.num_classes
+        else ()
     )
-    named = {k: wc.in_memory(np.zeros(t.shape, np.float32)) if k in constants else t for k, t in named.items()}
+    named = {
+        k: wc.in_memory(np.zeros(t.shape, np.float32)) if k in constants else t
+        for k, t in named.items()
+    }
     params = wc.to_jax(named, table, shapes, heads=spec.num_heads).params
     return {path: tensor.read(()) for path, tensor in params.items()}
 
@@ -210,15 +248,22 @@ def _ours(model: ViT, images: np.ndarray, weights):
     return jax.tree.map(np.asarray, (tokens, pooled, gradients[1], gradients[0]))
 
 
-def _gradient_errors(case: Case, ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> dict[str, float]:
+def _gradient_errors(
+    case: Case, ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]
+) -> dict[str, float]:
     assert set(theirs) == set(ours)
     errors = {}
     for path, gradient in theirs.items():
         found = ours[path]
-        if path.startswith("classifier.") or (path == "pos_embed" and _table_without_gradient(case)):
+        if path.startswith("classifier.") or (
+            path == "pos_embed" and _table_without_gradient(case)
+        ):
             continue  # not in the differentiated sum; not a parameter of the reference
         if path == "pos_embed" and _folded(case):
-            found, gradient = found[1:], gradient[1:]  # the reference has no class position of its own
+            found, gradient = (
+                found[1:],
+                gradient[1:],
+            )  # the reference has no class position of its own
         # the softmax does not see a constant added to every key: the true gradient of the k bias is zero
         scale = {"blocks.attn.k.bias": "blocks.attn.q.bias", "pool.k.bias": "pool.q.bias"}.get(path)
         errors[path] = error(found, gradient, np.abs(theirs[scale]).max() if scale else None)
@@ -235,7 +280,9 @@ def _table_without_gradient(case: Case) -> bool:
     return case.dialect in ("radio", "radio_hub", "hf_vit_mae")
 
 
-def _half(case: Case, read: wc.Conversion, reference: Reference, images, tokens, pooled) -> tuple[float, float, float]:
+def _half(
+    case: Case, read: wc.Conversion, reference: Reference, images, tokens, pooled
+) -> tuple[float, float, float]:
     """bfloat16 against float32: our error, our cosine, and the reference's own error."""
     outline = abstract(case.spec, num_classes=case.num_classes, dtype=jnp.bfloat16)
     apply, params = functional(fill(outline, read.params))
@@ -245,6 +292,8 @@ def _half(case: Case, read: wc.Conversion, reference: Reference, images, tokens,
     found = max(error(a, b) for a, b in zip(ours, truth, strict=True))
     alike = min(cosine(a, b) for a, b in zip(ours, truth, strict=True))
     with warnings.catch_warnings(), torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")  # of torch, on its own autocast
+        warnings.filterwarnings(
+            "ignore", "Mismatch dtype between input and weight"
+        )  # of torch, on its own autocast
         theirs = [x.float().numpy() for x in reference.run(torch.from_numpy(images))]
     return found, alike, max(error(a, b) for a, b in zip(theirs, truth, strict=True))

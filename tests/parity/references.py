@@ -27,7 +27,9 @@ class Reference:
 
     def __init__(self, case: Any, file: Tensors, folder: Path):
         self.case, self.spec, self.folder, self.file = case, case.spec, folder, file
-        self.model: Any = self.load({key: torch.from_numpy(np.array(value)) for key, value in file.items()})
+        self.model: Any = self.load(
+            {key: torch.from_numpy(np.array(value)) for key, value in file.items()}
+        )
         self.model.eval()
 
     def load(self, file: dict[str, torch.Tensor]) -> torch.nn.Module:
@@ -39,7 +41,10 @@ class Reference:
 
     def gradients(self) -> Tensors:
         """The gradients, under the names of the dialect `reads`; zeros where a tensor has none."""
-        named = {k: torch.zeros_like(p) if p.grad is None else p.grad for k, p in self.model.named_parameters()}
+        named = {
+            k: torch.zeros_like(p) if p.grad is None else p.grad
+            for k, p in self.model.named_parameters()
+        }
         return numpy_tensors({**self.model.state_dict(), **named})
 
     def is_native(self, images: torch.Tensor) -> bool:
@@ -61,21 +66,31 @@ class Timm(Reference):
 
         name, arguments = self.case.timm
         pool = {"cls": "token", "map": "map", "patches": "avg"}[self.spec.pool]
-        fixed = {"dynamic_img_size": True, "img_size": self.case.sizes["native"], "global_pool": pool}
+        fixed = {
+            "dynamic_img_size": True,
+            "img_size": self.case.sizes["native"],
+            "global_pool": pool,
+        }
         arguments = fixed | arguments | more
         if not (self.spec.embed_dim or self.case.num_classes):
             arguments |= {"num_classes": 0}
         elif self.case.num_classes or self.spec.embed_dim:
             arguments |= {"num_classes": self.case.num_classes or self.spec.embed_dim}
         if self.spec.activation != "gelu" and "siglip" not in name and "quickgelu" not in name:
-            arguments |= {"act_layer": {"quick_gelu": "quick_gelu", "gelu_tanh": "gelu_tanh"}[self.spec.activation]}
+            arguments |= {
+                "act_layer": {"quick_gelu": "quick_gelu", "gelu_tanh": "gelu_tanh"}[
+                    self.spec.activation
+                ]
+            }
         return timm.create_model(name, pretrained=False, depth=self.spec.depth, **arguments)
 
     def filtered(self, file, model) -> Any:
         return file
 
     def run(self, images):
-        patch = self.spec.patch_size  # dynamic timm models refuse what their convolution would leave unread
+        patch = (
+            self.spec.patch_size
+        )  # dynamic timm models refuse what their convolution would leave unread
         images = images[..., : images.shape[2] // patch * patch, : images.shape[3] // patch * patch]
         tokens = self.model.forward_features(images)
         pooled = self.model.forward_head(tokens, pre_logits=not self.spec.embed_dim)
@@ -91,7 +106,9 @@ class TimmFilter(Timm):
         from timm.models import eva, vision_transformer
 
         module = eva if isinstance(model, eva.Eva) else vision_transformer
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints the exception by which it tells two variants
+        with contextlib.redirect_stdout(
+            io.StringIO()
+        ):  # it prints the exception by which it tells two variants
             state = dict(module.checkpoint_filter_fn(self.renamed(dict(file)), model))
         wanted = model.state_dict()
         if "head.bias" in wanted and "head.bias" not in state and self.spec.embed_dim:
@@ -103,18 +120,28 @@ class TimmFilter(Timm):
         if self.case.dialect == "tao_nvdinov2":
             return file | {"mask_token": torch.zeros(1, self.spec.width)}
         if self.case.dialect == "dinov2_chunked":
-            return {re.sub(r"blocks\.\d+\.(\d+)\.", r"blocks.\1.", key): value for key, value in file.items()}
+            return {
+                re.sub(r"blocks\.\d+\.(\d+)\.", r"blocks.\1.", key): value
+                for key, value in file.items()
+            }
         if (
             self.case.dialect == "eva02_original"
         ):  # timm takes a pretrained norm for fc_norm, but only beside a mask token
             return {re.sub(r"^norm\.", "fc_norm.", key): value for key, value in file.items()}
         if self.case.dialect in ("mae", "dino"):
-            return {key: value for key, value in file.items() if key != "mask_token" and "decoder" not in key}
+            return {
+                key: value
+                for key, value in file.items()
+                if key != "mask_token" and "decoder" not in key
+            }
         return file
 
 
 RADIO_LEADS = {"radio": "radio_model.model.", "radio_hub": "base_model."}
-RADIO_ALIGNED = ("C-RADIOv3-B", "C-RADIOv3-H")  # as timm notes of the code in each published repository
+RADIO_ALIGNED = (
+    "C-RADIOv3-B",
+    "C-RADIOv3-H",
+)  # as timm notes of the code in each published repository
 
 
 class Radio(TimmFilter):
@@ -135,10 +162,13 @@ class Radio(TimmFilter):
 
         lead = RADIO_LEADS[self.case.dialect]  # timm knows one of them
         file = {
-            key.replace(lead, RADIO_LEADS["radio"], 1): torch.from_numpy(np.array(v)) for key, v in self.file.items()
+            key.replace(lead, RADIO_LEADS["radio"], 1): torch.from_numpy(np.array(v))
+            for key, v in self.file.items()
         }
         corners = self.case.dialect == "radio" and self.case.model in RADIO_ALIGNED
-        return _convert_radio(file, self.create(img_size=size, dynamic_img_size=False), align_corners=corners)
+        return _convert_radio(
+            file, self.create(img_size=size, dynamic_img_size=False), align_corners=corners
+        )
 
     def load(self, file):
         return self.create(dynamic_img_size=False)
@@ -148,7 +178,9 @@ class Radio(TimmFilter):
         theirs = Reference.gradients(self)
         tokens = np.concatenate([theirs.pop("cls_token")[0], theirs.pop("reg_token")[0]])
         weight = theirs.pop("patch_embed.proj.weight")
-        out = {k.replace(".gamma", ".grandma"): v for k, v in theirs.items() if k.startswith("blocks.")}
+        out = {
+            k.replace(".gamma", ".grandma"): v for k, v in theirs.items() if k.startswith("blocks.")
+        }
         out |= {"patch_generator.cls_token.token": tokens}
         out |= {"patch_generator.embedder.weight": weight.reshape(len(weight), -1)}
         out |= {"patch_generator.pos_embed": np.zeros((1, 128 * 128, self.spec.width), np.float32)}
@@ -174,12 +206,18 @@ class OpenClipTimm(Timm):
     def load(self, file):
         from open_clip.model import CustomTextCLIP
 
-        stand_in = {"timm_model_name": "vit_tiny_patch16_224", "timm_model_pretrained": False, "timm_proj": None}
+        stand_in = {
+            "timm_model_name": "vit_tiny_patch16_224",
+            "timm_model_pretrained": False,
+            "timm_proj": None,
+        }
         width = self.spec.embed_dim or self.spec.width
         model = CustomTextCLIP(width, stand_in | {"image_size": 224, "timm_pool": "token"}, TEXT)
         # the trunk, cut in depth and open to other sizes, for which open_clip's own constructor has no argument
         model.visual.trunk = self.create()
-        text = {key: value for key, value in model.state_dict().items() if not key.startswith("visual.")}
+        text = {
+            key: value for key, value in model.state_dict().items() if not key.startswith("visual.")
+        }
         model.load_state_dict(text | file, strict=True)
         return model
 
@@ -191,7 +229,9 @@ class OpenClipTimm(Timm):
             self.model = both
 
     def gradients(self):
-        return {key: value for key, value in super().gradients().items() if key.startswith("visual.")}
+        return {
+            key: value for key, value in super().gradients().items() if key.startswith("visual.")
+        }
 
 
 class OpenClip(Reference):
@@ -201,7 +241,12 @@ class OpenClip(Reference):
         from open_clip.model import CLIP
 
         spec = self.spec
-        config = {"layers": spec.depth, "width": spec.width, "patch_size": spec.patch_size, "image_size": size}
+        config = {
+            "layers": spec.depth,
+            "width": spec.width,
+            "patch_size": spec.patch_size,
+            "image_size": size,
+        }
         config |= {"head_width": spec.head_dim, "mlp_ratio": spec.mlp_dim / spec.width}
         if spec.norm_after_pool:
             config |= {"no_ln_pre": True, "pool_type": "avg", "final_ln_after_pool": True}
@@ -209,7 +254,9 @@ class OpenClip(Reference):
 
     def load(self, file):
         model = self.build(self.case.sizes["native"])
-        text = {key: value for key, value in model.state_dict().items() if not key.startswith("visual.")}
+        text = {
+            key: value for key, value in model.state_dict().items() if not key.startswith("visual.")
+        }
         vision = {key: value for key, value in file.items() if key.startswith("visual.")}
         model.load_state_dict(text | vision, strict=True)
         return model
@@ -221,16 +268,26 @@ class OpenClip(Reference):
         sized = self.build(tuple(images.shape[2:])).eval()
         state = {key: p.to(images.dtype) for key, p in self.model.named_parameters()}
         resize_pos_embed(state, sized)
-        visual = {key.removeprefix("visual."): value for key, value in state.items() if key.startswith("visual.")}
+        visual = {
+            key.removeprefix("visual."): value
+            for key, value in state.items()
+            if key.startswith("visual.")
+        }
         seen: list[torch.Tensor] = []
-        hook = sized.visual.transformer.register_forward_hook(lambda module, args, out: seen.append(out))
+        hook = sized.visual.transformer.register_forward_hook(
+            lambda module, args, out: seen.append(out)
+        )
         pooled = torch.func.functional_call(sized.visual, visual, (images,))
         hook.remove()
         norm = (visual["ln_post.weight"], visual["ln_post.bias"])
-        return torch.nn.functional.layer_norm(seen[0], norm[0].shape, *norm, eps=self.spec.norm_eps), pooled
+        return torch.nn.functional.layer_norm(
+            seen[0], norm[0].shape, *norm, eps=self.spec.norm_eps
+        ), pooled
 
     def gradients(self):
-        return {key: value for key, value in super().gradients().items() if key.startswith("visual.")}
+        return {
+            key: value for key, value in super().gradients().items() if key.startswith("visual.")
+        }
 
 
 class HuggingFace(Reference):
@@ -251,16 +308,26 @@ class HuggingFace(Reference):
         }
         swiglu = {"use_swiglu_ffn": spec.mlp == "swiglu"}
         registers = {"num_register_tokens": spec.num_registers}
-        act = {"gelu": "gelu", "quick_gelu": "quick_gelu", "gelu_tanh": "gelu_pytorch_tanh"}[spec.activation]
+        act = {"gelu": "gelu", "quick_gelu": "quick_gelu", "gelu_tanh": "gelu_pytorch_tanh"}[
+            spec.activation
+        ]
         clip = {"projection_dim": spec.embed_dim, "hidden_act": act}
-        dinov3 = {"use_gated_mlp": spec.mlp == "swiglu", "query_bias": spec.qkv_bias, "value_bias": spec.qkv_bias}
+        dinov3 = {
+            "use_gated_mlp": spec.mlp == "swiglu",
+            "query_bias": spec.qkv_bias,
+            "value_bias": spec.qkv_bias,
+        }
         dinov3 |= {"hidden_act": "silu"} if spec.mlp == "swiglu" else {}
         rms = {"rms_norm_eps": spec.norm_eps, "use_head": False}
         kinds = {
             "hf_clip": (t.CLIPVisionModelWithProjection, t.CLIPVisionConfig, clip),
             "hf_siglip": (t.SiglipVisionModel, t.SiglipVisionConfig, {"hidden_act": act}),
             "hf_dinov2": (t.Dinov2Model, t.Dinov2Config, swiglu),
-            "hf_dinov2_with_registers": (t.Dinov2WithRegistersModel, t.Dinov2WithRegistersConfig, swiglu | registers),
+            "hf_dinov2_with_registers": (
+                t.Dinov2WithRegistersModel,
+                t.Dinov2WithRegistersConfig,
+                swiglu | registers,
+            ),
             "hf_dinov3": (t.DINOv3ViTModel, t.DINOv3ViTConfig, dinov3 | registers),
             "hf_vit": (t.ViTModel, t.ViTConfig, {}),
             "hf_vit_mae": (t.ViTMAEModel, t.ViTMAEConfig, {"mask_ratio": 0.0}),
@@ -278,7 +345,9 @@ class HuggingFace(Reference):
             self.folder / "model.safetensors",
             {"format": "pt"},
         )
-        model, info = kind.from_pretrained(self.folder, output_loading_info=True, dtype=torch.float32, **arguments)
+        model, info = kind.from_pretrained(
+            self.folder, output_loading_info=True, dtype=torch.float32, **arguments
+        )
         wrong = {key: value for key, value in info.items() if value and key != "error_msgs"}
         assert not wrong, wrong
         return model
@@ -298,7 +367,9 @@ class HuggingFace(Reference):
         tokens = out.last_hidden_state
         if dialect == "hf_aimv2":
             return tokens, tokens.mean(1)
-        return tokens, out.pooler_output if dialect not in ("hf_vit", "hf_vit_mae") else tokens[:, 0]
+        return tokens, out.pooler_output if dialect not in ("hf_vit", "hf_vit_mae") else tokens[
+            :, 0
+        ]
 
     def gradients(self):
         """Saved like a model, so that they have the names of files."""
@@ -334,5 +405,7 @@ KINDS: dict[tuple[str, ...], type[Reference]] = {
         "pe_original",
         "aimv2",
     ): TimmFilter,
-    tuple(name for name in wc.dialects() if name.startswith("hf_") and name != "hf_tipsv2"): HuggingFace,
+    tuple(
+        name for name in wc.dialects() if name.startswith("hf_") and name != "hf_tipsv2"
+    ): HuggingFace,
 }

@@ -85,13 +85,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     results = ROOT / "benchmarks" / "results"
-    parser = argparse.ArgumentParser(prog="python -m weights_conversion parity", description=__doc__)
-    parser.add_argument("pattern", nargs="?", default="*", help="backbones, or BACKBONE-DIALECT, shell style")
-    parser.add_argument("--sample", action="store_true", help="what the tests run")
-    parser.add_argument("--update", action="store_true", help="take the lines of a part into the page")
-    parser.add_argument("--page", action="store_true", help="write the page of the stored results; measure nothing")
+    parser = argparse.ArgumentParser(
+        prog="python -m weights_conversion parity", description=__doc__
+    )
     parser.add_argument(
-        "--authors", type=Path, metavar="DIR", help="compare with the authors' own code, checked out here"
+        "pattern", nargs="?", default="*", help="backbones, or BACKBONE-DIALECT, shell style"
+    )
+    parser.add_argument("--sample", action="store_true", help="what the tests run")
+    parser.add_argument(
+        "--update", action="store_true", help="take the lines of a part into the page"
+    )
+    parser.add_argument(
+        "--page", action="store_true", help="write the page of the stored results; measure nothing"
+    )
+    parser.add_argument(
+        "--authors",
+        type=Path,
+        metavar="DIR",
+        help="compare with the authors' own code, checked out here",
     )
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "parity.md")
     parser.add_argument("--json", type=Path, default=results / "parity.json")
@@ -141,7 +152,10 @@ def line(results: Sequence[Result]) -> str:
         f"{first.tensors}/{first.tensors}" + (f" + {first.extras}" if first.extras else ""),
         *(f"{max(getattr(r, name) for r in results):.1e}" for name in ("absolute", "relative")),
         f"{max(0.0, 1 - min(r.cosine for r in results)):.1e}",
-        *(f"{max(getattr(r, name) for r in results):.1e}" for name in ("image_gradient", "parameter_gradient")),
+        *(
+            f"{max(getattr(r, name) for r in results):.1e}"
+            for name in ("image_gradient", "parameter_gradient")
+        ),
         f"{first.bfloat16:.1e} ({first.reference_bfloat16:.1e})",
     ]
     return f"| {first.model} | {first.dialect} | " + " | ".join(values) + " |"
@@ -151,7 +165,9 @@ def stored(path: Path) -> dict[str, list[Result]]:
     """The results that the page was made of."""
     found: dict[str, list[Result]] = {}
     for row in json.loads(path.read_text())["results"]:
-        result = Result(**{key: float("nan") if value is None else value for key, value in row.items()})
+        result = Result(
+            **{key: float("nan") if value is None else value for key, value in row.items()}
+        )
         found.setdefault(f"{result.model}-{result.dialect}", []).append(result)
     return found
 

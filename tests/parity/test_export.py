@@ -29,8 +29,14 @@ def tuned(name: str, classifier: str, **changes) -> fmjax.ViT:
     model = fmjax.initialise(spec, num_classes=CLASSES, classifier=classifier)
     rng = np.random.default_rng(0)
     values = random_params(spec, 0, seed=3)
-    head = {p: rng.standard_normal(a.shape, np.float32) for p, a in flat(model).items() if p.startswith("classifier")}
-    return with_params(model, nested({path: jnp.asarray(value) for path, value in (values | head).items()}))
+    head = {
+        p: rng.standard_normal(a.shape, np.float32)
+        for p, a in flat(model).items()
+        if p.startswith("classifier")
+    }
+    return with_params(
+        model, nested({path: jnp.asarray(value) for path, value in (values | head).items()})
+    )
 
 
 def logits(model: fmjax.ViT, images: np.ndarray) -> np.ndarray:
@@ -61,7 +67,9 @@ def test_timm_reads_the_exported_classifier(tmp_path, name, timm_name, size):
     model = tuned(name, "pool", **changes)
     path = fmjax.export(model, tmp_path / "x.safetensors", "timm")
     pool = {"global_pool": "token"} if "dinov3" in name else {}
-    theirs = timm.create_model(timm_name, depth=2, num_classes=CLASSES, checkpoint_path=str(path), **pool).eval()
+    theirs = timm.create_model(
+        timm_name, depth=2, num_classes=CLASSES, checkpoint_path=str(path), **pool
+    ).eval()
     with torch.no_grad():
         expected = theirs(torch.from_numpy(image(size))).numpy()
     assert error(logits(model, image(size)), expected) < FORWARD
@@ -100,11 +108,15 @@ def test_transformers_reads_the_exported_classifier(tmp_path, name, dialect, kin
     config.save_pretrained(tmp_path)
     mask = {"hf_dinov2": "dinov2", "hf_dinov2_with_registers": "dinov2_with_registers"}.get(dialect)
     base = None
-    if mask:  # transformers asks for the mask token of pretraining, which an original file brings back
+    if (
+        mask
+    ):  # transformers asks for the mask token of pretraining, which an original file brings back
         path = fmjax.export(model, tmp_path / "base.safetensors", dialect)
         from safetensors.numpy import load_file, save_file
 
-        tensors = load_file(path) | {f"{mask}.embeddings.mask_token": np.zeros((1, spec.width), np.float32)}
+        tensors = load_file(path) | {
+            f"{mask}.embeddings.mask_token": np.zeros((1, spec.width), np.float32)
+        }
         save_file(tensors, tmp_path / "base.safetensors", {"format": "pt"})
         base = tmp_path / "base.safetensors"
     fmjax.export(model, tmp_path / "model.safetensors", dialect, base=base)
@@ -113,7 +125,9 @@ def test_transformers_reads_the_exported_classifier(tmp_path, name, dialect, kin
     loaded, info = theirs.from_pretrained(tmp_path, output_loading_info=True, dtype=torch.float32)
     assert not any(info.values()), info
     with torch.no_grad():
-        expected = loaded.eval()(pixel_values=torch.from_numpy(image(spec.image_size[0]))).logits.numpy()
+        expected = loaded.eval()(
+            pixel_values=torch.from_numpy(image(spec.image_size[0]))
+        ).logits.numpy()
     assert error(logits(model, image(spec.image_size[0])), expected) < FORWARD
 
 
@@ -135,10 +149,14 @@ def test_a_dialect_without_a_classifier_says_so_and_takes_the_rest(tmp_path, dia
 
 
 def test_a_classifier_over_other_tokens_than_the_dialects_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match="over 'patches' has no counterpart in timm, where it sees 'pool'"):
+    with pytest.raises(
+        CheckpointError, match="over 'patches' has no counterpart in timm, where it sees 'pool'"
+    ):
         fmjax.export(tuned("dinov2_vits14", "patches"), tmp_path / "x.safetensors", "timm")
 
 
 def test_read_only_dialects_say_what_to_write_instead(tmp_path):
     with pytest.raises(CheckpointError, match="npz files are not written; export to timm"):
-        fmjax.export(tuned("ViT-B-16-SigLIP2", "pool"), tmp_path / "x.safetensors", "big_vision_npz")
+        fmjax.export(
+            tuned("ViT-B-16-SigLIP2", "pool"), tmp_path / "x.safetensors", "big_vision_npz"
+        )

@@ -57,7 +57,9 @@ def program(body: bytes) -> bytes:
     return b"\x80\x02" + body + STOP
 
 
-def storage(key: str = "0", kind: str = "FloatStorage", count: object = 6, module: str = "torch") -> bytes:
+def storage(
+    key: str = "0", kind: str = "FloatStorage", count: object = 6, module: str = "torch"
+) -> bytes:
     fields = (text("storage"), name(module, kind), text(key), text("cpu"), number(count))  # type: ignore[arg-type]
     return tuple_of(*fields) + BINPERSID
 
@@ -77,9 +79,13 @@ def zip_of(entries: list[tuple[str, bytes]], method: int = zipfile.ZIP_STORED) -
     return data.getvalue()
 
 
-def torch_zip(pickled: bytes, *more: tuple[str, bytes], values: bytes = VALUES.tobytes(), method: int = 0) -> bytes:
+def torch_zip(
+    pickled: bytes, *more: tuple[str, bytes], values: bytes = VALUES.tobytes(), method: int = 0
+) -> bytes:
     """A torch archive; `more` comes behind the usual entries."""
-    return zip_of([("x/data.pkl", pickled), ("x/data/0", values), ("x/version", b"3\n"), *more], method)
+    return zip_of(
+        [("x/data.pkl", pickled), ("x/data/0", values), ("x/version", b"3\n"), *more], method
+    )
 
 
 def good_zip() -> bytes:
@@ -87,12 +93,18 @@ def good_zip() -> bytes:
 
 
 def legacy(
-    body: bytes, keys: tuple[str, ...] = ("0",), count: int = 6, little: bool = True, protocol: int = 1001
+    body: bytes,
+    keys: tuple[str, ...] = ("0",),
+    count: int = 6,
+    little: bool = True,
+    protocol: int = 1001,
 ) -> bytes:
     head = [program(number(0x1950A86A20F9469CFC6C)), program(number(protocol))]
     system = program(pairs({"little_endian": number(little)}))
     listed = program(b"]" + MARK + b"".join(map(text, keys)) + b"e")
-    return b"".join([*head, system, program(body), listed, struct.pack("<q", count), VALUES.tobytes()])
+    return b"".join(
+        [*head, system, program(body), listed, struct.pack("<q", count), VALUES.tobytes()]
+    )
 
 
 def legacy_tensor(**fields: object) -> bytes:
@@ -101,7 +113,12 @@ def legacy_tensor(**fields: object) -> bytes:
     return pairs({"w": tensor(where=place)})
 
 
-def npy(descr: str = "'<f4'", shape: str = "(2, 3)", values: bytes = VALUES.tobytes(), order: str = "False") -> bytes:
+def npy(
+    descr: str = "'<f4'",
+    shape: str = "(2, 3)",
+    values: bytes = VALUES.tobytes(),
+    order: str = "False",
+) -> bytes:
     header = f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}"
     header += " " * (-(len(header) + 11) % 64) + "\n"
     return b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header.encode() + values
@@ -111,12 +128,16 @@ def npz(array: bytes, entry: str = "w.npy") -> bytes:
     return zip_of([(entry, array)])
 
 
-def safetensors(header: object, values: bytes = VALUES.tobytes(), length: int | None = None) -> bytes:
+def safetensors(
+    header: object, values: bytes = VALUES.tobytes(), length: int | None = None
+) -> bytes:
     data = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(data) if length is None else length) + data + values
 
 
-def entry(dtype: str = "F32", shape: object = (2, 3), offsets: object = (0, 24)) -> dict[str, object]:
+def entry(
+    dtype: str = "F32", shape: object = (2, 3), offsets: object = (0, 24)
+) -> dict[str, object]:
     return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
 
 

@@ -90,10 +90,30 @@ INDEXES: dict[str, tuple[bytes, str, dict[str, bytes]]] = {
     "index-no-utf8": (b'{"weight_map": {"\xff": "a.bin"}}', "is not an index", {}),
     "index-itself": (_index({"w": "pytorch_model.bin.index.json"}), "is JSON text", {}),
     "index-missing": (_index({"w": "nothing.bin"}), r"no checkpoint at .*nothing\.bin", {}),
-    "index-key-twice": (b'{"weight_map": {"w": "a.bin", "w": "b.bin"}}', "two entries called 'w'", {"a.bin": W}),
-    "index-map-twice": (b'{"weight_map": {}, "weight_map": {"w": "a.bin"}}', "two entries called", {"a.bin": W}),
-    "index-two-shards": (_index({"w": "a.bin", "v": "b.bin"}), "both hold 'w'", {"a.bin": W, "b.bin": W}),
-    "index-other-shard": (_index({"w": "b.bin", "v": "a.bin"}), "both hold|do not hold", {"a.bin": W, "b.bin": W}),
-    "index-many-shards": (_index({f"w{i}": f"{i}.bin" for i in range(9000)}), "256 are read at most", {}),
+    "index-key-twice": (
+        b'{"weight_map": {"w": "a.bin", "w": "b.bin"}}',
+        "two entries called 'w'",
+        {"a.bin": W},
+    ),
+    "index-map-twice": (
+        b'{"weight_map": {}, "weight_map": {"w": "a.bin"}}',
+        "two entries called",
+        {"a.bin": W},
+    ),
+    "index-two-shards": (
+        _index({"w": "a.bin", "v": "b.bin"}),
+        "both hold 'w'",
+        {"a.bin": W, "b.bin": W},
+    ),
+    "index-other-shard": (
+        _index({"w": "b.bin", "v": "a.bin"}),
+        "both hold|do not hold",
+        {"a.bin": W, "b.bin": W},
+    ),
+    "index-many-shards": (
+        _index({f"w{i}": f"{i}.bin" for i in range(9000)}),
+        "256 are read at most",
+        {},
+    ),
     "index-long-names": (_index({"w" * (3 << 20): "a.bin"}), "do not hold", {"a.bin": W}),
 }

@@ -19,24 +19,35 @@ def crowds() -> Files:
     nothing = npy(shape="(0,)", values=b"")
     braces = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24], "x": "@"}
     fields = json.dumps({"w": braces}).encode()
-    texts = json.dumps({"__metadata__": {f"{i}": "" for i in range(300_000)}, "w": b.entry()}).encode()
+    texts = json.dumps(
+        {"__metadata__": {f"{i}": "" for i in range(300_000)}, "w": b.entry()}
+    ).encode()
     wide = b.entry(shape=(1,) * 60_000 + (6,))
     return {
         "crowd-npz": (zip_of([(f"{i}.npy", nothing) for i in range(49_000)]), TOO_MANY),
         "crowd-safe": (safetensors({f"{i}": empty for i in range(49_990)}, b""), TOO_MANY),
         "crowd-legacy": (_storages(30_000), f"{TOO_MANY}|300,000 steps"),
-        "crowd-safe-field": (safetensors(fields.replace(b'"@"', b"[" + b"{}," * 2_600_000 + b"{}]")), "braces"),
+        "crowd-safe-field": (
+            safetensors(fields.replace(b'"@"', b"[" + b"{}," * 2_600_000 + b"{}]")),
+            "braces",
+        ),
         "crowd-safe-digits": (
             safetensors(fields.replace(b'"@"', b"9" * (7 << 20))),
             "not a whole|braces",
         ),
-        "crowd-safe-text": (safetensors(fields.replace(b"@", b"a" * (7 << 20))), "what safetensors does not have"),
+        "crowd-safe-text": (
+            safetensors(fields.replace(b"@", b"a" * (7 << 20))),
+            "what safetensors does not have",
+        ),
         "crowd-safe-field-small": (safetensors(fields), "what safetensors does not have"),
         "crowd-safe-metadata": (safetensors(texts), "braces"),
         "crowd-safe-axes": (safetensors({"w": wide}), "impossible shape"),
         "crowd-safe-long-name": (safetensors({"a" * (7 << 20): b.entry()}), "is no name|too long"),
         "crowd-npz-long-name": (npz(npy(), "a" * 60_000 + ".npy"), "is no name|too long"),
-        "crowd-zip-entries": (b.torch_zip(program(pairs({"w": tensor()})), *_entries(59_000)), TOO_MANY),
+        "crowd-zip-entries": (
+            b.torch_zip(program(pairs({"w": tensor()})), *_entries(59_000)),
+            TOO_MANY,
+        ),
     }
 
 
@@ -46,10 +57,13 @@ def _entries(count: int) -> list[tuple[str, bytes]]:
 
 def _storages(count: int) -> bytes:
     """A legacy file of that many storages of one value, each with a tensor."""
-    head = b"ctorch._utils\n_rebuild_tensor\nq\x00ctorch\nFloatStorage\nq\x01" + text("cpu") + b"q\x02"
+    head = (
+        b"ctorch._utils\n_rebuild_tensor\nq\x00ctorch\nFloatStorage\nq\x01" + text("cpu") + b"q\x02"
+    )
     head += text("storage") + b"q\x03)q\x04"
     rows = b"".join(
-        text(f"{i}") + b"h\x00((h\x03h\x01" + text(f"{i}") + b"h\x02K\x01NtQK\x00h\x04h\x04tR" for i in range(count)
+        text(f"{i}") + b"h\x00((h\x03h\x01" + text(f"{i}") + b"h\x02K\x01NtQK\x00h\x04h\x04tR"
+        for i in range(count)
     )
     state = program(head + b"}(" + rows + b"u")
     pickles = [program(b.number(0x1950A86A20F9469CFC6C)), program(b.number(1001))]
@@ -91,7 +105,10 @@ def in_turn(tensors: int) -> bytes:
     count = 5 << 20
     places = [b.storage(f"{i}", count=count) + b"q" + bytes([8 + i]) for i in (0, 1)]
     rebuild = b.name("torch._utils", "_rebuild_tensor") + b"q\x07)q\x06"
-    rows = b"".join(text(f"w{i}") + b"h\x07(h" + bytes([8 + i % 2]) + b"K\x00h\x06h\x06tR" for i in range(tensors))
+    rows = b"".join(
+        text(f"w{i}") + b"h\x07(h" + bytes([8 + i % 2]) + b"K\x00h\x06h\x06tR"
+        for i in range(tensors)
+    )
     body = program(b"](" + b"".join(places) + rebuild + b"e" + b"}(" + rows + b"u")
     more = ("x/data/1", bytes(4 * count))
     return b.torch_zip(body, more, values=bytes(4 * count), method=8)

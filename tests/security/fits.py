@@ -75,7 +75,10 @@ def kinds() -> Files:
     out: Files = {}
     for key, (dtype, reason) in wanted.items():
         out[f"kind-{key}"] = npz({k: a.astype(dtype) for k, a in good().items()}), reason
-        out[f"kind-{key}-one"] = npz(good() | {VECTOR: good()[VECTOR].astype(dtype)}), f"'{VECTOR}'.*{reason}|{reason}"
+        out[f"kind-{key}-one"] = (
+            npz(good() | {VECTOR: good()[VECTOR].astype(dtype)}),
+            f"'{VECTOR}'.*{reason}|{reason}",
+        )
     packed = {k: (a.astype(np.int8) if k.endswith("weight") else a) for k, a in good().items()}
     for beside in ("scale", "zero_point", "SCB"):
         more = {f"{KEY}_{beside}": np.ones(1, np.float32)}
@@ -100,7 +103,10 @@ def values() -> Files:
     for name, change in changes.items():
         for key in (KEY, VECTOR, "visual.proj"):
             short = key.removeprefix("visual.").split(".")[0]
-            out[f"value-{name}-in-{short}"] = npz(good() | {key: change(good()[key])}), f"{key}' is not finite"
+            out[f"value-{name}-in-{short}"] = (
+                npz(good() | {key: change(good()[key])}),
+                f"{key}' is not finite",
+            )
     return out
 
 
@@ -122,7 +128,10 @@ def names() -> Files:
         "long": "a" * 500,
         "wide": "\U0001f600" * 120,
     }
-    out = {f"name-{key}": (safe(good() | {name: one}), "does not fit the model") for key, name in wanted.items()}
+    out = {
+        f"name-{key}": (safe(good() | {name: one}), "does not fit the model")
+        for key, name in wanted.items()
+    }
     for far in (30_000_000, 999_999_999, 10**30):
         pair = {f"blocks.{i}.w": one for i in (0, far)}
         out[f"name-block-{far}"] = safe(good() | pair), r"does not fit the model"
@@ -182,14 +191,20 @@ def fitting() -> Files:
 def controls() -> dict[str, tuple[bytes, bool]]:
     """What is right: content, and whether it is read for its facts."""
     scaled = {key: array * np.float32(1e30) for key, array in good().items()}
-    extras = {"logit_scale": np.asarray(7, np.int64), "token_embedding.weight": np.full((2, 2), np.nan, np.complex64)}
+    extras = {
+        "logit_scale": np.asarray(7, np.int64),
+        "token_embedding.weight": np.full((2, 2), np.nan, np.complex64),
+    }
     return {
         "control-fit": (npz(good()), False),
         "control-fit-safe": (safe(good()), False),
         "control-fit-large": (npz(scaled), False),
         "control-fit-extras-of-any-kind": (npz(good() | extras), False),
         "control-fit-half": (npz({k: a.astype(np.float16) for k, a in good().items()}), False),
-        "control-fit-bfloat16": (npz({k: a.astype(ml_dtypes.bfloat16) for k, a in good().items()}), False),
+        "control-fit-bfloat16": (
+            npz({k: a.astype(ml_dtypes.bfloat16) for k, a in good().items()}),
+            False,
+        ),
         "control-fit-double": (npz({k: a.astype(np.float64) for k, a in good().items()}), False),
         "control-facts": (_told('{"pool_tokens": [0, 2]}'), True),
         "control-facts-none": (_told("{}"), True),

@@ -252,10 +252,22 @@ LAYOUTS: dict[str, tuple[Make, tuple[str, ...]]] = {
         (PLAIN, "2 pipes, sockets or devices (cat/x.png)", "1 links to nothing (dog/gone.png)"),
     ),
     "escapes": (escapes, (r"!classes without images: \\x1b]0;owned",)),
-    "escaping-file": (escaping_file, (PLAIN, r"1 with another suffix (cat/\x1b]0;owned\x07\x1b[2J.txt)")),
-    "deep": (deep, ("5 train, 0 val", "1 images in folders below a class folder count for the class")),
-    "many-empty": (many_empty, ("!classes without images: 0000, 0001, 0002, 0003, 0004 and 4,995 more",)),
-    "not-text": (not_text, ("5 train, 0 val, 3 classes", r"1 with another suffix (cat/b\udce9.tmp)")),
+    "escaping-file": (
+        escaping_file,
+        (PLAIN, r"1 with another suffix (cat/\x1b]0;owned\x07\x1b[2J.txt)"),
+    ),
+    "deep": (
+        deep,
+        ("5 train, 0 val", "1 images in folders below a class folder count for the class"),
+    ),
+    "many-empty": (
+        many_empty,
+        ("!classes without images: 0000, 0001, 0002, 0003, 0004 and 4,995 more",),
+    ),
+    "not-text": (
+        not_text,
+        ("5 train, 0 val, 3 classes", r"1 with another suffix (cat/b\udce9.tmp)"),
+    ),
     "closed": (closed, ("!cat cannot be opened: Permission denied",)),
     "closed-below": (closed_below, (PLAIN, "1 folders that cannot be opened (cat/inner)")),
     "long-names": (long_names, (PLAIN, "300 with another suffix (...aaa")),
@@ -267,23 +279,45 @@ LAYOUTS: dict[str, tuple[Make, tuple[str, ...]]] = {
     "strangers": (
         strangers,
         (
-            *("4 train, 4 val, 2 classes", "1 folders beside train/ (extra)", "2 without a suffix (README)"),
+            *(
+                "4 train, 4 val, 2 classes",
+                "1 folders beside train/ (extra)",
+                "2 without a suffix (README)",
+            ),
             *("3 with another suffix (notes.txt)", "5 images outside the class folders (0.png)"),
         ),
     ),
-    "train-is-a-file": (train_is_a_file, ("!has val/ and no train/; name one of them, as in folder:DIR/val",)),
+    "train-is-a-file": (
+        train_is_a_file,
+        ("!has val/ and no train/; name one of them, as in folder:DIR/val",),
+    ),
     "val-is-a-file": (val_is_a_file, (PLAIN, "1 without a suffix (val)")),
     "val-is-train": (val_is_train, ("!val is train/ itself, by a link",)),
-    "val-is-a-copy": (val_is_a_copy, ("4 train, 4 val", "4 of 4 val images are in train too, byte for byte")),
-    "val-links-into-train": (val_links_into_train, ("4 train, 3 val", "2 of 3 val images are in train too")),
-    "three-parts": (three_parts, ("4 train, 4 val, 2 classes", "TEST/ is left out; to score a run on it, name it")),
+    "val-is-a-copy": (
+        val_is_a_copy,
+        ("4 train, 4 val", "4 of 4 val images are in train too, byte for byte"),
+    ),
+    "val-links-into-train": (
+        val_links_into_train,
+        ("4 train, 3 val", "2 of 3 val images are in train too"),
+    ),
+    "three-parts": (
+        three_parts,
+        ("4 train, 4 val, 2 classes", "TEST/ is left out; to score a run on it, name it"),
+    ),
     "no-val": (no_val, (PLAIN, "test/ is left out")),
     "no-train": (no_train, ("!has test/, valid/ and no train/",)),
     "flat-parts": (flat_parts, ("!has test/, val/ and no train/",)),
     "both-cases": (both_cases, ("!has both Train/ and train/",)),
     "two-vals": (two_vals, ("!has both val/ and valid/",)),
     "vehicles": (vehicles, ("6 train, 0 val, 3 classes",)),
-    "nested": (nested, ("6 train, 0 val, 2 classes", "6 images in folders below a class folder count for the class")),
+    "nested": (
+        nested,
+        (
+            "6 train, 0 val, 2 classes",
+            "6 images in folders below a class folder count for the class",
+        ),
+    ),
     "set-in-a-set": (set_in_a_set, ("!the class folder .*dataset has train/ and val/ in it",)),
     "val-case": (val_case, (r"!classes that the training set has not: Cat \(Cat for cat\?\)",)),
     "empty": (empty, ("!has no class folders",)),

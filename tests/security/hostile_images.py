@@ -31,10 +31,28 @@ from tests.security.pictures import (
 
 Pictures = dict[str, tuple[bytes, str]]
 FOREIGN = "is no JPEG, PNG"
-LARGE, SIDE, PIECES = "pixels, more than the", "no side may be longer than 65,535", "too many small pieces"
+LARGE, SIDE, PIECES = (
+    "pixels, more than the",
+    "no side may be longer than 65,535",
+    "too many small pieces",
+)
 TOO_LARGE = "[Tt]oo [Ll]arge"
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\n{} loop\n"
-WRITTEN = ("ICO", "ICNS", "TGA", "PCX", "SGI", "DDS", "JPEG2000", "MSP", "XBM", "SPIDER", "DIB", "QOI", "BLP")
+WRITTEN = (
+    "ICO",
+    "ICNS",
+    "TGA",
+    "PCX",
+    "SGI",
+    "DDS",
+    "JPEG2000",
+    "MSP",
+    "XBM",
+    "SPIDER",
+    "DIB",
+    "QOI",
+    "BLP",
+)
 
 
 @cache
@@ -49,7 +67,9 @@ def foreign() -> Pictures:
     modes = {"MSP": "1", "XBM": "1", "SPIDER": "F", "BLP": "P"}
     found = {
         "eps": POSTSCRIPT,
-        "eps-dos": b"\xc5\xd0\xd3\xc6" + struct.pack("<7I", 32, len(POSTSCRIPT), 0, 0, 0, 0, 0) + POSTSCRIPT,
+        "eps-dos": b"\xc5\xd0\xd3\xc6"
+        + struct.pack("<7I", 32, len(POSTSCRIPT), 0, 0, 0, 0, 0)
+        + POSTSCRIPT,
         "ps": b"%!PS\n{} loop\n",
         "pdf": b"%PDF-1.7\n1 0 obj <</Type /Catalog>> endobj\n",
         "wmf": b"\xd7\xcd\xc6\x9a\0\0" + b"\0" * 64,
@@ -70,7 +90,11 @@ def foreign() -> Pictures:
         "zip": b"PK\3\4" + b"\0" * 64,
         "program": b"\x7fELF" + b"\0" * 64,
     }
-    found |= {form.lower(): plain(modes.get(form, "RGB"), form=form) for form in WRITTEN if form in Image.SAVE}
+    found |= {
+        form.lower(): plain(modes.get(form, "RGB"), form=form)
+        for form in WRITTEN
+        if form in Image.SAVE
+    }
     return {f"foreign-{key}": (content, FOREIGN) for key, content in found.items()}
 
 
@@ -91,8 +115,14 @@ def sizes() -> Pictures:
         "size-thin-two": (png(4_000, 2, content=rows(4_000, 2)), ""),
         "size-thinner": (png(100_000_000, 1), "it has more than|" + LARGE),
         "size-thin-long": (png(1, 40_000_000), SIDE),
-        "size-webp": (plain(width=5_100, height=5_000, form="WEBP", lossless=True, method=0), "25,000,000 that a WEBP"),
-        "size-progressive": (with_size(plain(form="JPEG", progressive=True), 6_400, 6_300), "a progressive JPEG may"),
+        "size-webp": (
+            plain(width=5_100, height=5_000, form="WEBP", lossless=True, method=0),
+            "25,000,000 that a WEBP",
+        ),
+        "size-progressive": (
+            with_size(plain(form="JPEG", progressive=True), 6_400, 6_300),
+            "a progressive JPEG may",
+        ),
         "size-jpeg": (with_size(plain(form="JPEG"), 65_500, 65_500), "it has more than"),
         "size-gif": (gif(width=65_535, height=65_535), "it has more than"),
         "size-tiff": (tiff(*page(60_000, 60_000)), "it has more than"),
@@ -111,7 +141,10 @@ def pngs() -> Pictures:
     return {
         "png-text-bomb": (png(before=chunk(b"zTXt", b"a\0\0" + squeezed)), TOO_LARGE),
         "png-text-bombs": (png(before=texts), "memory|[Ll]arge"),
-        "png-international-bomb": (png(before=chunk(b"iTXt", b"a\0\1\0\0\0" + squeezed)), TOO_LARGE),
+        "png-international-bomb": (
+            png(before=chunk(b"iTXt", b"a\0\1\0\0\0" + squeezed)),
+            TOO_LARGE,
+        ),
         "png-profile-bomb": (png(before=chunk(b"iCCP", b"a\0\0" + squeezed)), TOO_LARGE),
         "png-many-chunks": (png(before=chunk(b"tEXt", b"a\0") * 100_000), PIECES),
         "png-crumbs": (png(400, 750, content=crumbs), PIECES),
@@ -127,11 +160,17 @@ def pngs() -> Pictures:
 
 
 def jpegs() -> Pictures:
-    body, slow = noise(64, 64, "JPEG"), plain(form="JPEG", width=2_000, height=2_000, progressive=True)
+    body, slow = (
+        noise(64, 64, "JPEG"),
+        plain(form="JPEG", width=2_000, height=2_000, progressive=True),
+    )
     exif = b"Exif\0\0II*\0\x08\0\0\0\1\0" + struct.pack("<HHII", 0x8769, LONG, 1, 8) + b"\x08\0\0\0"
     formats = segment(0xE2, b"MPF\0" + b"II*\0\x08\0\0\0" + b"\xff" * 60)
     return {
-        "jpeg-scans": (more_scans(slow, 5_000), r"[\d,]+ scans, where a progressive JPEG has about ten"),
+        "jpeg-scans": (
+            more_scans(slow, 5_000),
+            r"[\d,]+ scans, where a progressive JPEG has about ten",
+        ),
         "jpeg-flood": (b"\xff\xd8" + b"\xff" * 3_000_000 + body[2:], PIECES),
         "jpeg-comments": (body[:2] + segment(0xFE, b"") * 100_000 + body[2:], PIECES),
         "jpeg-half": (body[: len(body) // 2], "truncated"),
@@ -148,7 +187,9 @@ def jpegs() -> Pictures:
 def tiffs() -> Pictures:
     tiles = {"offsets": None, "rows": None, "counts": None, "compression": 8}
     squeezed = zlib.compress(b"\0" * (1 << 26), 9)
-    bomb = page(**tiles, tile_width=32_768, tile_height=32_768, tile_offsets=4096, tile_counts=len(squeezed))
+    bomb = page(
+        **tiles, tile_width=32_768, tile_height=32_768, tile_offsets=4096, tile_counts=len(squeezed)
+    )
     many = list(range(5_000, 65_000)) * 2
     text = tiff((256, LONG, 16), (257, LONG, 16))
     return {
@@ -164,7 +205,10 @@ def tiffs() -> Pictures:
         "tiff-no-rows": (tiff(*page(rows=0)), "outside image"),
         "tiff-large-tags": (tiff(*page(), (270, SHORT, [1] * 2_000_000)), ""),
         "tiff-big-far": (tiff(*page(), big=True, following=2**60), ""),
-        "tiff-deflate-bomb": (tiff(*page(compression=8, counts=len(squeezed)), values=squeezed), ""),
+        "tiff-deflate-bomb": (
+            tiff(*page(compression=8, counts=len(squeezed)), values=squeezed),
+            "",
+        ),
         "tiff-half": (plain("RGB", 64, 64, "TIFF")[:5_000], "."),
         "tiff-lab": (saved(Image.new("LAB", (16, 16)), "TIFF"), "its colours are Lab"),
     }
@@ -215,9 +259,18 @@ def values() -> Pictures:
         ),
         "values-uint32": (tiff(*page(**word, kind=1), values=b"\0" * 1024), whole),
         "values-int16": (tiff(*page(bits=16, counts=512, kind=2), values=b"\0" * 512), whole),
-        "values-float-255": (tiff(*page(**word, kind=3), values=struct.pack("<f", 254.0) * 256), "must lie in 0..1"),
-        "values-nan": (tiff(*page(**word, kind=3), values=struct.pack("<f", float("nan")) * 256), "must lie in 0..1"),
-        "values-infinite": (b"Pf 2 2 -1.0\n" + struct.pack("<4f", *[float("inf")] * 4), "must lie in 0..1"),
+        "values-float-255": (
+            tiff(*page(**word, kind=3), values=struct.pack("<f", 254.0) * 256),
+            "must lie in 0..1",
+        ),
+        "values-nan": (
+            tiff(*page(**word, kind=3), values=struct.pack("<f", float("nan")) * 256),
+            "must lie in 0..1",
+        ),
+        "values-infinite": (
+            b"Pf 2 2 -1.0\n" + struct.pack("<4f", *[float("inf")] * 4),
+            "must lie in 0..1",
+        ),
     }
 
 

@@ -19,11 +19,17 @@ from tests.security.servers import (
 )
 from tests.support.misbehaving_server import Reply, Server
 
-UP = "../" * 5  # out of blobs/, the repository, hub/, the client's folder and the one that is allowed
-SHA1 = hashlib.sha1(b"blob %d\0" % len(CONTENT) + CONTENT, usedforsecurity=False).hexdigest()  # git's name
+UP = (
+    "../" * 5
+)  # out of blobs/, the repository, hub/, the client's folder and the one that is allowed
+SHA1 = hashlib.sha1(
+    b"blob %d\0" % len(CONTENT) + CONTENT, usedforsecurity=False
+).hexdigest()  # git's name
 
 
-def hub(*, head: dict[str, str] | None = None, get: Reply | None = None, status: int = 200) -> Setup:
+def hub(
+    *, head: dict[str, str] | None = None, get: Reply | None = None, status: int = 200
+) -> Setup:
     """A repository whose HEAD has these headers, and whose GET is answered so."""
 
     def setup(server: Server, repo: str) -> None:
@@ -60,7 +66,9 @@ def circle(server: Server, repo: str) -> None:
 
 
 def etag(value: str, **more: str) -> Setup:
-    return hub(head={"X-Linked-Etag": value} | {key.replace("_", "-"): text for key, text in more.items()})
+    return hub(
+        head={"X-Linked-Etag": value} | {key.replace("_", "-"): text for key, text in more.items()}
+    )
 
 
 def commit(value: str) -> Setup:
@@ -68,7 +76,10 @@ def commit(value: str) -> Setup:
 
 
 def named(content: bytes) -> dict[str, str]:
-    return {"X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Linked-Size": str(len(content))}
+    return {
+        "X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"',
+        "X-Linked-Size": str(len(content)),
+    }
 
 
 NO_ETAG, NO_COMMIT = "with the ETag '.*', not 40 or 64 hex", "with the commit '.*', not 40 hex"
@@ -90,18 +101,28 @@ HUB: dict[str, Case] = {
     "commit-of-39-digits": Case(commit("a" * 39), NO_COMMIT),
     "commit-is-empty": Case(commit(""), NO_COMMIT),
     "commit-is-not-the-pinned": Case(other_commit, f"not {LATER}", source={"revision": LATER}),
-    "gone-with-a-commit-that-leads-out": Case(hub(head=GONE, status=404), "has no file model.safetensors"),
+    "gone-with-a-commit-that-leads-out": Case(
+        hub(head=GONE, status=404), "has no file model.safetensors"
+    ),
     "second-head-leads-out": Case(second_head(EVIL)),
     "second-head-is-gone-and-leads-out": Case(second_head(Reply(404, GONE))),
     "head-drips": Case(
         lambda server, repo: server.always.update(
-            {f"/{repo}/resolve/main/{FILE}": forever(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", rest_s=0.2)}
+            {
+                f"/{repo}/resolve/main/{FILE}": forever(
+                    b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", rest_s=0.2
+                )
+            }
         ),
         "did not answer",
     ),
     "head-in-a-circle": Case(circle, "TooManyRedirects"),
-    "reason-with-escapes": Case(hub(head={"X-Error-Message": "\x1b[2J\x07"}, status=418), "answered 418"),
-    "size-that-is-not-sent": Case(hub(head={"X-Linked-Size": "999"}), "bytes for .*, which has 999"),
+    "reason-with-escapes": Case(
+        hub(head={"X-Error-Message": "\x1b[2J\x07"}, status=418), "answered 418"
+    ),
+    "size-that-is-not-sent": Case(
+        hub(head={"X-Linked-Size": "999"}), "bytes for .*, which has 999"
+    ),
     "size-of-a-terabyte": Case(
         hub(
             head={"X-Linked-Size": str(10**12)},
@@ -110,19 +131,30 @@ HUB: dict[str, Case] = {
         "sends 1,000,000,000,000 bytes",
     ),
     "size-is-negative": Case(hub(head={"X-Linked-Size": "-1"})),
-    "gzip-bomb": Case(hub(get=Reply(headers={"Content-Encoding": "gzip"}, body=BOMB)), r"packed \('gzip'\)"),
+    "gzip-bomb": Case(
+        hub(get=Reply(headers={"Content-Encoding": "gzip"}, body=BOMB)), r"packed \('gzip'\)"
+    ),
     "endless-chunks": Case(
         hub(
-            get=forever(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"10000\r\n" + bytes(HALF) + b"\r\n")
+            get=forever(
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+                b"10000\r\n" + bytes(HALF) + b"\r\n",
+            )
         ),
         "sends more than",
     ),
-    "redirect-to-a-file": Case(hub(get=Reply(302, {"Location": "file:///etc/passwd"})), "which is no web address"),
+    "redirect-to-a-file": Case(
+        hub(get=Reply(302, {"Location": "file:///etc/passwd"})), "which is no web address"
+    ),
     "one-bit-under-gits-name": Case(
-        hub(head={"X-Linked-Etag": f'"{SHA1}"'}, get=Reply(body=OTHER)), f"its sha1 is not the {SHA1}"
+        hub(head={"X-Linked-Etag": f'"{SHA1}"'}, get=Reply(body=OTHER)),
+        f"its sha1 is not the {SHA1}",
     ),
     "json-under-its-own-name": Case(
-        hub(head=named(JSON), get=Reply(body=JSON, headers={"Content-Type": "binary/octet-stream"})), "is JSON text"
+        hub(
+            head=named(JSON), get=Reply(body=JSON, headers={"Content-Type": "binary/octet-stream"})
+        ),
+        "is JSON text",
     ),
     "right-under-gits-name": Case(hub(head={"X-Linked-Etag": f'"{SHA1}"'})),
 }

@@ -40,7 +40,11 @@ class Indoors(Audit):
 
     def __call__(self, event: str, arguments: tuple) -> None:
         super().__call__(event, arguments)
-        if self.watching and event in ("open", "os.listdir", "os.scandir") and self._outside(arguments[0]):
+        if (
+            self.watching
+            and event in ("open", "os.listdir", "os.scandir")
+            and self._outside(arguments[0])
+        ):
             self.seen.append(f"{event} outside: {arguments[0]!r}")
 
     def _outside(self, path: object) -> bool:
@@ -63,7 +67,10 @@ def _read(found: Picture) -> list[str]:
 def folder(path: str) -> list[str]:
     splits = image_folder(Path(path))
     train, val = splits.train, splits.val
-    return [f"{len(train)} train, {len(val or ())} val, {len(train.classes)} classes", *audit.lines(splits, train, val)]
+    return [
+        f"{len(train)} train, {len(val or ())} val, {len(train.classes)} classes",
+        *audit.lines(splits, train, val),
+    ]
 
 
 def as_nobody(path: str) -> list[str]:

@@ -12,8 +12,35 @@ from weights_conversion.readers import open_checkpoint
 
 OPCODES = b"".join(
     (
-        *(b.MARK, b.TUPLE, b.REDUCE, b.BINPERSID, b.EMPTY_TUPLE, b.NONE, b"}", b"]", b"u", b"s", b"e", b"a", b"b"),
-        *(b"\x81", b"\x85", b"\x86", b"\x87", b"\x88", b"\x89", b"\x8f", b"\x90", b"\x93", b"\x94", b"q\0", b"h\0"),
+        *(
+            b.MARK,
+            b.TUPLE,
+            b.REDUCE,
+            b.BINPERSID,
+            b.EMPTY_TUPLE,
+            b.NONE,
+            b"}",
+            b"]",
+            b"u",
+            b"s",
+            b"e",
+            b"a",
+            b"b",
+        ),
+        *(
+            b"\x81",
+            b"\x85",
+            b"\x86",
+            b"\x87",
+            b"\x88",
+            b"\x89",
+            b"\x8f",
+            b"\x90",
+            b"\x93",
+            b"\x94",
+            b"q\0",
+            b"h\0",
+        ),
     )
 )
 
@@ -60,7 +87,11 @@ def mutated(data: bytes, changes: list[tuple[str, int, int, int]]) -> bytes:
         elif what == "end":
             data = data[:place]
         else:
-            data = data[:place] + part + (data[place + len(part) :] if what == "overwrite" else data[place:])
+            data = (
+                data[:place]
+                + part
+                + (data[place + len(part) :] if what == "overwrite" else data[place:])
+            )
     return data
 
 
@@ -73,7 +104,11 @@ def stream(codes: list[int], numbers: list[int]) -> bytes:
         b.name("torch._utils", "_rebuild_tensor_v2"),
         b.pairs({"w": b.tensor()}),
     ]
-    pieces += [b.name("collections", "OrderedDict"), b.name("torch", "FloatStorage"), *(b.number(n) for n in numbers)]
+    pieces += [
+        b.name("collections", "OrderedDict"),
+        b.name("torch", "FloatStorage"),
+        *(b.number(n) for n in numbers),
+    ]
     pieces += [OPCODES[i : i + 1] for i in range(len(OPCODES))] + [b"q\0", b"h\0", b"X\1\0\0\0k"]
     return b.program(b"".join(pieces[code % len(pieces)] for code in codes))
 
@@ -89,8 +124,12 @@ def read_all(path: object) -> int:
             read = tensor.read(())
         except CheckpointError:
             continue
-        if (read.shape, read.dtype) != (tensor.shape, tensor.dtype) or not isinstance(read, np.ndarray):
-            raise AssertionError(f"{read.shape} {read.dtype} came out, {tensor.shape} {tensor.dtype} was declared")
+        if (read.shape, read.dtype) != (tensor.shape, tensor.dtype) or not isinstance(
+            read, np.ndarray
+        ):
+            raise AssertionError(
+                f"{read.shape} {read.dtype} came out, {tensor.shape} {tensor.dtype} was declared"
+            )
         if read.size:
             read.reshape(-1)[-1:].copy()
     return len(tensors)

@@ -64,7 +64,10 @@ def calls() -> Files:
     }
     files = {f"call-{key}": (beside(value), NOT_NEEDED) for key, value in wanted.items()}
     for protocol in range(2, 6):
-        files[f"reduce-{protocol}"] = b.torch_zip(pickle.dumps({"w": System()}, protocol)), NOT_NEEDED
+        files[f"reduce-{protocol}"] = (
+            b.torch_zip(pickle.dumps({"w": System()}, protocol)),
+            NOT_NEEDED,
+        )
     files["reduce-eval"] = b.torch_zip(pickle.dumps(Eval(), 4)), NOT_NEEDED
     files["legacy-os-system"] = legacy(call(name("posix", "system"), run)), NOT_NEEDED
     files["plain-pickle"] = pickle.dumps(System(), 4), "is a pickle, but not one of torch's"
@@ -140,19 +143,28 @@ def bombs() -> Files:
         "same-key-twice": (b"}(" + text("k") + b"N" + text("k") + b"Nu", "twice"),
     }
     out: Files = {f"bomb-{key}": (beside(value), why) for key, (value, why) in files.items()}
-    out["bomb-colliding-keys"] = b.torch_zip(program(b"}(" + collide + b"u")), "no tensors under names"
+    out["bomb-colliding-keys"] = (
+        b.torch_zip(program(b"}(" + collide + b"u")),
+        "no tensors under names",
+    )
     wide = text("\U0001f600" + "a" * 1000)
     out["bomb-wide-text"] = b.torch_zip(program(b"](" + wide * 15_000 + b"e")), "holds a list"
     out["bomb-large-pickle"] = b.torch_zip(bytes(17 << 20)), "at most 16,777,216 are read"
     out["bomb-legacy-opcodes"] = legacy(b"K\x01" * MILLION), "300,000 steps"
-    out["bomb-legacy-text"] = legacy(b"(" + text(b"a" * (1 << 20 >> 1)) * 70 + b"t"), "more text than"
+    out["bomb-legacy-text"] = (
+        legacy(b"(" + text(b"a" * (1 << 20 >> 1)) * 70 + b"t"),
+        "more text than",
+    )
     return out
 
 
 def tensors() -> Files:
     fields = {
         "stride-0-two-petabytes": (tensor((1 << 24, 1 << 25), (0, 0)), "impossible shape"),
-        "stride-0-sixteen-gigabytes": (tensor((1 << 16, 1 << 16), (0, 0)), r"save expanded tensors with .clone\(\)"),
+        "stride-0-sixteen-gigabytes": (
+            tensor((1 << 16, 1 << 16), (0, 0)),
+            r"save expanded tensors with .clone\(\)",
+        ),
         "negative-stride": (tensor(strides=(3, -1)), SHAPE),
         "negative-offset": (tensor(offset=-1), SHAPE),
         "negative-size": (tensor((2, -3)), SHAPE),
@@ -177,20 +189,35 @@ def tensors() -> Files:
         "unknown-storage": (tensor(where=b.storage(kind="SecretStorage")), NOT_NEEDED),
         "quantised-storage": (tensor(where=b.storage(kind="QInt8Storage")), "is quantised"),
         "cuda-storage": (tensor(where=b.storage(module="torch.cuda")), NOT_NEEDED),
-        "untyped": (tensor(where=b.storage(kind="UntypedStorage", module="torch.storage")), DAMAGED),
-        "storage-of-a-dtype": (tensor(where=b.storage(kind="float32")), "in a way that torch does not"),
-        "module-id": (b.tuple_of(text("module"), name("torch", "Size"), *[b.NONE] * 3) + b"Q", "something else than"),
+        "untyped": (
+            tensor(where=b.storage(kind="UntypedStorage", module="torch.storage")),
+            DAMAGED,
+        ),
+        "storage-of-a-dtype": (
+            tensor(where=b.storage(kind="float32")),
+            "in a way that torch does not",
+        ),
+        "module-id": (
+            b.tuple_of(text("module"), name("torch", "Size"), *[b.NONE] * 3) + b"Q",
+            "something else than",
+        ),
         "short-id": (b.tuple_of(text("storage")) + b"Q", "something else than"),
     }
     out: Files = {
-        f"tensor-{key}": (b.torch_zip(program(pairs({"w": value}))), why) for key, (value, why) in fields.items()
+        f"tensor-{key}": (b.torch_zip(program(pairs({"w": value}))), why)
+        for key, (value, why) in fields.items()
     }
     for key, bad in {"surrogates": b"\xed\xa0\x80", "nul": b"a\0b", "empty": b""}.items():
         out[f"tensor-name-{key}"] = b.torch_zip(program(pairs({bad: tensor()}))), "is no name"
     out["tensor-name-no-utf8"] = b.torch_zip(program(pairs({b"\xff\xfe": tensor()}))), DAMAGED
     ties = {
-        f"w{i}": (b"h\x00" if i else tensor((1 << 18,), (1,), 0, b.storage(count=1 << 18)) + b"q\x00")
+        f"w{i}": (
+            b"h\x00" if i else tensor((1 << 18,), (1,), 0, b.storage(count=1 << 18)) + b"q\x00"
+        )
         for i in range(99)
     }
-    out["tensor-tied-99-times"] = b.torch_zip(program(pairs(ties)), values=bytes(1 << 20)), "save shared and expanded"
+    out["tensor-tied-99-times"] = (
+        b.torch_zip(program(pairs(ties)), values=bytes(1 << 20)),
+        "save shared and expanded",
+    )
     return out

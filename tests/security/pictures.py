@@ -20,7 +20,9 @@ def saved(image: Image.Image, form: str, **options) -> bytes:
     return data.getvalue()
 
 
-def plain(mode: str = "RGB", width: int = 16, height: int = 16, form: str = "PNG", **options) -> bytes:
+def plain(
+    mode: str = "RGB", width: int = 16, height: int = 16, form: str = "PNG", **options
+) -> bytes:
     return saved(Image.new(mode, (width, height)), form, **options)
 
 
@@ -31,11 +33,21 @@ def noise(width: int, height: int, form: str, **options) -> bytes:
 
 def chunk(kind: bytes, content: bytes, crc: int | None = None, length: int | None = None) -> bytes:
     check = zlib.crc32(kind + content) if crc is None else crc
-    return struct.pack(">I", len(content) if length is None else length) + kind + content + struct.pack(">I", check)
+    return (
+        struct.pack(">I", len(content) if length is None else length)
+        + kind
+        + content
+        + struct.pack(">I", check)
+    )
 
 
 def png(
-    width: int = 16, height: int = 16, before: bytes = b"", bits: int = 8, colour: int = 0, content: bytes | None = None
+    width: int = 16,
+    height: int = 16,
+    before: bytes = b"",
+    bits: int = 8,
+    colour: int = 0,
+    content: bytes | None = None,
 ) -> bytes:
     """A grey PNG, unless colour says otherwise; `before` comes before the pixels."""
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
@@ -55,7 +67,12 @@ def rows(width: int, height: int, bytes_per_pixel: float = 1) -> bytes:
     return chunk(b"IDAT", data + packer.flush())
 
 
-def tiff(*tags: tuple[int, int, object], values: bytes = b"\0" * 256, big: bool = False, following: int = 0) -> bytes:
+def tiff(
+    *tags: tuple[int, int, object],
+    values: bytes = b"\0" * 256,
+    big: bool = False,
+    following: int = 0,
+) -> bytes:
     """A little-endian TIFF: a header, one directory of (tag, type, value or values), and the pixels at 4096 or behind.
 
     `following` is the place of the next directory.
@@ -70,7 +87,9 @@ def tiff(*tags: tuple[int, int, object], values: bytes = b"\0" * 256, big: bool 
         packed = struct.pack(f"<{len(found)}{FORMS[kind]}", *found)
         if len(packed) > width:
             packed, extra = struct.pack(f"<{place_form}", after + len(extra)), extra + packed
-        directory += struct.pack(f"<HH{place_form}", number, kind, len(found)) + packed.ljust(width, b"\0")
+        directory += struct.pack(f"<HH{place_form}", number, kind, len(found)) + packed.ljust(
+            width, b"\0"
+        )
     whole = head + directory + struct.pack(f"<{place_form}", following) + extra
     return whole.ljust(4096, b"\0") + values
 
@@ -91,7 +110,13 @@ def page(width: int = 16, height: int = 16, **tags: object) -> list[tuple[int, i
         "tile_counts": (325, LONG),
         "kind": (339, SHORT),
     }
-    usual: dict[str, object] = {"bits": 8, "compression": 1, "photometric": 1, "offsets": 4096, "samples": 1}
+    usual: dict[str, object] = {
+        "bits": 8,
+        "compression": 1,
+        "photometric": 1,
+        "offsets": 4096,
+        "samples": 1,
+    }
     usual |= {"rows": height, "counts": width * height, **tags}
     found = [(*numbers[name], value) for name, value in usual.items() if value is not None]
     return [(256, LONG, width), (257, LONG, height), *found]
@@ -120,8 +145,17 @@ def gif(*blocks: bytes, width: int = 16, height: int = 16) -> bytes:
 
 
 def bmp(
-    width: int = 16, height: int = 16, bits: int = 8, compression: int = 0, content: bytes = b"", offset: int = 1078
+    width: int = 16,
+    height: int = 16,
+    bits: int = 8,
+    compression: int = 0,
+    content: bytes = b"",
+    offset: int = 1078,
 ) -> bytes:
-    head = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, compression, len(content), 0, 0, 256, 0)
+    head = struct.pack(
+        "<IiiHHIIiiII", 40, width, height, 1, bits, compression, len(content), 0, 0, 256, 0
+    )
     palette = b"\0" * 1024
-    return b"BM" + struct.pack("<IHHI", offset + len(content), 0, 0, offset) + head + palette + content
+    return (
+        b"BM" + struct.pack("<IHHI", offset + len(content), 0, 0, offset) + head + palette + content
+    )

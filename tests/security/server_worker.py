@@ -23,7 +23,9 @@ from tests.support.locate import weights
 MOST_BYTES = 1 << 20  # of a file; and, as the system's own limit, four times that
 # event -> which of its arguments are paths that it changes
 CHANGES = {
-    **dict.fromkeys(("os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.chmod", "os.chown"), (0,)),
+    **dict.fromkeys(
+        ("os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.chmod", "os.chown"), (0,)
+    ),
     **dict.fromkeys(("os.rename", "os.link"), (0, 1)),
     "os.symlink": (1,),
 }

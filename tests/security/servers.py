@@ -73,7 +73,9 @@ def forever(head: bytes, piece: bytes, *, rest_s: float = 0.0) -> Reply:
 
 def body(content: bytes, **headers: str) -> Setup:
     named = {key.replace("_", "-"): value for key, value in headers.items()}
-    return answers(Reply(body=content, headers={"Content-Type": "application/octet-stream", **named}))
+    return answers(
+        Reply(body=content, headers={"Content-Type": "application/octet-stream", **named})
+    )
 
 
 def resumed(headers: dict[str, str], content: bytes = OTHER) -> Setup:
@@ -107,64 +109,113 @@ BOMB = packed(bytes(64 << 20), 1)
 TAG = hashlib.sha256(CONTENT).hexdigest()[:16]  # as the server's own
 JSON = json.dumps({"error": "quota exceeded", "detail": "x" * 200}).encode()
 PLAIN: dict[str, Case] = {
-    "gzip-bomb": Case(body(BOMB, Content_Encoding="gzip"), r"sends .* packed \('gzip'\), which was not asked for"),
-    "gzip-twice": Case(body(packed(BOMB, 1), Content_Encoding="gzip, gzip"), r"packed \('gzip, gzip'\)"),
+    "gzip-bomb": Case(
+        body(BOMB, Content_Encoding="gzip"), r"sends .* packed \('gzip'\), which was not asked for"
+    ),
+    "gzip-twice": Case(
+        body(packed(BOMB, 1), Content_Encoding="gzip, gzip"), r"packed \('gzip, gzip'\)"
+    ),
     "deflate": Case(body(CONTENT, Content_Encoding="deflate"), r"packed \('deflate'\)"),
-    "unknown-encoding": Case(body(CONTENT, Content_Encoding="\x1b[2J-7z"), r"packed \('\\x1b\[2j-7z'\)"),
+    "unknown-encoding": Case(
+        body(CONTENT, Content_Encoding="\x1b[2J-7z"), r"packed \('\\x1b\[2j-7z'\)"
+    ),
     "endless-chunks": Case(
-        answers(forever(OK + CHUNKED, b"10000\r\n" + bytes(HALF) + b"\r\n")), "sends more than the 1,048,576 bytes that"
+        answers(forever(OK + CHUNKED, b"10000\r\n" + bytes(HALF) + b"\r\n")),
+        "sends more than the 1,048,576 bytes that",
     ),
     "chunks-past-the-length": Case(
         answers(chunked(CONTENT + bytes(HALF), b"Content-Length: %d\r\n" % len(CONTENT))),
         "more than the 192,072 bytes",
     ),
     "one-endless-chunk-line": Case(answers(forever(OK + CHUNKED, b"1" * HALF)), "broke after 0 of"),
-    "negative-chunk": Case(answers(raw(OK + CHUNKED, b"-5\r\n" + CONTENT)), "broke after|does not say|ended"),
+    "negative-chunk": Case(
+        answers(raw(OK + CHUNKED, b"-5\r\n" + CONTENT)), "broke after|does not say|ended"
+    ),
     "ten-terabytes": Case(
         answers(raw(OK + b"Content-Length: %d\r\n\r\n" % 10**13)),
         "which has 1,048,576 at most",
     ),
-    "length-is-a-superscript": Case(answers(raw(OK + b"Content-Length: \xb2\r\n\r\n")), "does not say how long"),
-    "length-of-5000-digits": Case(answers(raw(OK + b"Content-Length: %s\r\n\r\n" % (b"9" * 5000))), "does not say how"),
-    "two-lengths": Case(answers(raw(OK + b"Content-Length: 5\r\nContent-Length: 7\r\n\r\nxxxxx")), "127.0.0.1"),
-    "a-thousand-headers": Case(answers(raw(OK + b"X: y\r\n" * 1000 + b"\r\n")), "127.0.0.1 broke after"),
-    "body-drips": Case(
-        answers(forever(LONG + CONTENT[:100], b"x", rest_s=0.2)), "sent less than 65,536 bytes in 1 s", keeps=True
+    "length-is-a-superscript": Case(
+        answers(raw(OK + b"Content-Length: \xb2\r\n\r\n")), "does not say how long"
     ),
-    "chunk-line-drips": Case(answers(forever(OK + CHUNKED, b"0", rest_s=0.2)), "sent less than 65,536 bytes in 1 s"),
-    "head-drips": Case(answers(forever(OK, b"X: y\r\n", rest_s=0.2)), "did not finish its answer in 1 s"),
-    "status-drips": Case(answers(forever(b"HTTP/1.1 200 ", b"O", rest_s=0.2)), "did not finish its answer in 1 s"),
+    "length-of-5000-digits": Case(
+        answers(raw(OK + b"Content-Length: %s\r\n\r\n" % (b"9" * 5000))), "does not say how"
+    ),
+    "two-lengths": Case(
+        answers(raw(OK + b"Content-Length: 5\r\nContent-Length: 7\r\n\r\nxxxxx")), "127.0.0.1"
+    ),
+    "a-thousand-headers": Case(
+        answers(raw(OK + b"X: y\r\n" * 1000 + b"\r\n")), "127.0.0.1 broke after"
+    ),
+    "body-drips": Case(
+        answers(forever(LONG + CONTENT[:100], b"x", rest_s=0.2)),
+        "sent less than 65,536 bytes in 1 s",
+        keeps=True,
+    ),
+    "chunk-line-drips": Case(
+        answers(forever(OK + CHUNKED, b"0", rest_s=0.2)), "sent less than 65,536 bytes in 1 s"
+    ),
+    "head-drips": Case(
+        answers(forever(OK, b"X: y\r\n", rest_s=0.2)), "did not finish its answer in 1 s"
+    ),
+    "status-drips": Case(
+        answers(forever(b"HTTP/1.1 200 ", b"O", rest_s=0.2)), "did not finish its answer in 1 s"
+    ),
     "resume-with-another-etag": Case(resumed({"ETag": '"other"'})),
     "resume-without-etag": Case(resumed({})),
     "resume-with-a-weak-etag": Case(resumed({"ETag": f'W/"{TAG}"'})),
     "resume-with-another-length": Case(resumed({"ETag": f'"{TAG}"'}, OTHER + bytes(100))),
-    "resume-with-5000-digits": Case(resumed({"ETag": f'"{TAG}"', "Content-Range": f"bytes {HALF}-{'9' * 5000}/*"})),
-    "flipped-bit-in-the-part": Case(answers(Reply(cut=HALF), *[Reply(503)] * 6, Reply()), resume="flip"),
+    "resume-with-5000-digits": Case(
+        resumed({"ETag": f'"{TAG}"', "Content-Range": f"bytes {HALF}-{'9' * 5000}/*"})
+    ),
+    "flipped-bit-in-the-part": Case(
+        answers(Reply(cut=HALF), *[Reply(503)] * 6, Reply()), resume="flip"
+    ),
     "json-as-weights": Case(body(JSON), "is JSON text"),
-    "json-said": Case(body(JSON, Content_Type="Application/JSON; charset=utf-8"), "answered with JSON text, not"),
+    "json-said": Case(
+        body(JSON, Content_Type="Application/JSON; charset=utf-8"), "answered with JSON text, not"
+    ),
     "page-as-weights": Case(body(b"\r\n<!DOCTYPE html><p>log in"), "is a web page"),
     "twelve-bytes": Case(body(b"hello world!"), "is not a whole safetensors file"),
     "no-bytes": Case(body(b""), "ended the file after 0 of 0 bytes"),
-    "git-lfs-pointer": Case(body(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "is a git-lfs"),
+    "git-lfs-pointer": Case(
+        body(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "is a git-lfs"
+    ),
     "header-longer-than-the-file": Case(body(CONTENT[:2000]), "is not a whole safetensors file"),
     "half-a-zip": Case(body(b"PK\3\4" + bytes(3000)), "nothing was kept", name="model.pt"),
     "a-pickle": Case(body(PICKLE), "is a pickle, but not one of torch's", name="model.pth"),
     "json-instead-of-the-published": Case(body(JSON), "is not the published", source=PUBLISHED),
-    "redirect-to-a-file": Case(redirect("file:///etc/passwd"), "redirects to 'file:///etc/passwd', which is no web"),
-    "redirect-to-ftp": Case(redirect("ftp://127.0.0.1/x"), "redirects to 'ftp://127.0.0.1/x', which is no web address"),
+    "redirect-to-a-file": Case(
+        redirect("file:///etc/passwd"), "redirects to 'file:///etc/passwd', which is no web"
+    ),
+    "redirect-to-ftp": Case(
+        redirect("ftp://127.0.0.1/x"), "redirects to 'ftp://127.0.0.1/x', which is no web address"
+    ),
     "redirect-to-data": Case(redirect("data:text/plain,x"), "which is no web address"),
     "redirect-to-a-broken-address": Case(redirect("http://[::1"), "which is no web address"),
     "redirect-to-port-99999": Case(redirect("http://127.0.0.1:99999/x"), "which is no web address"),
     "redirect-with-an-endless-body": Case(
-        answers(forever(b"HTTP/1.1 302 Found\r\nLocation: /next\r\n" + CHUNKED, b"10000\r\n" + bytes(HALF) + b"\r\n")),
+        answers(
+            forever(
+                b"HTTP/1.1 302 Found\r\nLocation: /next\r\n" + CHUNKED,
+                b"10000\r\n" + bytes(HALF) + b"\r\n",
+            )
+        ),
         "answered 404",
     ),
     "redirect-with-a-bomb": Case(
-        answers(Reply(302, {"Location": "/next", "Content-Encoding": "gzip"}, body=BOMB)), "answered 404"
+        answers(Reply(302, {"Location": "/next", "Content-Encoding": "gzip"}, body=BOMB)),
+        "answered 404",
     ),
     "redirect-in-a-circle": Case(circle, "redirected in a circle"),
-    "reason-with-escapes": Case(answers(raw(b"HTTP/1.1 418 \x1b]0;x\x07\x1b[2J\r\n\r\n")), "answered 418 for http"),
-    "rest-of-a-superscript": Case(answers(Reply(429, {"Retry-After": "\xb2"})), r"\(too many requests\)"),
+    "reason-with-escapes": Case(
+        answers(raw(b"HTTP/1.1 418 \x1b]0;x\x07\x1b[2J\r\n\r\n")), "answered 418 for http"
+    ),
+    "rest-of-a-superscript": Case(
+        answers(Reply(429, {"Retry-After": "\xb2"})), r"\(too many requests\)"
+    ),
     "rest-of-400-digits": Case(answers(Reply(503, {"Retry-After": "9" * 400})), "asks to wait"),
-    "rest-until-the-year-99999": Case(answers(Reply(503, {"Retry-After": "Mon, 01 Jan 99999 0:0:0 GMT"})), "503"),
+    "rest-until-the-year-99999": Case(
+        answers(Reply(503, {"Retry-After": "Mon, 01 Jan 99999 0:0:0 GMT"})), "503"
+    ),
 }

@@ -10,13 +10,21 @@ from tests.security import build as b
 from tests.security import mutate
 
 QUICK = settings(
-    derandomize=True, deadline=None, database=None, max_examples=150, suppress_health_check=list(HealthCheck)
+    derandomize=True,
+    deadline=None,
+    database=None,
+    max_examples=150,
+    suppress_health_check=list(HealthCheck),
 )
 KINDS = st.sampled_from(["flip", "flip", "set", "cut", "end", "insert", "overwrite"])
 CHANGES = st.lists(
-    st.tuples(KINDS, st.integers(0, 4095), st.integers(1, 40), st.integers(0, 4095)), min_size=1, max_size=4
+    st.tuples(KINDS, st.integers(0, 4095), st.integers(1, 40), st.integers(0, 4095)),
+    min_size=1,
+    max_size=4,
 )
-NUMBERS = st.lists(st.one_of(st.integers(-3, 9), st.integers(-(1 << 70), 1 << 70)), min_size=3, max_size=8)
+NUMBERS = st.lists(
+    st.one_of(st.integers(-3, 9), st.integers(-(1 << 70), 1 << 70)), min_size=3, max_size=8
+)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +93,10 @@ def test_random_tensor_geometry_is_refused_or_inside(path, form):
     @given(shape=NUMBERS, strides=NUMBERS, offset=st.integers(-2, 1 << 66))
     def run(shape, strides, offset):
         shape, strides = shape[:3], strides[:3]
-        fields = {"offsets": {"offset": offset % 9 - 1}, "shapes": {"shape": shape, "strides": (0, 0, 0)}}
+        fields = {
+            "offsets": {"offset": offset % 9 - 1},
+            "shapes": {"shape": shape, "strides": (0, 0, 0)},
+        }
         fields["strides"] = {"shape": shape, "strides": strides, "offset": offset}
         path.write_bytes(b.torch_zip(b.program(b.pairs({"w": b.tensor(**fields[form])}))))
         mutate.read_all(path)

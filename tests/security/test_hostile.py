@@ -16,35 +16,67 @@ ROOT = Path(__file__).parents[2]
 PLACES = ("fifo", "loop", "gone", "device", "nul", "long", "empty-folder")
 OPENED = [*corpus.hostile(), *(f"place-{name}" for name in PLACES), *corpus.INDEXES]
 NAMES = [*OPENED, *corpus.fitting(), *corpus.facts()]
-STAGES = {"kind": "fit", "value": "read", "name": "fit", "facts": "facts"}  # where each group of files is refused
+STAGES = {
+    "kind": "fit",
+    "value": "read",
+    "name": "fit",
+    "facts": "facts",
+}  # where each group of files is refused
 MAX_SECONDS = 1.0  # of processor time, which other work on the machine does not change
 MAX_WALL_SECONDS = 5.0  # nothing may hang
 MAX_MEGABYTES = 200
 MAX_REPORT_CHARACTERS = 30_000
-READ_STAGE = {"zip-crc-storage", "npz-crc", "zip-bomb-understated", "zip-bomb-overstated", "zip-deflate-noise"}
+READ_STAGE = {
+    "zip-crc-storage",
+    "npz-crc",
+    "zip-bomb-understated",
+    "zip-bomb-overstated",
+    "zip-deflate-noise",
+}
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> dict[str, dict]:
     """What one process reports of all files: hooks on Python's own events cannot be taken off again."""
     folder = tmp_path_factory.mktemp("corpus")
-    modes = {"fit": {"dialect": fits.DIALECT, "shapes": fits.shapes()}, "facts": {"told": fits.TOLD}, "": {}}
+    modes = {
+        "fit": {"dialect": fits.DIALECT, "shapes": fits.shapes()},
+        "facts": {"told": fits.TOLD},
+        "": {},
+    }
     jobs: dict[str, dict] = {}
     expected: dict[str, str] = {}
     for key, content in corpus.controls().items():
         mode = key.removeprefix("control-").split("-")[0]
         jobs[key] = {"path": str(folder / key), **modes.get(mode, {})}
         (folder / key).write_bytes(content)
-    for mode, group in (("", corpus.hostile()), ("fit", corpus.fitting()), ("facts", corpus.facts())):
+    for mode, group in (
+        ("", corpus.hostile()),
+        ("fit", corpus.fitting()),
+        ("facts", corpus.facts()),
+    ):
         for key, (content, reason) in group.items():
             jobs[key], expected[key] = {"path": str(folder / key), **modes[mode]}, reason
             (folder / key).write_bytes(content)
     for key, (path, reason) in corpus.places(folder).items():
         jobs[key], expected[key] = {"path": str(path)}, reason
     (folder / "jobs.json").write_text(json.dumps(jobs))
-    command = [sys.executable, "-W", "error", "-m", "tests.security.worker", "jobs.json", "report.json"]
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-m",
+        "tests.security.worker",
+        "jobs.json",
+        "report.json",
+    ]
     done = subprocess.run(
-        command, cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120
+        command,
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     rows = json.loads((folder / "report.json").read_text())

@@ -37,7 +37,9 @@ def report_of(folder: Path, jobs: dict[str, tuple[str, str]]) -> dict[str, dict]
     (folder / "jobs.json").write_text(json.dumps(jobs))
     command = [sys.executable, "-m", "tests.security.images_worker"]
     command += [str(folder / "jobs.json"), str(folder / "report.json")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=500)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=500
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((folder / "report.json").read_text())
 
@@ -46,7 +48,9 @@ def report_of(folder: Path, jobs: dict[str, tuple[str, str]]) -> dict[str, dict]
 def report(tmp_path_factory) -> dict[str, dict]:
     folder = tmp_path_factory.mktemp("pictures")
     jobs = {}
-    for key, content in (controls() | {key: row[0] for key, row in hostile_images.hostile().items()}).items():
+    for key, content in (
+        controls() | {key: row[0] for key, row in hostile_images.hostile().items()}
+    ).items():
         (folder / f"{key}.png").write_bytes(content)
         jobs[key] = ("picture", str(folder / f"{key}.png"))
     for key in hostile_images.foreign():
@@ -63,7 +67,9 @@ def test_a_hostile_picture_is_refused_with_its_reason_or_read(report, name):
     row = report[name]
     if row["expected"]:
         assert row["kind"] == "DataError", row
-        assert re.search(f"is not a readable image: .*({row['expected']})", row["error"]), row["error"]
+        assert re.search(f"is not a readable image: .*({row['expected']})", row["error"]), row[
+            "error"
+        ]
     else:
         assert row["told"] == ["(224, 224, 3)"] * 3, row
     assert row["error"].isprintable()
@@ -78,7 +84,9 @@ def test_a_hostile_picture_is_refused_with_its_reason_or_read(report, name):
 @pytest.mark.parametrize("name", hostile_images.foreign())
 def test_the_same_as_content_is_refused_too(report, name):
     row = report[f"content-{name}"]
-    assert re.search(f"the content is not a readable image: .*{hostile_images.FOREIGN}", row["error"])
+    assert re.search(
+        f"the content is not a readable image: .*{hostile_images.FOREIGN}", row["error"]
+    )
     assert row["events"] == []
 
 
@@ -100,7 +108,9 @@ def test_no_format_beside_the_table_is_ever_tried(monkeypatch):
     for name in Image.OPEN:
         if name not in FORMATS:
             monkeypatch.setitem(
-                Image.OPEN, name, (lambda *_: tried.append("opened"), lambda prefix: tried.append("asked"))
+                Image.OPEN,
+                name,
+                (lambda *_: tried.append("opened"), lambda prefix: tried.append("asked")),
             )
     monkeypatch.setitem(Image.OPEN, "ANYTHING", (lambda *_: tried.append("opened"), None))
     monkeypatch.setattr(Image, "ID", ["ANYTHING", *Image.ID])

@@ -17,7 +17,9 @@ from tests.security.servers import CONTENT, PLAIN, Case, answers
 from tests.support.misbehaving_server import Reply, serving
 
 ROOT = Path(__file__).parents[2]
-CASES = {f"url-{name}": case for name, case in PLAIN.items()} | {f"hub-{name}": case for name, case in HUB.items()}
+CASES = {f"url-{name}": case for name, case in PLAIN.items()} | {
+    f"hub-{name}": case for name, case in HUB.items()
+}
 CONTROLS = {
     "control-url": Case(answers(Reply())),
     "control-hub": HUB["right-under-gits-name"],
@@ -34,7 +36,12 @@ def report(tmp_path_factory) -> dict[str, dict]:
     """What one process reports of all servers."""
     folder = tmp_path_factory.mktemp("servers")
     (folder / "inside").mkdir()
-    environment = {**os.environ, "HF_HOME": str(folder / "inside/hf"), "PYTHONPATH": str(ROOT), "FMJAX_TIMEOUT_S": "1"}
+    environment = {
+        **os.environ,
+        "HF_HOME": str(folder / "inside/hf"),
+        "PYTHONPATH": str(ROOT),
+        "FMJAX_TIMEOUT_S": "1",
+    }
     for name in (
         "HF_HUB_OFFLINE",
         "FMJAX_OFFLINE",
@@ -48,15 +55,29 @@ def report(tmp_path_factory) -> dict[str, dict]:
     with serving() as server:
         jobs = {key: _job(key, case, server, folder) for key, case in (CONTROLS | CASES).items()}
         (folder / "jobs.json").write_text(json.dumps(jobs))
-        command = [sys.executable, "-W", "error", "-m", "tests.security.server_worker", "jobs.json", "report.json"]
+        command = [
+            sys.executable,
+            "-W",
+            "error",
+            "-m",
+            "tests.security.server_worker",
+            "jobs.json",
+            "report.json",
+        ]
         done = subprocess.run(
-            command, cwd=folder, env=environment | {"HF_ENDPOINT": server.base}, capture_output=True, timeout=200
+            command,
+            cwd=folder,
+            env=environment | {"HF_ENDPOINT": server.base},
+            capture_output=True,
+            timeout=200,
         )
         heads = [seen.path for seen in server.seen if seen.method == "HEAD"]
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     rows = json.loads((folder / "report.json").read_text())
     for key, row in rows.items():
-        row["left"] = sorted(str(p) for p in _places(key, folder) if p.is_file() and p.suffix != ".lock")
+        row["left"] = sorted(
+            str(p) for p in _places(key, folder) if p.is_file() and p.suffix != ".lock"
+        )
         row["heads"] = sum(f"/x/{key}/" in path for path in heads)
     rows["outside"] = sorted(p.name for p in folder.iterdir())
     return rows
@@ -67,7 +88,12 @@ def _job(key: str, case: Case, server, folder: Path) -> dict:
     place = f"x/{key}" if is_hub else f"/{key}/{case.name}"
     case.setup(server, place)
     location = place if is_hub else server.base + place
-    source = {"kind": "hf" if is_hub else "url", "location": location, "filename": case.name, "dialect": "timm"}
+    source = {
+        "kind": "hf" if is_hub else "url",
+        "location": location,
+        "filename": case.name,
+        "dialect": "timm",
+    }
     return {
         "source": source | case.source,
         "environment": {"FMJAX_CACHE": str(folder / "inside" / key)},
@@ -113,7 +139,10 @@ def test_a_server_moves_nothing_outside_the_cache_and_costs_little(report, name)
 
 
 def test_the_hub_is_asked_for_the_facts_of_a_file_once(report):
-    assert {name: report[name]["heads"] for name in ("hub-second-head-leads-out", "hub-size-is-negative")} == {
+    assert {
+        name: report[name]["heads"]
+        for name in ("hub-second-head-leads-out", "hub-size-is-negative")
+    } == {
         "hub-second-head-leads-out": 1,
         "hub-size-is-negative": 1,
     }

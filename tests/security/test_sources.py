@@ -9,7 +9,18 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*(ROOT / "fmjax").rglob("*.py"), *(ROOT / "weights_conversion").rglob("*.py")])
-MODULES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "torch", "runpy"}
+MODULES = {
+    "pickle",
+    "_pickle",
+    "cPickle",
+    "dill",
+    "cloudpickle",
+    "joblib",
+    "shelve",
+    "marshal",
+    "torch",
+    "runpy",
+}
 BUILTINS = {"eval", "exec", "compile", "__import__"}
 CALLS = {"yaml.load", "yaml.unsafe_load", "os.system", "os.popen", "pty.spawn"}
 
@@ -20,7 +31,11 @@ def findings(tree: ast.AST) -> list[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found += [f"import {a.name}" for a in node.names if a.name.split(".")[0] in MODULES]
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in MODULES and not node.level:
+        elif (
+            isinstance(node, ast.ImportFrom)
+            and (node.module or "").split(".")[0] in MODULES
+            and not node.level
+        ):
             found.append(f"from {node.module}")
         elif isinstance(node, ast.Call):
             found += _call(node)
@@ -30,9 +45,15 @@ def findings(tree: ast.AST) -> list[str]:
 def _call(node: ast.Call) -> list[str]:
     name = ast.unparse(node.func)
     bad = name in BUILTINS | CALLS or name.split(".")[-1] == "extractall"
-    pickles = [k for k in node.keywords if k.arg == "allow_pickle" and ast.unparse(k.value) != "False"]
+    pickles = [
+        k for k in node.keywords if k.arg == "allow_pickle" and ast.unparse(k.value) != "False"
+    ]
     shells = [k for k in node.keywords if k.arg == "shell" and ast.unparse(k.value) != "False"]
-    return [name] * bad + [f"{name}(allow_pickle)" for _ in pickles] + [f"{name}(shell)" for _ in shells]
+    return (
+        [name] * bad
+        + [f"{name}(allow_pickle)" for _ in pickles]
+        + [f"{name}(shell)" for _ in shells]
+    )
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

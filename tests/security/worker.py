@@ -22,9 +22,41 @@ from weights_conversion import CheckpointError, get_dialect, to_jax
 from weights_conversion.readers import open_checkpoint
 
 FORBIDDEN = (
-    *("exec", "compile", "import", "marshal", "pickle", "code.", "ctypes", "socket", "subprocess", "urllib", "ftplib"),
-    *("os.system", "os.exec", "os.spawn", "os.posix_spawn", "os.fork", "os.startfile", "os.kill", "os.putenv", "pty"),
-    *("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.truncate", "os.link", "os.symlink", "os.chmod", "os.chown"),
+    *(
+        "exec",
+        "compile",
+        "import",
+        "marshal",
+        "pickle",
+        "code.",
+        "ctypes",
+        "socket",
+        "subprocess",
+        "urllib",
+        "ftplib",
+    ),
+    *(
+        "os.system",
+        "os.exec",
+        "os.spawn",
+        "os.posix_spawn",
+        "os.fork",
+        "os.startfile",
+        "os.kill",
+        "os.putenv",
+        "pty",
+    ),
+    *(
+        "os.remove",
+        "os.rename",
+        "os.rmdir",
+        "os.mkdir",
+        "os.truncate",
+        "os.link",
+        "os.symlink",
+        "os.chmod",
+        "os.chown",
+    ),
     *("shutil", "tempfile", "webbrowser", "sys.setprofile", "sys.settrace", "gc.get_objects"),
 )
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -76,7 +108,9 @@ def stages(job: dict) -> Iterator[str]:
         with_facts(get_spec(job["told"]), facts_in(checkpoint.metadata))
     if "dialect" in job:
         yield "fit"
-        tensors = to_jax(tensors, get_dialect(job["dialect"]), job["shapes"], np.dtype(np.float32)).params
+        tensors = to_jax(
+            tensors, get_dialect(job["dialect"]), job["shapes"], np.dtype(np.float32)
+        ).params
     yield "read"
     for tensor in tensors.values():
         tensor.read(()).sum()

@@ -74,14 +74,19 @@ def test_losses_do_not_depend_on_the_mesh(name, one_device):
 def test_losses_do_not_depend_on_tensor_parallelism():
     spec = replace(fmjax.get_spec("demo_vit_ti4"), num_heads=2)
     rng = np.random.default_rng(0)
-    images, weights = rng.standard_normal((8, 28, 28, 3), np.float32), rng.standard_normal((8, 96), np.float32)
+    images, weights = (
+        rng.standard_normal((8, 28, 28, 3), np.float32),
+        rng.standard_normal((8, 96), np.float32),
+    )
     found = []
     for name in ("1", "2 data x 2 fsdp x 2 tensor"):
         mesh = mesh_of(name)
         apply, params = functional(initialise(spec, None, num_classes=10, mesh=mesh))
-        out = jax.jit(lambda p, x, apply=apply: jax.value_and_grad(lambda p: (apply(p, x).pooled * weights).sum())(p))(
-            params, jax.device_put(images, batch_sharding(mesh))
-        )
+        out = jax.jit(
+            lambda p, x, apply=apply: jax.value_and_grad(
+                lambda p: (apply(p, x).pooled * weights).sum()
+            )(p)
+        )(params, jax.device_put(images, batch_sharding(mesh)))
         found.append(jax.tree.map(np.asarray, out))
     (one, one_gradient), (eight, eight_gradient) = found
     assert eight == pytest.approx(one, rel=1e-5)
@@ -119,11 +124,16 @@ def test_weights_are_gathered_and_activations_are_not():
     gathered = re.findall(r"= \w+\[([\d,]*)\][^=]*all-gather\(", text)
     assert gathered
     tokens = 50
-    assert not [shape for shape in gathered if str(tokens) in shape.split(",") and shape.count(",") >= 2]
+    assert not [
+        shape for shape in gathered if str(tokens) in shape.split(",") and shape.count(",") >= 2
+    ]
 
 
 def test_frozen_blocks_have_no_moments():
-    still = ((r"backbone\.blocks\.[0-3]\..*", 0.0), (r"backbone\.(patch_embed\..*|cls_token|pos_embed)", 0.0))
+    still = (
+        (r"backbone\.blocks\.[0-3]\..*", 0.0),
+        (r"backbone\.(patch_embed\..*|cls_token|pos_embed)", 0.0),
+    )
     run = run_on("1", replace(CONFIG, recipe=replace(CONFIG.recipe, rates=still)))
     before = {path: np.asarray(leaf) for path, leaf in flat(run.state.params).items()}
     moments = sum(leaf.size for leaf in jax.tree.leaves(run.state.opt))
@@ -137,7 +147,9 @@ def test_frozen_blocks_have_no_moments():
 
 def test_loading_puts_only_its_slice_on_each_device(tmp_path, monkeypatch):
     name = "ViT-B-16.openai"
-    monkeypatch.setattr("fmjax.weights.load.names.get_spec", lambda _: replace(small("ViT-B-16"), name="ViT-B-16"))
+    monkeypatch.setattr(
+        "fmjax.weights.load.names.get_spec", lambda _: replace(small("ViT-B-16"), name="ViT-B-16")
+    )
     path = save(tmp_path / "x.safetensors", random_file(small("ViT-B-16"), "open_clip"))
     whole = load(name, checkpoint=path)
     split = load(name, checkpoint=path, mesh=make_mesh(data=2, fsdp=4))
@@ -147,7 +159,9 @@ def test_loading_puts_only_its_slice_on_each_device(tmp_path, monkeypatch):
     assert kernel.addressable_shards[0].data.shape == (2, 12, 40)
 
 
-@pytest.mark.parametrize("name", ["ViT-B-16", "ViT-B-16-SigLIP", "dinov3_vits16plus", "C-RADIOv3-B", "aimv2_large"])
+@pytest.mark.parametrize(
+    "name", ["ViT-B-16", "ViT-B-16-SigLIP", "dinov3_vits16plus", "C-RADIOv3-B", "aimv2_large"]
+)
 def test_each_of_eight_devices_gets_an_eighth_and_the_host_no_more(name):
     spec, largest = small(name), {}
     spec = replace(spec, embed_dim=0)  # a tower without projection: every large parameter is split
@@ -175,7 +189,8 @@ def test_a_mesh_that_does_not_fit_says_so():
         make_mesh(data=-1, fsdp=3)
     model = jax.eval_shape(lambda: initialise(small("ViT-B-16")))
     with pytest.raises(
-        UsageError, match=r"blocks\.attn\.k\.kernel \(2, 48, 48\): dimension 48 .* axis 'fsdp'; set --mesh\.fsdp"
+        UsageError,
+        match=r"blocks\.attn\.k\.kernel \(2, 48, 48\): dimension 48 .* axis 'fsdp'; set --mesh\.fsdp",
     ):
         leaf_shardings(model, make_mesh(data=1, fsdp=5, devices=DEVICES[:5]))
     with pytest.raises(UsageError, match=r"--batch-size 12 does not divide over 8 devices"):

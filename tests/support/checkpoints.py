@@ -30,16 +30,28 @@ def small(name: str, depth: int = 2) -> ViTSpec:
     )
 
 
-def random_file(spec: ViTSpec, dialect: str, dtype: type = np.float32, seed: int = 0) -> dict[str, np.ndarray]:
+def random_file(
+    spec: ViTSpec, dialect: str, dtype: type = np.float32, seed: int = 0
+) -> dict[str, np.ndarray]:
     """Random tensors under the dialect's names, as a file of that model would hold them."""
     rng = np.random.default_rng(seed)
     shapes = param_shapes(spec)
-    params = {path: wc.in_memory(rng.standard_normal(shape).astype(dtype)) for path, shape in shapes.items()}
+    params = {
+        path: wc.in_memory(rng.standard_normal(shape).astype(dtype))
+        for path, shape in shapes.items()
+    }
     table = wc.writing(dialect, shapes)
-    return {key: tensor.read(()) for key, tensor in wc.to_torch(params, table, heads=spec.num_heads).items()}
+    return {
+        key: tensor.read(())
+        for key, tensor in wc.to_torch(params, table, heads=spec.num_heads).items()
+    }
 
 
 def save(path: Path, tensors: dict[str, np.ndarray]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({key: np.array(value, order="C") for key, value in tensors.items()}, path, metadata={"format": "pt"})
+    save_file(
+        {key: np.array(value, order="C") for key, value in tensors.items()},
+        path,
+        metadata={"format": "pt"},
+    )
     return path

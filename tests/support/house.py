@@ -22,7 +22,10 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("fmjax", "weights_conversion")
 ROWS = ("fmjax/zoo", "weights_conversion/dialects")  # rooms of rows: their density is that of data
 
-DOORS = ("fmjax", "weights_conversion.__main__")  # they lead to all the others, and stand on no floor
+DOORS = (
+    "fmjax",
+    "weights_conversion.__main__",
+)  # they lead to all the others, and stand on no floor
 
 MAX_LINES = 400  # of a file
 MAX_LOOSE = 12  # files in fmjax/ itself
@@ -37,8 +40,17 @@ MIN_COMMENTS = 5.0  # per cent of the lines
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 BRANCHES = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.IfExp, ast.match_case)
-BLANK = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
-STRING = re.compile(r"\s*[rbfRBF]{0,2}[\"']")  # how a line that is only a string, or a row by name, begins
+BLANK = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+}
+STRING = re.compile(
+    r"\s*[rbfRBF]{0,2}[\"']"
+)  # how a line that is only a string, or a row by name, begins
 ORDER = re.compile(r"#\s*(noqa|pyright|type:|ruff)")  # a comment to a tool says nothing to a reader
 
 
@@ -102,7 +114,9 @@ def measure(path: Path) -> Measure:
     code, comments = _lines_of(text, documented)
     found = Measure(1, len(text.splitlines()), len(code))
     found.longest = found.lines
-    found.written = sum(bool(line.strip()) and not line.strip().startswith("#") for line in text.splitlines())
+    found.written = sum(
+        bool(line.strip()) and not line.strip().startswith("#") for line in text.splitlines()
+    )
     found.nodes = sum(1 for _ in ast.walk(tree))
     found.comments = len(comments)
     found.docstrings = len(documented)
@@ -126,7 +140,9 @@ def total(measures: Iterable[Measure]) -> Measure:
 def rooms() -> dict[str, Measure]:
     """Room -> the counts of its files together."""
     names = sorted({room(path) for path in sources()})
-    return {name: total(measure(path) for path in sources() if room(path) == name) for name in names}
+    return {
+        name: total(measure(path) for path in sources() if room(path) == name) for name in names
+    }
 
 
 def complexity(function: ast.AST) -> int:
@@ -181,7 +197,9 @@ def loose() -> list[str]:
     return sorted(path.name for path in (ROOT / "fmjax").glob("*.py") if path.stem != "__init__")
 
 
-def _places(path: Path, text: str, tree: ast.Module, code: set[int], comments: set[int]) -> Iterator[Place]:
+def _places(
+    path: Path, text: str, tree: ast.Module, code: set[int], comments: set[int]
+) -> Iterator[Place]:
     """Every spot of a file that breaks a rule."""
     name = path.relative_to(ROOT).as_posix()
     lines = len(text.splitlines())
@@ -233,7 +251,9 @@ def _table_fors(tree: ast.Module) -> Found:
         if not isinstance(statement, ast.Assign | ast.AnnAssign) or value is None:
             continue
         derived = isinstance(value, COMPREHENSIONS) or (
-            isinstance(value, ast.Call) and len(value.args) == 1 and isinstance(value.args[0], COMPREHENSIONS)
+            isinstance(value, ast.Call)
+            and len(value.args) == 1
+            and isinstance(value.args[0], COMPREHENSIONS)
         )
         if not derived:
             count = sum(isinstance(node, COMPREHENSIONS) for node in ast.walk(value))
@@ -261,7 +281,9 @@ def _wide(text: str, tree: ast.Module) -> Found:
     tables = _table_lines(tree)
     rows = text.splitlines()
     for line, end in _code_ends(text).items():
-        limit = MAX_STRING_COLUMNS if line in tables or STRING.match(rows[line - 1]) else MAX_COLUMNS
+        limit = (
+            MAX_STRING_COLUMNS if line in tables or STRING.match(rows[line - 1]) else MAX_COLUMNS
+        )
         if end > limit and " " in rows[line - 1].strip():
             yield "columns", line, end
 
@@ -305,14 +327,22 @@ def _docstring_lines(tree: ast.Module) -> set[int]:
     found: set[int] = set()
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
-        if isinstance(node, (ast.Module, ast.ClassDef, *FUNCTIONS)) and body and _is_docstring(body[0]):
+        if (
+            isinstance(node, (ast.Module, ast.ClassDef, *FUNCTIONS))
+            and body
+            and _is_docstring(body[0])
+        ):
             found |= set(range(body[0].lineno, body[0].end_lineno + 1))
     return found
 
 
 def _is_docstring(statement: ast.stmt) -> bool:
     value = getattr(statement, "value", None)
-    return isinstance(statement, ast.Expr) and isinstance(value, ast.Constant) and isinstance(value.value, str)
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(value, ast.Constant)
+        and isinstance(value.value, str)
+    )
 
 
 def _functions(tree: ast.AST) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -366,7 +396,9 @@ def _closure(graph: dict[str, set[str]]) -> dict[str, set[str]]:
 
 
 def _line(name: str, one: Measure) -> str:
-    figures = f"{one.files:6}{one.lines:8}{one.longest:8}{one.code:8}{one.density:8.1f}{one.share:8.1f}%"
+    figures = (
+        f"{one.files:6}{one.lines:8}{one.longest:8}{one.code:8}{one.density:8.1f}{one.share:8.1f}%"
+    )
     docs = f"{100 * one.docstrings / max(one.lines, 1):7.1f}%"
     broken = ", ".join(f"{rule} {count}" for rule, count in sorted(one.counts().items()))
     return f"{name:32}{figures}{docs}{one.complexity:6}   {broken}"
@@ -374,12 +406,13 @@ def _line(name: str, one: Measure) -> str:
 
 def _table() -> str:
     """A line a room, the totals without the rooms of rows, and what concerns the package as a whole."""
-    heads = (
-        f"{'room':32}{'files':>6}{'lines':>8}{'longest':>8}{'code':>8}{'nodes':>8}{'comment':>9}{'docs':>8}{'cplx':>6}"
-    )
+    heads = f"{'room':32}{'files':>6}{'lines':>8}{'longest':>8}{'code':>8}"
+    heads += f"{'nodes':>8}{'comment':>9}{'docs':>8}{'cplx':>6}"
     found = rooms()
     lines = [heads, *(_line(name, one) for name, one in found.items())]
-    lines.append(_line("all but rows", total(one for name, one in found.items() if name not in ROWS)))
+    lines.append(
+        _line("all but rows", total(one for name, one in found.items() if name not in ROWS))
+    )
     lines.append(f"loose in fmjax/: {len(loose())} of {MAX_LOOSE}: {', '.join(loose())}")
     lines.append(f"imports that go up: {'; '.join(upward()) or 'none'}")
     lines.append(f"circles: {'; '.join(' '.join(group) for group in circles()) or 'none'}")
@@ -403,14 +436,20 @@ def _worst(paths: list[Path]) -> str:
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("where", nargs="*", help="rooms or files: their places; none: the table of all rooms")
-    parser.add_argument("--left", action="store_true", help="print the table LEFT of tests/unit/test_house.py")
+    parser.add_argument(
+        "where", nargs="*", help="rooms or files: their places; none: the table of all rooms"
+    )
+    parser.add_argument(
+        "--left", action="store_true", help="print the table LEFT of tests/unit/test_house.py"
+    )
     given = parser.parse_args(arguments)
     if given.left:
         text = _left()
     elif given.where:
         under = tuple(given.where)
-        text = _worst([path for path in sources() if path.relative_to(ROOT).as_posix().startswith(under)])
+        text = _worst(
+            [path for path in sources() if path.relative_to(ROOT).as_posix().startswith(under)]
+        )
     else:
         text = _table()
     sys.stdout.write(f"{text}\n")

@@ -15,11 +15,21 @@ from fmjax.store import locate, network
 from weights_conversion.readers import sniff
 
 
-def weights(*sources: Source, name: str = "ViT-B-16.test", licence: str = "CC-BY-NC-4.0") -> Weights:
+def weights(
+    *sources: Source, name: str = "ViT-B-16.test", licence: str = "CC-BY-NC-4.0"
+) -> Weights:
     """A row with those sources."""
     model, tag = name.split(".")
     same = (0.5, 0.5, 0.5)
-    return Weights(model=model, tag=tag, sources=sources, mean=same, std=same, image_size=(224, 224), licence=licence)
+    return Weights(
+        model=model,
+        tag=tag,
+        sources=sources,
+        mean=same,
+        std=same,
+        image_size=(224, 224),
+        licence=licence,
+    )
 
 
 def legacy(body: bytes) -> bytes:
@@ -32,7 +42,9 @@ def main(asked: dict) -> dict:
     row = weights(*(Source(**source) for source in asked["sources"]))
     start = time.monotonic()
     try:
-        found = locate.obtain(row, offline=asked.get("offline", False), accept_new=asked.get("accept_new", False))
+        found = locate.obtain(
+            row, offline=asked.get("offline", False), accept_new=asked.get("accept_new", False)
+        )
         answer = {"path": str(found.path), "sha256": found.sha256, "revision": found.revision}
     except CheckpointError as error:
         answer = {"error": str(error)}

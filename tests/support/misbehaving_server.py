@@ -26,7 +26,9 @@ class Reply:
     cut: int | None = None
     ranges: bool = True
     wait_s: float = 0.0
-    raw: Callable[[], Iterable[bytes]] | None = None  # all that is sent, head included, in the place of the rest
+    raw: Callable[[], Iterable[bytes]] | None = (
+        None  # all that is sent, head included, in the place of the rest
+    )
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,9 @@ def serving() -> Iterator[Server]:
     """A server for the length of a `with`."""
     http = _Http(("127.0.0.1", 0), _Handler)
     http.state = Server(http.server_address[1])  # type: ignore[attr-defined]
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread = threading.Thread(
+        target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+    )
     thread.start()
     try:
         yield http.state  # type: ignore[attr-defined]
@@ -135,7 +139,12 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send_raw(reply.raw())
         path, extra, error = server.hub(path)
         if error:
-            return self._send(Reply(STATUS[error], {"X-Error-Code": error, "X-Error-Message": error}), b"", extra, body)
+            return self._send(
+                Reply(STATUS[error], {"X-Error-Code": error, "X-Error-Message": error}),
+                b"",
+                extra,
+                body,
+            )
         content = reply.body if reply.body is not None else server.files.get(path)
         if content is None or reply.status != 200:
             return self._send(reply if reply.status != 200 else Reply(404), b"no file", extra, body)
@@ -144,7 +153,12 @@ class _Handler(BaseHTTPRequestHandler):
         if first and reply.ranges and self.headers.get("If-Range", etag) == etag:
             start = int(first[1])
             extra = extra | {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
-            return self._send(Reply(206, reply.headers, cut=reply.cut), content[start:], extra | {"ETag": etag}, body)
+            return self._send(
+                Reply(206, reply.headers, cut=reply.cut),
+                content[start:],
+                extra | {"ETag": etag},
+                body,
+            )
         return self._send(reply, content, extra | {"ETag": etag}, body)
 
     def _send_raw(self, pieces: Iterable[bytes]) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-STAMPS = Path("/usr/share/tuxpaint/stamps")  # Debian: tuxpaint-stamps-default (GPL-2, used by tests only)
+STAMPS = Path(
+    "/usr/share/tuxpaint/stamps"
+)  # Debian: tuxpaint-stamps-default (GPL-2, used by tests only)
 CLASSES = {
     "bird": "animals/birds",
     "fish": "animals/fish",
@@ -31,7 +33,9 @@ class Unavailable(Exception):
 def stamps_folder(root: Path, size: int = 224) -> Path:
     """root/<class>/<number>.png: each stamp on a white square."""
     if not STAMPS.is_dir():
-        raise Unavailable("photographs of Debian's package tuxpaint-stamps-default are not installed")
+        raise Unavailable(
+            "photographs of Debian's package tuxpaint-stamps-default are not installed"
+        )
     for label, folder in CLASSES.items():
         (root / label).mkdir(parents=True, exist_ok=True)
         paths = [p for p in sorted((STAMPS / folder).glob("**/*.png")) if "cartoon" not in str(p)]
@@ -53,6 +57,11 @@ def photographs() -> dict[str, np.ndarray]:
     from skimage import data
     from sklearn.datasets import load_sample_images
 
-    out = {name: np.asarray(getattr(data, name)()) for name in ("astronaut", "chelsea", "coffee", "rocket")}
+    out = {
+        name: np.asarray(getattr(data, name)())
+        for name in ("astronaut", "chelsea", "coffee", "rocket")
+    }
     sample = load_sample_images()
-    return out | {Path(name).stem: image for name, image in zip(sample.filenames, sample.images, strict=True)}
+    return out | {
+        Path(name).stem: image for name, image in zip(sample.filenames, sample.images, strict=True)
+    }

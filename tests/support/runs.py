@@ -50,5 +50,7 @@ def started(config: RunConfig, mesh: Mesh, backbone: ViT | None = None) -> Start
     plan = planned(config, backbone, images)
     state = begin(plan, start_params(plan.task, backbone, plan.labels, config.seed, mesh), mesh)
     everything = open_source(config.data).train
-    batches = train_batches(everything, plan.task.view, config.data, batch_size=config.batch_size, seed=0)
+    batches = train_batches(
+        everything, plan.task.view, config.data, batch_size=config.batch_size, seed=0
+    )
     return Started(plan, mesh, state, compiled(plan, mesh), batches)

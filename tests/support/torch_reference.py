@@ -51,7 +51,9 @@ def _random_like(name: str, value: torch.Tensor, generator: torch.Generator) -> 
     noise = torch.randn(value.shape, generator=generator)
     matrix = value.ndim >= 2 and not any(word in name for word in ("token", "pos", "embedding"))
     if matrix or name.endswith(("patch_embedding.weight", "projection.weight")):
-        inputs = value.shape[0] if name.endswith("visual.proj") or name == "proj" else value[0].numel()
+        inputs = (
+            value.shape[0] if name.endswith("visual.proj") or name == "proj" else value[0].numel()
+        )
         return noise * 0.7 / np.sqrt(inputs)
     return noise * 0.3
 
@@ -72,12 +74,16 @@ def numpy_tensors(state: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
     return {k: v.detach().contiguous().numpy() for k, v in state.items()}
 
 
-def run(tokens_and_pooled, model, images: np.ndarray, weights: tuple[np.ndarray, np.ndarray]) -> Reference:
+def run(
+    tokens_and_pooled, model, images: np.ndarray, weights: tuple[np.ndarray, np.ndarray]
+) -> Reference:
     """`tokens_and_pooled(images)` on NCHW images; the scalar that is differentiated is sum(tokens w1) + sum(pooled
     w2)."""
     x = torch.from_numpy(images).requires_grad_()
     tokens, pooled = tokens_and_pooled(x)
-    loss = (tokens * torch.from_numpy(weights[0])).sum() + (pooled * torch.from_numpy(weights[1])).sum()
+    loss = (tokens * torch.from_numpy(weights[0])).sum() + (
+        pooled * torch.from_numpy(weights[1])
+    ).sum()
     model.zero_grad()
     loss.backward()
     grads = {k: p.grad for k, p in model.named_parameters() if p.grad is not None}

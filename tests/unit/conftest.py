@@ -12,7 +12,14 @@ from tests.support.plain_host import CONTENT, PATH
 @pytest.fixture
 def online(monkeypatch):
     """No proxy, no mirror, not offline; short rests."""
-    for name in (*locate.OFFLINE, "FMJAX_MIRROR", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+    for name in (
+        *locate.OFFLINE,
+        "FMJAX_MIRROR",
+        "HTTP_PROXY",
+        "http_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(network, "BACKOFF_S", 0.01)
 

@@ -31,10 +31,14 @@ def test_an_address_is_shown_without_its_secrets(address, shown):
     assert "secret" not in addresses.scrubbed(f"ConnectError: url='{address}' failed\nmore")
 
 
-@pytest.mark.parametrize("scheme", ["file:///srv/weights", "ftp://host/base", "host/base", "https://", "http://h:x/"])
+@pytest.mark.parametrize(
+    "scheme", ["file:///srv/weights", "ftp://host/base", "host/base", "https://", "http://h:x/"]
+)
 def test_only_web_addresses_can_be_a_mirror(monkeypatch, scheme):
     monkeypatch.setenv("FMJAX_MIRROR", scheme)
-    with pytest.raises(CheckpointError, match=r"FMJAX_MIRROR '.*' cannot be asked: only http:// and https:// can"):
+    with pytest.raises(
+        CheckpointError, match=r"FMJAX_MIRROR '.*' cannot be asked: only http:// and https:// can"
+    ):
         addresses.mirrored("https://host.example/a.pt")
 
 
@@ -65,24 +69,47 @@ def test_redirects_to_other_web_servers_are_followed(first, target, end):
 @pytest.mark.parametrize(
     "target",
     [
-        *("http://127.0.0.1/x", "http://127.1/x", "http://2130706433/x", "http://0x7f000001/x", "http://[::1]/x"),
-        *("http://10.1.2.3/x", "http://169.254.169.254/latest", "http://[::ffff:192.168.0.1]/x", "http://[fe80::1]/x"),
-        *("http://localhost/x", "http://LOCALHOST:8080/x", "http://x.localhost/x", "http://0.0.0.0/x"),
+        *(
+            "http://127.0.0.1/x",
+            "http://127.1/x",
+            "http://2130706433/x",
+            "http://0x7f000001/x",
+            "http://[::1]/x",
+        ),
+        *(
+            "http://10.1.2.3/x",
+            "http://169.254.169.254/latest",
+            "http://[::ffff:192.168.0.1]/x",
+            "http://[fe80::1]/x",
+        ),
+        *(
+            "http://localhost/x",
+            "http://LOCALHOST:8080/x",
+            "http://x.localhost/x",
+            "http://0.0.0.0/x",
+        ),
     ],
 )
 def test_a_redirect_from_outside_into_the_own_network_is_refused(target):
-    with pytest.raises(CheckpointError, match=r"a\.example redirects to '.*', inside your own network"):
+    with pytest.raises(
+        CheckpointError, match=r"a\.example redirects to '.*', inside your own network"
+    ):
         addresses.followed("http://a.example/x.pt", target)
 
 
 @pytest.mark.parametrize(
-    "target", ["ftp://b.example/x", "file:///etc/passwd", "javascript:1", "http://[", "http://:80/x"]
+    "target",
+    ["ftp://b.example/x", "file:///etc/passwd", "javascript:1", "http://[", "http://:80/x"],
 )
 def test_a_redirect_to_another_scheme_is_refused(target):
-    with pytest.raises(CheckpointError, match=r"a\.example redirects to '.*', which is no web address"):
+    with pytest.raises(
+        CheckpointError, match=r"a\.example redirects to '.*', which is no web address"
+    ):
         addresses.followed("https://a.example/x.pt", target)
 
 
 def test_a_redirect_that_gives_up_encryption_is_refused():
-    with pytest.raises(CheckpointError, match=r"redirects to 'http://b\.example/x\.pt', without encryption"):
+    with pytest.raises(
+        CheckpointError, match=r"redirects to 'http://b\.example/x\.pt', without encryption"
+    ):
         addresses.followed("https://a.example/x.pt", "http://user:secret@b.example/x.pt")

@@ -13,7 +13,14 @@ from fmjax.models.build import abstract
 from fmjax.programs import catalogue
 from tests.support.checkpoints import small
 
-MODELS = ("ViT-B-16", "dinov2_vitg14_reg", "ViT-B-16-SigLIP", "EVA02-L-14", "dinov3_vits16", "mae_vit_base_patch16")
+MODELS = (
+    "ViT-B-16",
+    "dinov2_vitg14_reg",
+    "ViT-B-16-SigLIP",
+    "EVA02-L-14",
+    "dinov3_vits16",
+    "mae_vit_base_patch16",
+)
 
 
 def products(jaxpr: Any) -> int:

@@ -16,7 +16,9 @@ from fmjax.errors import CheckpointError
 
 
 def state(params: dict) -> State:
-    return State(step=jnp.array(1), params=params, ema={}, opt={"mean": jnp.ones((8, 8))}, key=jnp.arange(2))
+    return State(
+        step=jnp.array(1), params=params, ema={}, opt={"mean": jnp.ones((8, 8))}, key=jnp.arange(2)
+    )
 
 
 STATE = state({"a": {"kernel": jnp.arange(64.0).reshape(8, 8)}})
@@ -26,10 +28,22 @@ DAMAGE = {
     "position cut": ("data/metadata", lambda data: data[:-2], "data/metadata is damaged"),
     "record cut": ("params/_METADATA", lambda data: data[:40], "params/_METADATA is damaged"),
     "record of nothing": ("opt/_METADATA", lambda _: b"{}", "its records lack 'tree_metadata'"),
-    "shapes cut": ("params/array_metadatas/*", lambda data: data[:40], "params/array_metadatas/process_0 is damaged"),
+    "shapes cut": (
+        "params/array_metadatas/*",
+        lambda data: data[:40],
+        "params/array_metadatas/process_0 is damaged",
+    ),
     "index gone": ("params/manifest.ocdbt", None, "the arrays in params are damaged or missing"),
-    "arrays zeroed": ("opt/d/*", lambda data: bytes(len(data)), "the arrays in opt are damaged or missing"),
-    "arrays cut": ("random/d/*", lambda data: data[:10], "the arrays in random are damaged or missing"),
+    "arrays zeroed": (
+        "opt/d/*",
+        lambda data: bytes(len(data)),
+        "the arrays in opt are damaged or missing",
+    ),
+    "arrays cut": (
+        "random/d/*",
+        lambda data: data[:10],
+        "the arrays in random are damaged or missing",
+    ),
 }
 
 
@@ -71,7 +85,9 @@ def test_a_damaged_step_is_told_by_its_file(saved, tmp_path, name):
 
 def test_a_step_of_another_model_is_told(saved):
     other = state({"b": STATE.params["a"]})
-    with pytest.raises(CheckpointError, match="its arrays are not those of this run's model and optimiser"):
+    with pytest.raises(
+        CheckpointError, match="its arrays are not those of this run's model and optimiser"
+    ):
         Checkpoints(saved).restore(5, other)
 
 

@@ -47,7 +47,10 @@ def printed(monkeypatch) -> list[str]:
 def test_long_work_says_how_far_it_is_every_ten_seconds(printed):
     batches = [(50, i) for i in range(6)]
     assert list(counted(batches, 300, "images")) == list(range(6))
-    assert printed == ["images 100 of 300, 8.3/s, 0:00:24 to go", "images 200 of 300, 8.3/s, 0:00:12 to go"]
+    assert printed == [
+        "images 100 of 300, 8.3/s, 0:00:24 to go",
+        "images 200 of 300, 8.3/s, 0:00:12 to go",
+    ]
 
 
 def test_short_work_says_nothing(printed):

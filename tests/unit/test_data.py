@@ -36,7 +36,9 @@ def folder(tmp_path):
         for name in ("cat", "dog"):
             (tmp_path / split / name).mkdir(parents=True)
             for i in range(count):
-                Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)).save(tmp_path / split / name / f"{i}.png")
+                Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)).save(
+                    tmp_path / split / name / f"{i}.png"
+                )
     (tmp_path / "train" / ".DS_Store").touch()
     (tmp_path / "train" / "__MACOSX").mkdir()
     return tmp_path
@@ -141,7 +143,10 @@ def test_unreadable_images_are_named_counted_and_have_no_weight(folder):
 BAD = {
     "empty.png": (b"", "the file is empty"),
     "half.jpg": (noise(64, 64, "JPEG")[:2_000], "image file is truncated"),
-    "large.png": (png(9_000, 9_000), "it has 9000 x 9000 pixels, more than the 50,000,000 that a PNG may have"),
+    "large.png": (
+        png(9_000, 9_000),
+        "it has 9000 x 9000 pixels, more than the 50,000,000 that a PNG may have",
+    ),
     "script.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n{} loop\n", "it is no JPEG, PNG"),
     "esc\x1b[2J.png": (b"x", "it is no JPEG, PNG"),
 }
@@ -159,8 +164,14 @@ def test_each_unreadable_image_is_named_with_its_reason_in_training_and_evaluati
     batch = next(iter(make(source, VIEW, config, batch_size=len(source))))
     told = BadImages(source, 10).add(batch)
     assert len(told) == len(BAD) + 1 == int((batch["weight"] == 0).sum())
-    for name, reason in [*((name, row[1]) for name, row in BAD.items()), ("gone.png", "a pipe, socket or device")]:
-        assert [line for line in told if f"{escaped(name)}: " in line and reason in line], (name, told)
+    for name, reason in [
+        *((name, row[1]) for name, row in BAD.items()),
+        ("gone.png", "a pipe, socket or device"),
+    ]:
+        assert [line for line in told if f"{escaped(name)}: " in line and reason in line], (
+            name,
+            told,
+        )
     assert all(line.isprintable() for line in told)
 
 
@@ -175,7 +186,9 @@ def test_the_cap_on_pixels_is_a_flag(folder):
         DataConfig(max_pixels=0)
 
 
-@pytest.mark.parametrize("error", [ValueError("height and width must be > 0"), OverflowError(), MemoryError()])
+@pytest.mark.parametrize(
+    "error", [ValueError("height and width must be > 0"), OverflowError(), MemoryError()]
+)
 def test_an_error_of_the_transform_is_a_bad_image(folder, error):
     def view(example, rng):
         if example["image"].size == (24, 20):  # that of the folder's images
@@ -207,7 +220,10 @@ def test_what_was_unreadable_is_saved_with_a_run(folder):
 
 def test_a_batch_has_the_fields_that_the_view_gives(folder):
     def view(example, rng):
-        return {"pair": np.stack([np.asarray(example["image"].resize((4, 4)))] * 2), "seen": np.int64(rng is not None)}
+        return {
+            "pair": np.stack([np.asarray(example["image"].resize((4, 4)))] * 2),
+            "seen": np.int64(rng is not None),
+        }
 
     (folder / "train" / "cat" / "0.png").write_bytes(b"x")
     source = image_folder(folder).train
@@ -215,7 +231,9 @@ def test_a_batch_has_the_fields_that_the_view_gives(folder):
     assert set(batch) == {"pair", "seen", "weight", "index", "reason"}
     assert batch["pair"].shape == (13, 2, 4, 4, 3)
     assert [i for i in range(13) if not batch["pair"][i].any()] == [0, 12]
-    assert next(train_batches(source, view, DataConfig(), batch_size=12, seed=0))["seen"].sum() == 11
+    assert (
+        next(train_batches(source, view, DataConfig(), batch_size=12, seed=0))["seen"].sum() == 11
+    )
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "VAL", "Valid", "ValiDation"])
@@ -231,7 +249,9 @@ def test_a_test_part_is_left_out_and_can_be_named(folder):
     (folder / "val").rename(folder / "Test")
     splits = image_folder(folder)
     assert splits.val is None
-    assert splits.notes == (f"Test/ is left out; to score a run on it, name it: folder:{folder / 'Test'}",)
+    assert splits.notes == (
+        f"Test/ is left out; to score a run on it, name it: folder:{folder / 'Test'}",
+    )
     assert len(image_folder(folder / "Test").train) == 6
 
 
@@ -256,16 +276,21 @@ def test_avif_is_an_image_where_pillow_reads_it_and_is_counted_where_not(folder)
     (folder / "train" / "cat" / "x.avif").write_bytes(content)
     splits = image_folder(folder)
     assert len(splits.train) == 12 + AVIF
-    assert [row.example for row in splits.left_out if row.reason == "with another suffix"] == ["train/cat/x.avif"] * (
-        not AVIF
+    assert [row.example for row in splits.left_out if row.reason == "with another suffix"] == [
+        "train/cat/x.avif"
+    ] * (not AVIF)
+    assert (
+        next(iter(eval_batches(splits.train, VIEW, DataConfig(), batch_size=13)))["weight"].sum()
+        == 12 + AVIF
     )
-    assert next(iter(eval_batches(splits.train, VIEW, DataConfig(), batch_size=13)))["weight"].sum() == 12 + AVIF
 
 
 def test_duplicates_of_train_in_val_are_named_for_a_split_of_ones_own_too(folder):
     shutil.rmtree(folder / "val")
     for number in range(4):
-        shutil.copy(folder / "train" / "cat" / "0.png", folder / "train" / "cat" / f"copy{number}.png")
+        shutil.copy(
+            folder / "train" / "cat" / "0.png", folder / "train" / "cat" / f"copy{number}.png"
+        )
     splits = image_folder(folder)
     train, val = splits.both(0.5, 0)
     twins = {path.read_bytes() for path in train.files} & {path.read_bytes() for path in val.files}
@@ -277,13 +302,18 @@ def test_duplicates_of_train_in_val_are_named_for_a_split_of_ones_own_too(folder
 
 def test_only_files_whose_size_is_on_both_sides_are_read(folder, monkeypatch):
     opened = []
-    monkeypatch.setattr(audit, "_digest", lambda path, count: opened.append(path) or path.read_bytes()[:count])
+    monkeypatch.setattr(
+        audit, "_digest", lambda path, count: opened.append(path) or path.read_bytes()[:count]
+    )
     one, other = folder / "train" / "cat" / "0.png", folder / "val" / "dog" / "1.png"
     for number, path in enumerate([*folder.glob("train/*/*.png"), *folder.glob("val/*/*.png")]):
         path.write_bytes(b"x" * (number + 1))
     one.write_bytes(b"y" * 100)
     other.write_bytes(b"z" * 100)
-    assert audit.shared(list(folder.glob("train/*/*.png")), list(folder.glob("val/*/*.png"))) == ([], True)
+    assert audit.shared(list(folder.glob("train/*/*.png")), list(folder.glob("val/*/*.png"))) == (
+        [],
+        True,
+    )
     assert sorted(opened) == [one, other]
 
 

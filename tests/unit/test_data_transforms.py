@@ -10,7 +10,14 @@ from PIL import Image
 
 from fmjax.data.masks import IGNORED
 from fmjax.data.resizing import evaluated, nearest, resize, windowed
-from fmjax.data.transforms import Views, fit, fit_inside, mirror, random_resized_crop, scale_jitter_crop
+from fmjax.data.transforms import (
+    Views,
+    fit,
+    fit_inside,
+    mirror,
+    random_resized_crop,
+    scale_jitter_crop,
+)
 from fmjax.specs import PreprocessConfig
 
 NEUTRAL = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
@@ -83,13 +90,17 @@ def test_a_mirror_turns_both_or_none():
 
 def test_a_small_example_is_filled_with_the_mean_colour_and_the_ignored_value():
     config = PreprocessConfig(mean=(0.2, 0.4, 0.6), std=(0.5, 0.5, 0.5), image_size=(64, 64))
-    seen = scale_jitter_crop(example(), config, np.random.default_rng(0), jitter=(0.5, 0.5), ignore=7)
+    seen = scale_jitter_crop(
+        example(), config, np.random.default_rng(0), jitter=(0.5, 0.5), ignore=7
+    )
     assert (seen["mask"][32:] == 7).all()
     assert (seen["mask"][:32, :42] != 7).all()
     assert seen["image"][40, 5].tolist() == [51, 102, 153]
 
 
-@pytest.mark.parametrize(("size", "filled"), [((90, 120), (48, 64)), ((120, 90), (64, 48)), ((2, 500), (1, 64))])
+@pytest.mark.parametrize(
+    ("size", "filled"), [((90, 120), (48, 64)), ((120, 90), (64, 48)), ((2, 500), (1, 64))]
+)
 def test_all_of_an_example_is_seen_in_its_own_shape(size, filled):
     config = PreprocessConfig(**NEUTRAL, image_size=(64, 64))
     given = example(*size)
@@ -99,7 +110,9 @@ def test_all_of_an_example_is_seen_in_its_own_shape(size, filled):
     assert np.array_equal(seen["mask"] != 7, inside)
     assert (seen["image"][~inside] == 128).all()
     corners = [given["mask"][row, column] for row in (0, -1) for column in (0, -1)]
-    assert [seen["mask"][row, column] for row in (0, filled[0] - 1) for column in (0, filled[1] - 1)] == corners
+    assert [
+        seen["mask"][row, column] for row in (0, filled[0] - 1) for column in (0, filled[1] - 1)
+    ] == corners
 
 
 def test_an_example_of_the_size_asked_for_is_left_as_it_is():
@@ -112,9 +125,16 @@ def test_an_example_of_the_size_asked_for_is_left_as_it_is():
 def test_the_random_scale_reaches_from_half_to_twice():
     config = PreprocessConfig(**NEUTRAL, image_size=(64, 64))
     rng = np.random.default_rng(0)
-    filled = [(scale_jitter_crop(example(90, 90), config, rng)["mask"] == IGNORED).mean() for _ in range(100)]
-    assert max(filled) == pytest.approx(0.75, abs=0.05)  # a quarter is left of what is half as wide and high
-    assert 0.5 < np.mean([part == 0 for part in filled]) < 0.8  # two thirds of the factors are above 1
+    filled = [
+        (scale_jitter_crop(example(90, 90), config, rng)["mask"] == IGNORED).mean()
+        for _ in range(100)
+    ]
+    assert max(filled) == pytest.approx(
+        0.75, abs=0.05
+    )  # a quarter is left of what is half as wide and high
+    assert (
+        0.5 < np.mean([part == 0 for part in filled]) < 0.8
+    )  # two thirds of the factors are above 1
 
 
 def test_a_value_is_never_a_mixture_and_the_mask_of_the_right_size_is_left_as_it_is():
@@ -144,10 +164,14 @@ def test_evaluation_is_the_weights_own_whatever_training_does():
     seen = Views(config, crop_scale=0.1, flip=1.0)(given, None)
     assert np.array_equal(seen["image"], resize(given["image"], config))
     target, window = evaluated((120, 90), config)
-    assert np.array_equal(seen["image"], windowed(given["image"], target, window=window, interpolation="bicubic"))
+    assert np.array_equal(
+        seen["image"], windowed(given["image"], target, window=window, interpolation="bicubic")
+    )
 
 
 def test_an_example_without_a_mask_has_none_afterwards():
     config = PreprocessConfig(**NEUTRAL, image_size=(32, 32))
-    seen = Views(config, 0.5, 0.5)({"image": example()["image"], "label": 3}, np.random.default_rng(0))
+    seen = Views(config, 0.5, 0.5)(
+        {"image": example()["image"], "label": 3}, np.random.default_rng(0)
+    )
     assert set(seen) == {"image", "label"}

@@ -29,7 +29,9 @@ def server(monkeypatch):
         two = Source("url", f"{running.base}/two.pt", "two.pt", "timm")
         own = [weights(one, name="ViT-B-16.one"), weights(two, name="ViT-B-16.two", licence="MIT")]
         spec = names.get_spec("ViT-B-16")
-        monkeypatch.setattr(names, "_rows", lambda: ({"ViT-B-16": spec}, {row.name: row for row in own}))
+        monkeypatch.setattr(
+            names, "_rows", lambda: ({"ViT-B-16": spec}, {row.name: row for row in own})
+        )
         monkeypatch.setattr(names, "_aliases", dict)
         yield running
 

@@ -17,7 +17,10 @@ from fmjax.trees import bind, flat, nested
 from tests.support.checkpoints import small
 
 PARAMS = {
-    "backbone": {"blocks": {"norm": {"scale": jnp.arange(12.0).reshape(4, 3)}}, "cls_token": jnp.ones(3)},
+    "backbone": {
+        "blocks": {"norm": {"scale": jnp.arange(12.0).reshape(4, 3)}},
+        "cls_token": jnp.ones(3),
+    },
     "head": {"kernel": jnp.ones((3, 2))},
 }
 
@@ -36,8 +39,12 @@ def test_tables_know_a_block_by_its_number_wherever_its_stack_begins():
         "backbone.blocks.0.norm.scale",
         "backbone.blocks.1.norm.scale",
     ]
-    assert names("backbone.blocks.norm.scale", (1, 3), {"backbone": 3}) == ["backbone.blocks.3.norm.scale"]
-    assert names("backbone.frozen_blocks.norm.scale", (1, 3), {"backbone": 3}) == ["backbone.blocks.0.norm.scale"]
+    assert names("backbone.blocks.norm.scale", (1, 3), {"backbone": 3}) == [
+        "backbone.blocks.3.norm.scale"
+    ]
+    assert names("backbone.frozen_blocks.norm.scale", (1, 3), {"backbone": 3}) == [
+        "backbone.blocks.0.norm.scale"
+    ]
     assert names("head.kernel", (3, 2)) == ["head.kernel"]
 
 
@@ -54,14 +61,19 @@ def test_tables_know_a_block_by_its_number_wherever_its_stack_begins():
 def test_what_the_loss_does_not_depend_on_is_found(name, seen, expected):
     spec = small(name)
     backbone = abstract(spec)
-    net = {"backbone": backbone, "head": jax.eval_shape(lambda: classifier_head(spec, 3, seen, rngs=nnx.Rngs(0)))}
+    net = {
+        "backbone": backbone,
+        "head": jax.eval_shape(lambda: classifier_head(spec, 3, seen, rngs=nnx.Rngs(0))),
+    }
 
     def loss(params, images):
         bound = bind(net, params)
         return bound["head"](classifier_input(bound["backbone"].unprojected(images), seen)).sum()
 
     height, width = spec.image_size
-    found = unused(loss, nested(flat(net)), jax.ShapeDtypeStruct((2, height, width, 3), jnp.float32))
+    found = unused(
+        loss, nested(flat(net)), jax.ShapeDtypeStruct((2, height, width, 3), jnp.float32)
+    )
     if isinstance(expected, str):
         assert found == {path for path in flat(net) if path.startswith(expected)}
     else:
@@ -75,7 +87,9 @@ def test_what_is_unused_is_not_trained():
 
 def test_layer_decay_is_of_towers():
     recipe, depths = Recipe(layer_decay=0.5), {"backbone": 4}
-    factors = {name: layer_factor(name, recipe, depths) for name in ("head.kernel", "backbone.norm.scale")}
+    factors = {
+        name: layer_factor(name, recipe, depths) for name in ("head.kernel", "backbone.norm.scale")
+    }
     assert set(factors.values()) == {1.0}
     assert layer_factor("backbone.blocks.3.norm1.scale", recipe, depths) == 0.5
     assert layer_factor("backbone.patch_embed.kernel", recipe, depths) == 0.5**5

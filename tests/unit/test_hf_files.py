@@ -47,10 +47,22 @@ class Hub:
         self.cache = home / "hub"
         dropped = {"HF_HUB_OFFLINE", "HF_TOKEN", "HF_HUB_CACHE"}
         self.environment = {key: value for key, value in os.environ.items() if key not in dropped}
-        self.environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"}
+        self.environment |= {
+            "HF_ENDPOINT": endpoint,
+            "HF_HOME": str(home),
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+        }
 
-    def start(self, repo: str = REPO, file: str = FILE, revision: str | None = None, **options) -> subprocess.Popen:
-        source = {"kind": "hf", "location": repo, "filename": file, "dialect": "timm", "revision": revision}
+    def start(
+        self, repo: str = REPO, file: str = FILE, revision: str | None = None, **options
+    ) -> subprocess.Popen:
+        source = {
+            "kind": "hf",
+            "location": repo,
+            "filename": file,
+            "dialect": "timm",
+            "revision": revision,
+        }
         asked = json.dumps({"sources": [source, *options.pop("more", [])], **options})
         command = [sys.executable, "-m", "tests.support.locate", asked]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -186,11 +198,18 @@ def test_an_unreachable_hub_is_named_within_ten_seconds_and_the_next_source_is_t
     assert "HF_ENDPOINT" in found["error"]
     assert found["seconds"] < 10
     server.files["/vit.pt"] = CONTENT
-    second = {"kind": "url", "location": f"{server.base}/vit.pt", "filename": "vit.pt", "dialect": "timm"}
+    second = {
+        "kind": "url",
+        "location": f"{server.base}/vit.pt",
+        "filename": "vit.pt",
+        "dialect": "timm",
+    }
     assert hub.ask(more=[second])["sha256"] == SHA256
 
 
-def test_what_another_program_cached_is_taken_where_the_hub_cannot_be_reached(server, hub, own_cache):
+def test_what_another_program_cached_is_taken_where_the_hub_cannot_be_reached(
+    server, hub, own_cache
+):
     hub.ask()
     (own_cache / "weights.lock.json").unlink()
     (hub.cache / "models--org--vit/refs").mkdir(exist_ok=True)
@@ -239,7 +258,9 @@ def test_a_token_is_sent_to_the_hub_and_not_to_where_it_redirects(server, hub):
         ("http://me:secret@127.0.0.1:1", "127.0.0.1:1 cannot be reached"),
     ],
 )
-def test_an_endpoint_that_cannot_be_asked_is_named_without_its_password(server, hub, endpoint, words):
+def test_an_endpoint_that_cannot_be_asked_is_named_without_its_password(
+    server, hub, endpoint, words
+):
     hub.environment["HF_ENDPOINT"] = endpoint
     found = hub.ask()
     assert words in found["error"]
@@ -247,7 +268,18 @@ def test_an_endpoint_that_cannot_be_asked_is_named_without_its_password(server, 
 
 
 @pytest.mark.parametrize(
-    "file", ["../x.bin", "a/../../x.bin", "/etc/x.bin", "a//x.bin", "..\\x.bin", "C:x.bin", "x\0.bin", "x\x1b.bin", ""]
+    "file",
+    [
+        "../x.bin",
+        "a/../../x.bin",
+        "/etc/x.bin",
+        "a//x.bin",
+        "..\\x.bin",
+        "C:x.bin",
+        "x\0.bin",
+        "x\x1b.bin",
+        "",
+    ],
 )
 def test_a_file_that_is_no_path_inside_its_repository_is_not_asked_for(file):
     with pytest.raises(CheckpointError, match="is no file of a repository: it is a path inside it"):
@@ -264,7 +296,9 @@ def test_what_is_no_repository_is_not_asked_for(repo):
 
 @pytest.mark.parametrize("revision", ["main", "../..", "a" * 39, "A" * 40, "a" * 40 + "\n"])
 def test_what_is_no_commit_is_not_asked_for(revision):
-    with pytest.raises(CheckpointError, match="is no commit of the hub: it has 40 hexadecimal digits"):
+    with pytest.raises(
+        CheckpointError, match="is no commit of the hub: it has 40 hexadecimal digits"
+    ):
         huggingface.cached(Source("hf", REPO, FILE, "timm"), revision)
 
 

@@ -107,7 +107,10 @@ def test_an_answer_that_does_not_continue_the_part_starts_over(server, status):
 
 def test_a_file_that_stays_short_is_refused(server, own_cache):
     server.always[PATH] = Reply(cut=0)
-    assert f"the connection to 127.0.0.1 broke after 0 of {len(CONTENT):,} bytes, 6 times" in refused(url(server))
+    assert (
+        f"the connection to 127.0.0.1 broke after 0 of {len(CONTENT):,} bytes, 6 times"
+        in refused(url(server))
+    )
     server.always[PATH] = Reply(body=b"")
     assert "ended the file after 0 of 0 bytes" in refused(url(server))
     assert not [name for name in files(own_cache) if name.endswith(".pt")]
@@ -159,7 +162,9 @@ def test_a_sha256_in_the_address_or_the_first_digits_in_the_name_are_checked(ser
     bad = (f"/clip/models/{'0' * 64}/ViT.pt", "/release/vit-00000000.pt")
     for path in (*good, *bad):
         server.files[path] = CONTENT
-    assert [locate.locate(weights(url(server, path)))[0].read_bytes() == CONTENT for path in good] == [True, True]
+    assert [
+        locate.locate(weights(url(server, path)))[0].read_bytes() == CONTENT for path in good
+    ] == [True, True]
     assert f"is not the published {'0' * 64}" in refused(url(server, bad[0]))
     text = refused(url(server, bad[1]))
     assert "does not begin with the 00000000 of its name" in text
@@ -243,14 +248,18 @@ def test_offline_fails_within_a_second_with_the_command_to_fetch(server, monkeyp
 
 def test_an_unreachable_host_is_named_within_ten_seconds_and_asked_once():
     port = closed_port()
-    sources = [Source("url", f"http://127.0.0.1:{port}/{i}.pt", f"{i}.pt", "timm") for i in range(3)]
+    sources = [
+        Source("url", f"http://127.0.0.1:{port}/{i}.pt", f"{i}.pt", "timm") for i in range(3)
+    ]
     start = time.monotonic()
     text = refused(*sources)
     assert time.monotonic() - start < 10
     assert f"127.0.0.1:{port} cannot be reached" in text
     assert "HTTPS_PROXY" in text
     assert text.count("\n") == 1
-    assert "its name is not known" in refused(Source("url", "http://no-such-host.invalid/x.pt", "x.pt", "timm"))
+    assert "its name is not known" in refused(
+        Source("url", "http://no-such-host.invalid/x.pt", "x.pt", "timm")
+    )
 
 
 def test_a_host_that_takes_no_connection_or_gives_no_answer_is_given_up(server, monkeypatch):
@@ -272,7 +281,10 @@ def test_the_next_source_is_tried_and_all_reasons_are_listed(server, capsys):
     assert locate.locate(weights(gone, second))[1] == second
     assert "answered 404" in capsys.readouterr().err
     text = refused(gone, url(server, "/also.pt"))
-    assert f"\n  127.0.0.1 answered 404 (not there) for {gone.location}\n  127.0.0.1 answered 404" in text
+    assert (
+        f"\n  127.0.0.1 answered 404 (not there) for {gone.location}\n  127.0.0.1 answered 404"
+        in text
+    )
 
 
 def test_a_file_that_is_here_is_preferred_to_a_fetch(server):
@@ -291,21 +303,30 @@ def test_a_mirror_and_a_proxy_take_the_place_of_the_host(server, monkeypatch, ow
     assert path.read_bytes() == CONTENT
     assert path == own_cache / "files/weights.invalid/models/vit.pt"
     monkeypatch.setenv("FMJAX_MIRROR", "mirror")
-    assert "FMJAX_MIRROR 'mirror' cannot be asked: only http:// and https:// can" in refused(url(server))
+    assert "FMJAX_MIRROR 'mirror' cannot be asked: only http:// and https:// can" in refused(
+        url(server)
+    )
     monkeypatch.delenv("FMJAX_MIRROR")
     monkeypatch.setenv("http_proxy", server.base)
     assert (
-        locate.locate(weights(Source("url", f"http://host.invalid{PATH}", "vit.pt", "timm")))[0].read_bytes() == CONTENT
+        locate.locate(weights(Source("url", f"http://host.invalid{PATH}", "vit.pt", "timm")))[
+            0
+        ].read_bytes()
+        == CONTENT
     )
     assert server.seen[-1].path == f"http://host.invalid{PATH}"
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{closed_port()}")
-    assert "the proxy 127.0.0.1:" in refused(Source("url", "http://host.invalid/x.pt", "x.pt", "timm"))
+    assert "the proxy 127.0.0.1:" in refused(
+        Source("url", "http://host.invalid/x.pt", "x.pt", "timm")
+    )
 
 
 def test_a_full_disk_is_said_with_the_figures_and_nothing_is_left(server, own_cache, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-        assert f"{len(CONTENT):,} bytes are needed and the disk of" in (text := refused(url(server)))
+        assert f"{len(CONTENT):,} bytes are needed and the disk of" in (
+            text := refused(url(server))
+        )
     assert "has 1,000 left: free some, or set FMJAX_CACHE" in text
 
     def full(*_):
@@ -320,7 +341,10 @@ def test_two_processes_fetch_once(server, own_cache):
     server.always[PATH] = Reply(wait_s=0.5)
     asked = json.dumps({"sources": [vars(url(server))]})
     command = [sys.executable, "-m", "tests.support.locate", asked]
-    running = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)]
+    running = [
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(3)
+    ]
     done = [process.communicate(timeout=60) for process in running]
     assert [json.loads(out)["sha256"] for out, _ in done] == [SHA256] * 3
     assert len(server.gets()) == 1
@@ -328,11 +352,20 @@ def test_two_processes_fetch_once(server, own_cache):
     assert len(files(own_cache)) == 1
 
 
-def test_no_password_is_printed_recorded_or_sent_to_another_host(server, monkeypatch, own_cache, capsys):
-    source = Source("url", f"http://me:secret@weights.invalid{PATH}?sign=secret", "vit.pt", "open_clip")
+def test_no_password_is_printed_recorded_or_sent_to_another_host(
+    server, monkeypatch, own_cache, capsys
+):
+    source = Source(
+        "url", f"http://me:secret@weights.invalid{PATH}?sign=secret", "vit.pt", "open_clip"
+    )
     with serving() as other:
         monkeypatch.setenv("FMJAX_MIRROR", server.base.replace("//", "//you:secret@"))
-        for reply in (Reply(404), Reply(503), Reply(headers={"Content-Length": "none"}), Reply(403)):
+        for reply in (
+            Reply(404),
+            Reply(503),
+            Reply(headers={"Content-Length": "none"}),
+            Reply(403),
+        ):
             server.always[f"{PATH}?sign=secret"] = reply
             assert "secret" not in refused(source)
         assert all("Authorization" in seen.headers for seen in server.gets())
@@ -350,13 +383,18 @@ def test_a_redirect_from_outside_into_this_machine_is_refused(server, monkeypatc
     monkeypatch.setenv("http_proxy", server.base)
     server.always[PATH] = Reply(302, {"Location": f"{server.base}/metadata"})
     server.files["/metadata"] = b"hello world!"
-    assert "inside your own network" in refused(Source("url", f"http://host.invalid{PATH}", "vit.pt", "timm"))
+    assert "inside your own network" in refused(
+        Source("url", f"http://host.invalid{PATH}", "vit.pt", "timm")
+    )
     assert files(own_cache) == []
     assert len(server.seen) == 1
 
 
 def test_the_first_words_say_what_helps_without_a_network(monkeypatch):
-    gone = [Source("url", f"http://127.0.0.1:{closed_port()}/{i}.pt", f"{i}.pt", "timm") for i in range(2)]
+    gone = [
+        Source("url", f"http://127.0.0.1:{closed_port()}/{i}.pt", f"{i}.pt", "timm")
+        for i in range(2)
+    ]
     first, *reasons = refused(*gone, Source("ngc", "a/b:1", "x.ckpt", "tao")).split("\n")
     assert first == (
         'ViT-B-16.test could not be fetched: pass the file as checkpoint="/path/to/0.pt" (--checkpoint), '
@@ -404,7 +442,11 @@ def test_a_file_of_unknown_length_is_not_taken():
     with socketserver.TCPServer(("127.0.0.1", 0), Endless) as running:
         thread = threading.Thread(target=running.serve_forever, daemon=True)
         thread.start()
-        message = refused(Source("url", f"http://127.0.0.1:{running.server_address[1]}/vit.pt", "vit.pt", "open_clip"))
+        message = refused(
+            Source(
+                "url", f"http://127.0.0.1:{running.server_address[1]}/vit.pt", "vit.pt", "open_clip"
+            )
+        )
         running.shutdown()
         thread.join()
     assert "does not say how long" in message
@@ -423,7 +465,11 @@ def test_only_the_caches_own_content_is_deleted(tmp_path):
     repository, own = tmp_path / "models--a--b", tmp_path / "mine.safetensors"
     for folder in ("blobs", "snapshots/c"):
         (repository / folder).mkdir(parents=True)
-    blob, link, stray = repository / "blobs/1", repository / "snapshots/c/x", repository / "snapshots/c/y"
+    blob, link, stray = (
+        repository / "blobs/1",
+        repository / "snapshots/c/x",
+        repository / "snapshots/c/y",
+    )
     for path in (blob, own):
         path.write_bytes(b"x")
     link.symlink_to(blob)

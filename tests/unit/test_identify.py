@@ -44,7 +44,9 @@ def report(path: Path, name: str, seconds: float = 1.0) -> str:
 def test_the_telling_shapes_are_those_of_the_model(name):
     spec = fmjax.get_spec(name)
     shapes = param_shapes(spec)
-    assert identify.telling_shapes(spec) == {path: shapes[path] for path in identify.TELLING if path in shapes}
+    assert identify.telling_shapes(spec) == {
+        path: shapes[path] for path in identify.TELLING if path in shapes
+    }
 
 
 def test_one_foreign_tensor_is_refused_at_once_and_no_other_model_is_offered(tmp_path, demo):

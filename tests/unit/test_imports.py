@@ -45,7 +45,14 @@ def module(path: Path) -> str:
 
 
 def floor(name: str) -> int | None:
-    return next((i for i, row in enumerate(FLOORS) if any(name == r or name.startswith(f"{r}.") for r in row)), None)
+    return next(
+        (
+            i
+            for i, row in enumerate(FLOORS)
+            if any(name == r or name.startswith(f"{r}.") for r in row)
+        ),
+        None,
+    )
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module)
@@ -62,13 +69,19 @@ def test_arrows_point_one_way(path):
 
 @pytest.mark.parametrize("path", SOURCES, ids=module)
 def test_no_torch_and_no_tensorflow(path):
-    assert not {name for name in imports(path) if name.split(".")[0] in ("torch", "tensorflow", "timm", "transformers")}
+    assert not {
+        name
+        for name in imports(path)
+        if name.split(".")[0] in ("torch", "tensorflow", "timm", "transformers")
+    }
 
 
 @pytest.mark.parametrize("path", [p for p in SOURCES if "weights_conversion" in str(p)], ids=module)
 def test_conversion_does_not_know_fmjax(path):
     if path.stem != "__main__":
-        assert not {name for name in imports(path) if name.split(".")[0] in ("fmjax", "jax", "flax")}
+        assert not {
+            name for name in imports(path) if name.split(".")[0] in ("fmjax", "jax", "flax")
+        }
 
 
 @pytest.mark.parametrize(
@@ -87,7 +100,9 @@ def test_names_rows_presets_and_help_do_not_import_jax(statement):
         f"import sys; {statement}; heavy = {{'jax', 'flax', 'torch', 'grain', 'orbax'}} & set(sys.modules); "
         f"sys.exit(str(heavy) if heavy else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+    )
     assert done.returncode == 0, done.stderr
 
 

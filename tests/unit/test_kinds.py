@@ -17,11 +17,20 @@ from weights_conversion.tensors import finite, transfer_finite
 
 NAME, KEY = "ViT-B-16.openai", "visual.transformer.resblocks.1.mlp.c_fc.weight"
 BAD = {
-    "int8": (lambda array: (array * 40).astype(np.int8), rf"is quantised: it stores '{KEY}' as int8"),
+    "int8": (
+        lambda array: (array * 40).astype(np.int8),
+        rf"is quantised: it stores '{KEY}' as int8",
+    ),
     "int64": (lambda array: array.astype(np.int64), rf"stores '{KEY}' as int64"),
     "bool": (lambda array: array > 0, rf"stores '{KEY}' as bool"),
-    "nan": (lambda array: np.where(array == array.max(), np.nan, array), rf"'{KEY}' is not finite in float32: 1 of"),
-    "inf": (lambda array: np.where(array == array.max(), np.inf, array), rf"'{KEY}' is not finite in float32: 1 of"),
+    "nan": (
+        lambda array: np.where(array == array.max(), np.nan, array),
+        rf"'{KEY}' is not finite in float32: 1 of",
+    ),
+    "inf": (
+        lambda array: np.where(array == array.max(), np.inf, array),
+        rf"'{KEY}' is not finite in float32: 1 of",
+    ),
 }
 
 
@@ -70,7 +79,9 @@ def test_a_lead_that_no_file_has_is_not_put_before_names(tmp_path, in_small):
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(), (7,), (300, 700), (2, 3, 4), (0, 3)])
 def test_one_value_that_is_no_number_is_found_anywhere(dtype, shape):
-    whole = np.full(shape, ml_dtypes.finfo(dtype).max, dtype)  # whose sum is not finite, and each of them is
+    whole = np.full(
+        shape, ml_dtypes.finfo(dtype).max, dtype
+    )  # whose sum is not finite, and each of them is
     assert finite(whole)
     for place in {0, whole.size // 2, whole.size - 1} if whole.size else ():
         for value in (np.nan, np.inf, -np.inf):

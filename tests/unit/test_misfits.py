@@ -29,7 +29,12 @@ def unreadable(file: dict[str, np.ndarray]) -> dict[str, wc.LazyTensor]:
 
 def misfits(file: dict[str, np.ndarray], dialect: str, spec: ViTSpec) -> wc.Misfits:
     with pytest.raises(wc.MisfitError) as caught:
-        wc.to_jax(unreadable(file), wc.writing(dialect, param_shapes(spec)), param_shapes(spec), heads=spec.num_heads)
+        wc.to_jax(
+            unreadable(file),
+            wc.writing(dialect, param_shapes(spec)),
+            param_shapes(spec),
+            heads=spec.num_heads,
+        )
     assert "nothing was loaded" in str(caught.value)
     return caught.value.misfits
 
@@ -98,16 +103,28 @@ def test_a_prefix_of_nobody_is_no_dialect(pair):
     ("asked", "held", "dialect", "closest"),
     [
         ("dinov2_vitb14.lvd142m", "dinov2_vits14", "dinov2", "dinov2_vits14, with 0 misfits"),
-        ("ViT-B-16-SigLIP.webli", "ViT-B-16-SigLIP-256", "hf_siglip", "ViT-B-16-SigLIP-256 or ViT-B-16-SigLIP2-256"),
+        (
+            "ViT-B-16-SigLIP.webli",
+            "ViT-B-16-SigLIP-256",
+            "hf_siglip",
+            "ViT-B-16-SigLIP-256 or ViT-B-16-SigLIP2-256",
+        ),
         ("aimv2_large.224px", "aimv2_huge", "aimv2", "aimv2_huge, with 0 misfits"),
-        ("PE-Core-T-16-384.meta", "PE-Core-S-16-384", "pe_original", "PE-Core-S-16-384, with 0 misfits"),
+        (
+            "PE-Core-T-16-384.meta",
+            "PE-Core-S-16-384",
+            "pe_original",
+            "PE-Core-S-16-384, with 0 misfits",
+        ),
         ("tips_b14.tips_v2", "tips_s14", "tips_npz", "tips_s14, with 0 misfits"),
     ],
 )
 def test_the_report_names_the_closest_model(tmp_path, asked, held, dialect, closest):
     spec = fmjax.get_spec(held)
     shapes = param_shapes(spec)
-    params = {path: wc.in_memory(np.broadcast_to(np.float16(0), shape)) for path, shape in shapes.items()}
+    params = {
+        path: wc.in_memory(np.broadcast_to(np.float16(0), shape)) for path, shape in shapes.items()
+    }
     table = wc.writing(dialect, shapes)
     file = {key: t.read(()) for key, t in wc.to_torch(params, table, heads=spec.num_heads).items()}
     if dialect in ("dinov2", "tips_npz"):

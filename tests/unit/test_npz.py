@@ -62,7 +62,10 @@ def test_texts_and_other_entries_are_listed_apart(tmp_path):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.array([{}, []], object), "'w.npy' of type O, which holds no plain numbers|holds no plain numbers"),
+        (
+            np.array([{}, []], object),
+            "'w.npy' of type O, which holds no plain numbers|holds no plain numbers",
+        ),
         (np.ones(2, ">f4"), r"big-endian numbers; save it again with \.astype\('<f4'\)"),
         (np.zeros(2, [("a", "f4"), ("b", "i4")]), "holds no plain numbers"),
         (np.zeros(2, "M8[s]"), "holds no plain numbers"),
@@ -101,9 +104,13 @@ def test_a_header_in_another_form_than_numpys_is_refused(tmp_path, change):
     (tmp_path / "x.npz").write_bytes(whole)
     assert open_checkpoint(tmp_path / "x.npz").tensors["w"].shape == (2, 3)
     header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }".replace(*change) + "\n"
-    array = b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header.encode() + b.VALUES.tobytes()
+    array = (
+        b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header.encode() + b.VALUES.tobytes()
+    )
     (tmp_path / "x.npz").write_bytes(b.npz(array))
-    with pytest.raises(wc.CheckpointError, match=r"'w\.npy', which holds no plain numbers in the form that numpy"):
+    with pytest.raises(
+        wc.CheckpointError, match=r"'w\.npy', which holds no plain numbers in the form that numpy"
+    ):
         open_checkpoint(tmp_path / "x.npz")
 
 
@@ -122,10 +129,17 @@ def test_entries_that_are_read_by_turns_are_inflated_once(tmp_path, monkeypatch)
     for name in "ab" * 5:
         tensors[name].read((slice(3, 9),))
     assert len(inflated) == 10
-    with pytest.raises(wc.CheckpointError, match="inflated 64 times over; save it without compression"):
+    with pytest.raises(
+        wc.CheckpointError, match="inflated 64 times over; save it without compression"
+    ):
         assert all(tensors[name].read(()).size for name in "ab" * 100)
 
 
 def test_zeros_that_compress_a_thousandfold_are_no_bomb(tmp_path):
     np.savez_compressed(tmp_path / "x.npz", w=np.zeros(1 << 20, np.float32))
-    assert open_checkpoint(tmp_path / "x.npz").tensors["w"].read((slice(5, 9),)).tolist() == [0, 0, 0, 0]
+    assert open_checkpoint(tmp_path / "x.npz").tensors["w"].read((slice(5, 9),)).tolist() == [
+        0,
+        0,
+        0,
+        0,
+    ]

@@ -46,7 +46,13 @@ FACTS = [
     ("dino_vits16.in1k", "dino", "gelu", 1e-6, "bicubic_offset"),
     ("dino_vits16.in1k", "hf_vit", "gelu", 1e-12, "bicubic"),
     ("dino_vits16.in1k", "timm", "gelu", 1e-6, "bicubic_antialias"),
-    ("augreg_vit_tiny_patch16_224.augreg_in21k", "augreg_npz", "gelu_tanh", 1e-6, "bilinear_corners"),
+    (
+        "augreg_vit_tiny_patch16_224.augreg_in21k",
+        "augreg_npz",
+        "gelu_tanh",
+        1e-6,
+        "bilinear_corners",
+    ),
     ("augreg_vit_tiny_patch16_224.augreg_in21k", "timm", "gelu", 1e-6, "bicubic_antialias"),
     ("eva02_tiny_patch14.mim_in22k_224", "eva02_original_pretrain", "gelu", 1e-6, "bicubic"),
     ("PE-Core-B-16.meta", "pe_original", "gelu", 1e-5, "bilinear"),
@@ -78,15 +84,24 @@ def test_a_file_is_computed_as_its_publisher_does(name, dialect, activation, eps
 def test_timm_rescales_the_rotary_positions_of_pe_and_meta_does_not():
     row, spec = fmjax.get_weights("PE-Core-B-16.meta"), fmjax.get_spec("PE-Core-B-16.meta")
     assert spec_of_publisher(spec, row, "pe_original").rope == AXIAL
-    assert spec_of_publisher(spec, row, "open_clip_timm").rope == replace(AXIAL, reference_grid=(14, 14))
+    assert spec_of_publisher(spec, row, "open_clip_timm").rope == replace(
+        AXIAL, reference_grid=(14, 14)
+    )
 
 
 # how the authors' own code follows another image size today: RADIO vit_patch_generator.py, tips image_encoder.py,
 # EVA-CLIP eva_clip/utils.py, EVA-02 run_class_finetuning.py
-AUTHORS = {"C-RADIO": "bilinear_window", "tips": "bilinear_antialias", "EVA0": "bicubic", "eva02_": "bicubic"}
+AUTHORS = {
+    "C-RADIO": "bilinear_window",
+    "tips": "bilinear_antialias",
+    "EVA0": "bicubic",
+    "eva02_": "bicubic",
+}
 
 
-@pytest.mark.parametrize("name", [n for n in fmjax.list_models(pretrained=True) if n.startswith(tuple(AUTHORS))])
+@pytest.mark.parametrize(
+    "name", [n for n in fmjax.list_models(pretrained=True) if n.startswith(tuple(AUTHORS))]
+)
 def test_a_name_follows_another_size_as_its_authors_code_does_today(name):
     expected = next(resample for prefix, resample in AUTHORS.items() if name.startswith(prefix))
     assert fmjax.get_spec(name).resample == expected
@@ -100,13 +115,18 @@ def in_small(monkeypatch):
 def test_a_name_means_the_same_function_whatever_source_is_reached(tmp_path, monkeypatch, in_small):
     row = fmjax.get_weights("ViT-B-16-SigLIP2.webli")
     for source in row.sources[:2]:
-        path = save(tmp_path / f"{source.dialect}.safetensors", random_file(small("ViT-B-16-SigLIP2"), source.dialect))
+        path = save(
+            tmp_path / f"{source.dialect}.safetensors",
+            random_file(small("ViT-B-16-SigLIP2"), source.dialect),
+        )
         monkeypatch.setattr("fmjax.store.locate.locate", lambda *_, p=path, s=source, **__: (p, s))
         assert read(row.name).spec.activation == "gelu_tanh"
         assert read(row.name).spec.resample == "bilinear_corners"
 
 
-@pytest.mark.parametrize("facts", ["not json", "[" * 9000, "[]", '{"norm_eps": 0.5}', '{"pool_tokens": [1]}'])
+@pytest.mark.parametrize(
+    "facts", ["not json", "[" * 9000, "[]", '{"norm_eps": 0.5}', '{"pool_tokens": [1]}']
+)
 def test_metadata_decides_nothing_that_fmjax_did_not_write(tmp_path, in_small, facts):
     name = "ViT-B-16.openai"
     source = save(tmp_path / "clip.safetensors", random_file(small("ViT-B-16"), "open_clip"))
@@ -126,7 +146,10 @@ def test_metadata_decides_nothing_that_fmjax_did_not_write(tmp_path, in_small, f
 def test_only_class_tokens_of_the_model_are_joined(value):
     spec = fmjax.get_spec("C-RADIOv2-B")
     assert with_facts(spec, {"pool_tokens": [3, 0]}).pool_tokens == (3, 0)
-    with pytest.raises(CheckpointError, match=r"the file says 'pool_tokens' = .*, which C-RADIOv2-B has no place for"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"the file says 'pool_tokens' = .*, which C-RADIOv2-B has no place for",
+    ):
         with_facts(spec, {"pool_tokens": value})
 
 
@@ -139,7 +162,11 @@ def test_periods_are_rounded_to_a_type_that_there_is():
 
 
 def test_the_names_of_jax_models_compute_the_tanh_gelu_of_jax():
-    theirs = [n for n in fmjax.list_models(pretrained=True) if n.startswith("augreg_") and "augreg2" not in n]
+    theirs = [
+        n
+        for n in fmjax.list_models(pretrained=True)
+        if n.startswith("augreg_") and "augreg2" not in n
+    ]
     assert len(theirs) == 19
     for name in theirs:
         spec = fmjax.get_spec(name)
@@ -150,12 +177,15 @@ def test_the_names_of_jax_models_compute_the_tanh_gelu_of_jax():
 
 def test_a_converted_file_is_tied_to_its_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "fmjax.weights.load.names.get_spec", lambda name: replace(small(name.split(".")[0]), weights=name)
+        "fmjax.weights.load.names.get_spec",
+        lambda name: replace(small(name.split(".")[0]), weights=name),
     )
     source = save(tmp_path / "clip.safetensors", random_file(small("ViT-B-16"), "open_clip"))
     convert("ViT-B-16.openai", str(source), str(tmp_path / "ours.safetensors"))
     assert read("ViT-B-16.openai", checkpoint=tmp_path / "ours.safetensors")
-    with pytest.raises(UsageError, match=r"was converted from 'ViT-B-16\.openai', not from ViT-B-16\.laion400m_e32"):
+    with pytest.raises(
+        UsageError, match=r"was converted from 'ViT-B-16\.openai', not from ViT-B-16\.laion400m_e32"
+    ):
         read("ViT-B-16.laion400m_e32", checkpoint=tmp_path / "ours.safetensors")
 
 
@@ -168,7 +198,10 @@ def test_the_classifier_of_ones_own_file_is_kept(tmp_path, in_small, dialect, se
     back = load("dinov2_vits14.lvd142m", checkpoint=path, dialect=dialect)
     assert np.array_equal(back.classifier.kernel[...], kernel)
     assert back.classifier_input == sees
-    assert load("dinov2_vits14.lvd142m", checkpoint=path, dialect=dialect, num_classes=0).classifier is None
+    assert (
+        load("dinov2_vits14.lvd142m", checkpoint=path, dialect=dialect, num_classes=0).classifier
+        is None
+    )
     new = load("dinov2_vits14.lvd142m", checkpoint=path, dialect=dialect, num_classes=7)
     assert not np.asarray(new.classifier.kernel[...]).any()
 
@@ -181,14 +214,20 @@ def test_an_export_that_would_be_read_otherwise_is_told():
 
 
 def test_a_model_that_cannot_be_exported_says_so_before_training():
-    with pytest.raises(UsageError, match=r"timm dialect has no place for registers, summary_tokens.*--export none"):
+    with pytest.raises(
+        UsageError, match=r"timm dialect has no place for registers, summary_tokens.*--export none"
+    ):
         check_export(fmjax.initialise(small("C-RADIOv3-B"), num_classes=3), "timm")
     with pytest.raises(UsageError, match="no counterpart in timm"):
-        check_export(fmjax.initialise(small("PE-Core-B-16"), num_classes=3, classifier="cls"), "timm")
+        check_export(
+            fmjax.initialise(small("PE-Core-B-16"), num_classes=3, classifier="cls"), "timm"
+        )
     check_export(fmjax.initialise(small("dinov2_vits14"), num_classes=3), "timm")
 
 
-@pytest.mark.parametrize("changed", [{"input_conditioner.norm_mean": np.zeros((3, 1, 1), np.float32)}])
+@pytest.mark.parametrize(
+    "changed", [{"input_conditioner.norm_mean": np.zeros((3, 1, 1), np.float32)}]
+)
 def test_statistics_in_a_file_are_held_against_the_rows(tmp_path, in_small, changed):
     file = random_file(small("C-RADIOv3-B"), "radio")
     beside = {"radio_model.summary_idxs": np.asarray([0, 2])}

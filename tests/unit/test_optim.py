@@ -15,7 +15,11 @@ from fmjax.trees import flat, nested
 from tests.support.checkpoints import small
 
 TOWER = param_shapes(small("dinov2_vits14", depth=4))
-SHAPES = {**{f"backbone.{path}": shape for path, shape in TOWER.items()}, "head.kernel": (96, 3), "head.bias": (3,)}
+SHAPES = {
+    **{f"backbone.{path}": shape for path, shape in TOWER.items()},
+    "head.kernel": (96, 3),
+    "head.bias": (3,),
+}
 DEPTHS = {"backbone": 4}
 
 
@@ -71,7 +75,9 @@ def test_every_step_of_a_run_has_a_rate(warmup):
     assert max(rates) == rates[max(warmup - 1, 0)] == pytest.approx(1)
 
 
-@pytest.mark.parametrize(("steps", "expected"), [(1, 0), (2, 1), (10, 5), (20, 10), (21, 20), (200, 20)])
+@pytest.mark.parametrize(
+    ("steps", "expected"), [(1, 0), (2, 1), (10, 5), (20, 10), (21, 20), (200, 20)]
+)
 def test_a_warm_up_that_does_not_fit_is_cut_to_half_of_the_run(steps, expected):
     config = Recipe(lr=1.0, warmup_steps=20)
     assert warmup_steps(config, steps) == expected
@@ -81,7 +87,9 @@ def test_a_warm_up_that_does_not_fit_is_cut_to_half_of_the_run(steps, expected):
 
 
 def test_layer_decay_and_weight_decay_follow_the_tables():
-    config = Recipe(lr=1.0, warmup_steps=0, weight_decay=0.5, layer_decay=0.5, clip_norm=0.0, final_lr=1.0)
+    config = Recipe(
+        lr=1.0, warmup_steps=0, weight_decay=0.5, layer_decay=0.5, clip_norm=0.0, final_lr=1.0
+    )
     ones = nested({path: jnp.ones(shape) for path, shape in SHAPES.items()})
     zeros = nested({path: jnp.zeros(shape) for path, shape in SHAPES.items()})
     tx = optimiser(config, 10, SHAPES, DEPTHS)
@@ -94,9 +102,23 @@ def test_layer_decay_and_weight_decay_follow_the_tables():
 
 
 def test_a_head_has_a_rate_of_its_own():
-    shapes = {"head.kernel": (8, 3), "backbone.norm.scale": (8,), "backbone.blocks.mlp.up.kernel": (4, 8, 8)}
-    config = Recipe(lr=1.0, warmup_steps=0, weight_decay=0.5, clip_norm=0.0, final_lr=1.0, rates=((r"head\..*", 10.0),))
-    tx, ones = optimiser(config, 10, shapes, DEPTHS), nested({path: jnp.ones(shape) for path, shape in shapes.items()})
+    shapes = {
+        "head.kernel": (8, 3),
+        "backbone.norm.scale": (8,),
+        "backbone.blocks.mlp.up.kernel": (4, 8, 8),
+    }
+    config = Recipe(
+        lr=1.0,
+        warmup_steps=0,
+        weight_decay=0.5,
+        clip_norm=0.0,
+        final_lr=1.0,
+        rates=((r"head\..*", 10.0),),
+    )
+    tx, ones = (
+        optimiser(config, 10, shapes, DEPTHS),
+        nested({path: jnp.ones(shape) for path, shape in shapes.items()}),
+    )
     zeros = nested({path: jnp.zeros(shape) for path, shape in shapes.items()})
     updates = flat(tx.update(zeros, tx.init(ones), ones)[0])
     assert float(updates["head.kernel"][0, 0]) == pytest.approx(-5)
@@ -106,11 +128,16 @@ def test_a_head_has_a_rate_of_its_own():
 def test_layer_decay_counts_blocks_from_the_start_when_the_first_are_frozen():
     freeze = frozen(SHAPES, still(r"backbone\.blocks\.[01]\..*"))
     trained = {
-        path: (2, *shape[1:]) if path.startswith("backbone.blocks.") else shape for path, shape in SHAPES.items()
+        path: (2, *shape[1:]) if path.startswith("backbone.blocks.") else shape
+        for path, shape in SHAPES.items()
     }
-    config = Recipe(lr=1.0, warmup_steps=0, weight_decay=1.0, layer_decay=0.5, clip_norm=0.0, final_lr=1.0)
+    config = Recipe(
+        lr=1.0, warmup_steps=0, weight_decay=1.0, layer_decay=0.5, clip_norm=0.0, final_lr=1.0
+    )
     tx = optimiser(config, 10, trained, DEPTHS, freeze.blocks)
     ones = nested({path: jnp.ones(shape) for path, shape in trained.items()})
     zeros = nested({path: jnp.zeros(shape) for path, shape in trained.items()})
-    kernel = np.asarray(flat(tx.update(zeros, tx.init(ones), ones)[0])["backbone.blocks.mlp.up.kernel"])[:, 0, 0]
+    kernel = np.asarray(
+        flat(tx.update(zeros, tx.init(ones), ones)[0])["backbone.blocks.mlp.up.kernel"]
+    )[:, 0, 0]
     assert kernel == pytest.approx([-(0.5**2), -(0.5**1)])

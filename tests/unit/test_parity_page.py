@@ -36,23 +36,34 @@ def comparisons():
 
 def test_the_page_is_what_the_stored_results_say():
     page = report.page(RESULTS / "parity.json", RESULTS / "authors.json")
-    assert page == (ROOT / "docs" / "parity.md").read_text(), "run `python -m weights_conversion parity --page`"
+    assert page == (ROOT / "docs" / "parity.md").read_text(), (
+        "run `python -m weights_conversion parity --page`"
+    )
 
 
 def test_the_page_speaks_of_every_published_row_once(comparisons):
     compared = [row.name for row in comparisons]
-    alike = [weights.name for row in comparisons for weights in record.same_function(row, comparisons)]
+    alike = [
+        weights.name for row in comparisons for weights in record.same_function(row, comparisons)
+    ]
     rows = [line.strip("| ").partition(" | ") for line in record.remaining(comparisons)]
     rest = [model + tag for model, _, tags in rows for tag in tags.split(", ")]
     published = [get_weights(name) for name in list_models(pretrained=True)]
     others = [weights.name for weights in published if record.by_open_clip(weights)]
     found = sorted([*compared, *alike, *rest, *others])
-    without_weights = [model for model in list_models() if not any(w.model == model for w in published)]
-    assert found == sorted([*(w.name for w in published if w.model != record.OWN), *without_weights])
+    without_weights = [
+        model for model in list_models() if not any(w.model == model for w in published)
+    ]
+    assert found == sorted(
+        [*(w.name for w in published if w.model != record.OWN), *without_weights]
+    )
 
 
 def test_a_row_that_was_not_compared_says_so(comparisons):
-    assert "| mae_vit_base_patch16 | .pretrain |" in record.section(comparisons).partition("**Not yet**")[2]
+    assert (
+        "| mae_vit_base_patch16 | .pretrain |"
+        in record.section(comparisons).partition("**Not yet**")[2]
+    )
 
 
 def test_other_weights_of_the_same_code_are_told_from_those_of_another(comparisons):
@@ -78,11 +89,17 @@ def test_results_of_a_part_leave_the_others_as_they_were(tmp_path, comparisons):
     record.store(path, [replace(comparisons[1], compared="2100-01-01")])
     found = record.load(path)
     assert [row.name for row in found] == [row.name for row in comparisons]
-    changed = [new.name for new, old in zip(found, comparisons, strict=True) if new.compared != old.compared]
+    changed = [
+        new.name
+        for new, old in zip(found, comparisons, strict=True)
+        if new.compared != old.compared
+    ]
     assert changed == [comparisons[1].name]
 
 
-def test_a_comparison_that_fails_is_no_longer_in_the_page(tmp_path, comparisons, monkeypatch, capsys):
+def test_a_comparison_that_fails_is_no_longer_in_the_page(
+    tmp_path, comparisons, monkeypatch, capsys
+):
     def refused(original, directory):
         raise CheckpointError(f"{original.name} is refused")
 
@@ -91,8 +108,13 @@ def test_a_comparison_that_fails_is_no_longer_in_the_page(tmp_path, comparisons,
     path = tmp_path / "authors.json"
     record.store(path, comparisons)
     assert run.run(tmp_path, "ViT-B-16.openai", path) == 1
-    assert {row.name for row in comparisons} - {row.name for row in record.load(path)} == {"ViT-B-16.openai"}
-    assert "fails ViT-B-16.openai: CheckpointError: ViT-B-16.openai is refused" in capsys.readouterr().out
+    assert {row.name for row in comparisons} - {row.name for row in record.load(path)} == {
+        "ViT-B-16.openai"
+    }
+    assert (
+        "fails ViT-B-16.openai: CheckpointError: ViT-B-16.openai is refused"
+        in capsys.readouterr().out
+    )
 
 
 def test_weights_that_a_name_computes_otherwise_than_the_file_are_named(comparisons):
@@ -117,7 +139,8 @@ def test_only_code_that_is_there_makes_cases(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("absent", "is no directory"), ("empty", "holds none of the authors' repositories")]
+    ("name", "reason"),
+    [("absent", "is no directory"), ("empty", "holds none of the authors' repositories")],
 )
 def test_a_directory_without_the_code_is_one_sentence(tmp_path, name, reason, capsys):
     (tmp_path / "empty").mkdir()
@@ -143,7 +166,12 @@ def test_a_page_is_written_from_stored_results_alone(tmp_path, comparisons, monk
     stored = json.loads((RESULTS / "parity.json").read_text())
     (tmp_path / "parity.json").write_text(json.dumps(stored | {"date": "2100-01-01"}))
     (tmp_path / "authors.json").write_text(json.dumps([asdict(comparisons[0])]))
-    files = ["--json", str(tmp_path / "parity.json"), "--authors-json", str(tmp_path / "authors.json")]
+    files = [
+        "--json",
+        str(tmp_path / "parity.json"),
+        "--authors-json",
+        str(tmp_path / "authors.json"),
+    ]
     assert report.main(["--page", *files, "--out", str(tmp_path / "page.md")]) == 0
     text = (tmp_path / "page.md").read_text()
     assert "on 2100-01-01 with torch" in text

@@ -27,7 +27,11 @@ def test_a_part_is_kept_at_times_and_what_follows_its_note_is_not_trusted(own_ca
         first.add(CONTENT[:CHUNK])
     first.note.write_text(note)  # as where the process is killed now
     second = part.Part(target)
-    assert (second.size, second.path.stat().st_size, second.total) == (2 * CHUNK, 2 * CHUNK, len(CONTENT))
+    assert (second.size, second.path.stat().st_size, second.total) == (
+        2 * CHUNK,
+        2 * CHUNK,
+        len(CONTENT),
+    )
     assert second.wanted() == {"Range": f"bytes={2 * CHUNK}-", "If-Range": '"1"'}
     second.path.write_bytes(OTHER[CHUNK:])
     assert part.Part(target).wanted() == {}
@@ -36,7 +40,8 @@ def test_a_part_is_kept_at_times_and_what_follows_its_note_is_not_trusted(own_ca
 
 
 @pytest.mark.parametrize(
-    "note", ["[", "[" * 100_000, "[]", '{"size": -1}', '{"size": true}', '{"size": 1, "total": "x"}']
+    "note",
+    ["[", "[" * 100_000, "[]", '{"size": -1}', '{"size": true}', '{"size": 1, "total": "x"}'],
 )
 def test_a_damaged_note_of_a_part_starts_over(server, own_cache, note):
     server.replies[PATH] = [Reply(cut=CHUNK), *[Reply(503)] * 6]

@@ -31,13 +31,17 @@ def floats(values: np.ndarray, photometric: int = 1) -> bytes:
 
 
 def sixteen(values: np.ndarray, photometric: int = 1) -> bytes:
-    return tiff(*page(bits=16, counts=512, photometric=photometric), values=values.astype("<u2").tobytes())
+    return tiff(
+        *page(bits=16, counts=512, photometric=photometric), values=values.astype("<u2").tobytes()
+    )
 
 
 def packed_12(values: np.ndarray) -> bytes:
     """Two values in three bytes, as TIFF packs them."""
     pairs = values.reshape(-1, 2).astype(int)
-    packed = np.stack([pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255], 1)
+    packed = np.stack(
+        [pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255], 1
+    )
     return tiff(*page(bits=12, counts=384), values=packed.astype(np.uint8).tobytes())
 
 
@@ -71,9 +75,18 @@ def test_the_scale_does_not_depend_on_the_picture():
 
 
 REFUSED = {
-    "int32": (tiff(*page(bits=32, kind=2, counts=1024), values=GREYS.astype("<i4").tobytes()), "integers of 32 bits"),
-    "uint32": (tiff(*page(bits=32, kind=1, counts=1024), values=GREYS.astype("<u4").tobytes()), "integers of 32 bits"),
-    "0..255": (floats(GREYS.astype(float)), "floats from 0 to 255, and float pictures must lie in 0..1; save it as 8"),
+    "int32": (
+        tiff(*page(bits=32, kind=2, counts=1024), values=GREYS.astype("<i4").tobytes()),
+        "integers of 32 bits",
+    ),
+    "uint32": (
+        tiff(*page(bits=32, kind=1, counts=1024), values=GREYS.astype("<u4").tobytes()),
+        "integers of 32 bits",
+    ),
+    "0..255": (
+        floats(GREYS.astype(float)),
+        "floats from 0 to 255, and float pictures must lie in 0..1; save it as 8",
+    ),
     "0..65535": (floats(GREYS * 257.0), "floats from 0 to 65535"),
     "negative": (floats(GREYS / 255 - 0.5), "floats from -0.5 to 0.5"),
     "nan": (floats(np.where(GREYS == 3, np.nan, 0.5)), "floats from nan to nan"),
@@ -88,7 +101,9 @@ def test_what_no_rule_can_scale_is_refused_with_the_way_out(kind):
         decode(content)
 
 
-@pytest.mark.parametrize("image", [Image.new("I", (4, 4), 7), Image.new("F", (4, 4), 200.0), Image.new("LAB", (4, 4))])
+@pytest.mark.parametrize(
+    "image", [Image.new("I", (4, 4), 7), Image.new("F", (4, 4), 200.0), Image.new("LAB", (4, 4))]
+)
 def test_pil_images_follow_the_same_rules(image):
     with pytest.raises(DataError, match="the PIL image is not a readable image"):
         decode(image)
@@ -101,7 +116,11 @@ def test_colours_follow_their_standards():
     assert decode(Image.new("HSV", (1, 1), (0, 255, 255))).getpixel((0, 0)) == (255, 0, 0)
     assert decode(Image.new("YCbCr", (1, 1), (128, 128, 128))).getpixel((0, 0)) == (128, 128, 128)
     assert decode(Image.new("1", (1, 1), 1)).getpixel((0, 0)) == (255, 255, 255)
-    clear = [Image.new("RGBA", (1, 1), (255, 0, 0, 0)), Image.new("LA", (1, 1), (0, 0)), Image.new("RGBa", (1, 1))]
+    clear = [
+        Image.new("RGBA", (1, 1), (255, 0, 0, 0)),
+        Image.new("LA", (1, 1), (0, 0)),
+        Image.new("RGBa", (1, 1)),
+    ]
     assert [decode(image).getpixel((0, 0)) for image in clear] == [(255, 255, 255)] * 3
 
 

@@ -29,7 +29,9 @@ def theirs_open_clip(config, mode):
 
 
 @pytest.mark.parametrize("photograph", PHOTOGRAPHS)
-@pytest.mark.parametrize("name", ["ViT-B-16.openai", "ViT-H-14.dfn5b", "EVA02-L-14-336.merged2b_s6b_b61k"])
+@pytest.mark.parametrize(
+    "name", ["ViT-B-16.openai", "ViT-H-14.dfn5b", "EVA02-L-14-336.merged2b_s6b_b61k"]
+)
 def test_open_clip_within_one_grey_level(name, photograph):
     config, image = preprocess_config(name), Image.fromarray(PHOTOGRAPHS[photograph])
     expected = theirs_open_clip(config, config.resize_mode)(image).permute(1, 2, 0).numpy() * 255
@@ -40,8 +42,13 @@ def test_open_clip_within_one_grey_level(name, photograph):
 def test_timm_within_one_grey_level(photograph):
     from timm.data import create_transform
 
-    config, image = preprocess_config("dinov2_vits14.lvd142m"), Image.fromarray(PHOTOGRAPHS[photograph])
-    transform = create_transform(224, interpolation="bicubic", crop_pct=0.875, mean=(0, 0, 0), std=(1, 1, 1))
+    config, image = (
+        preprocess_config("dinov2_vits14.lvd142m"),
+        Image.fromarray(PHOTOGRAPHS[photograph]),
+    )
+    transform = create_transform(
+        224, interpolation="bicubic", crop_pct=0.875, mean=(0, 0, 0), std=(1, 1, 1)
+    )
     expected = transform(image).permute(1, 2, 0).numpy() * 255
     assert np.abs(resize(decode(image), config).astype(float) - expected).max() <= 1.001
 
@@ -104,7 +111,9 @@ def test_a_damaged_exif_block_is_an_unreadable_image_and_not_a_crash():
 
 
 def test_a_size_that_does_not_fit_names_the_nearest():
-    with pytest.raises(UsageError, match=r"multiples of its patch of 14, got 225 x 224; nearest: 224 or 238 x 224"):
+    with pytest.raises(
+        UsageError, match=r"multiples of its patch of 14, got 225 x 224; nearest: 224 or 238 x 224"
+    ):
         preprocess_config("dinov2_vits14.lvd142m", (225, 224))
     with pytest.raises(UsageError, match="differ in their preprocessing"):
         preprocess_config("ViT-L-14")

@@ -63,7 +63,13 @@ OTHERS = [
 
 
 def essential(config: PreprocessConfig) -> tuple:
-    return config.image_size[0], config.mean, config.interpolation, config.resize_mode, config.crop_pct
+    return (
+        config.image_size[0],
+        config.mean,
+        config.interpolation,
+        config.resize_mode,
+        config.crop_pct,
+    )
 
 
 @pytest.mark.parametrize("name", AUTHORS)
@@ -73,59 +79,90 @@ def test_a_name_preprocesses_as_its_authors_evaluate(name):
 
 @pytest.mark.parametrize("family", ["SigLIP", "aimv2", "nv_dinov2"])
 def test_siblings_preprocess_alike(family):
-    configs = [preprocess_config(row) for row in WEIGHTS if family in row.model and "CLIPA" not in row.model]
+    configs = [
+        preprocess_config(row)
+        for row in WEIGHTS
+        if family in row.model and "CLIPA" not in row.model
+    ]
     assert len({replace(config, image_size=(0, 0)) for config in configs}) == 1
 
 
 @pytest.mark.parametrize(("name", "dialect", "changed"), OTHERS)
 def test_a_publisher_preprocesses_in_its_own_way(name, dialect, changed):
     theirs, ours = (
-        asdict(preprocess_config(row)) for row in (weights_of_publisher(fmjax.get_weights(name), dialect), name)
+        asdict(preprocess_config(row))
+        for row in (weights_of_publisher(fmjax.get_weights(name), dialect), name)
     )
-    found = {field: value for field, value in theirs.items() if value != ours[field] and field != "std"}
+    found = {
+        field: value for field, value in theirs.items() if value != ours[field] and field != "std"
+    }
     assert found == changed
 
 
-BY_TIMM = [(row, s.location.removeprefix("timm/")) for row in WEIGHTS for s in row.sources if s.dialect == "timm"]
+BY_TIMM = [
+    (row, s.location.removeprefix("timm/"))
+    for row in WEIGHTS
+    for s in row.sources
+    if s.dialect == "timm"
+]
 
 
 @pytest.mark.parametrize(
-    ("row", "theirs"), [pair for pair in BY_TIMM if "/" not in pair[1]], ids=lambda value: getattr(value, "name", value)
+    ("row", "theirs"),
+    [pair for pair in BY_TIMM if "/" not in pair[1]],
+    ids=lambda value: getattr(value, "name", value),
 )
 def test_files_of_timm_are_preprocessed_as_timms_configs_say(row: Weights, theirs: str):
     from timm.models import get_pretrained_cfg
 
-    expected, found = get_pretrained_cfg(theirs), preprocess_config(weights_of_publisher(row, "timm"))
+    expected, found = (
+        get_pretrained_cfg(theirs),
+        preprocess_config(weights_of_publisher(row, "timm")),
+    )
     assert found.image_size == tuple(expected.input_size[1:])
     assert found.interpolation == expected.interpolation
-    assert found.resize_mode == {None: "shortest", "center": "shortest"}.get(expected.crop_mode, expected.crop_mode)
+    assert found.resize_mode == {None: "shortest", "center": "shortest"}.get(
+        expected.crop_mode, expected.crop_mode
+    )
     assert found.crop_pct == expected.crop_pct
     assert np.allclose((found.mean, found.std), (expected.mean, expected.std), atol=1e-4)
 
 
 def test_what_a_source_says_of_preprocessing_is_preprocessing():
     known = {field.name for field in fields(PreprocessConfig)}
-    assert {key for row in WEIGHTS for source in row.sources for key in source.preprocessing} <= known
+    assert {
+        key for row in WEIGHTS for source in row.sources for key in source.preprocessing
+    } <= known
 
 
 @pytest.fixture
 def in_small(monkeypatch):
     monkeypatch.setattr(
-        "fmjax.weights.load.names.get_spec", lambda name: replace(small(name.split(".")[0]), weights=name)
+        "fmjax.weights.load.names.get_spec",
+        lambda name: replace(small(name.split(".")[0]), weights=name),
     )
 
 
 @pytest.mark.parametrize(
     ("dialect", "interpolation"),
-    [("big_vision_npz", "bilinear_no_antialias"), ("hf_siglip", "bilinear"), ("open_clip_timm", "bicubic")],
+    [
+        ("big_vision_npz", "bilinear_no_antialias"),
+        ("hf_siglip", "bilinear"),
+        ("open_clip_timm", "bicubic"),
+    ],
 )
-def test_a_model_from_a_file_preprocesses_as_the_publisher_of_the_file(tmp_path, in_small, dialect, interpolation):
+def test_a_model_from_a_file_preprocesses_as_the_publisher_of_the_file(
+    tmp_path, in_small, dialect, interpolation
+):
     name, file = "ViT-B-16-SigLIP2.webli", random_file(small("ViT-B-16-SigLIP2"), dialect)
     np.savez(tmp_path / "x.npz", **file)
     path = tmp_path / "x.npz" if dialect.endswith("npz") else save(tmp_path / "x.safetensors", file)
     assert preprocess_config(load(name, checkpoint=path)).interpolation == interpolation
     convert(name, str(path), str(tmp_path / "ours.safetensors"))
-    assert preprocess_config(read(name, checkpoint=tmp_path / "ours.safetensors").spec).interpolation == interpolation
+    assert (
+        preprocess_config(read(name, checkpoint=tmp_path / "ours.safetensors").spec).interpolation
+        == interpolation
+    )
     assert preprocess_config(name).interpolation == "bilinear_no_antialias"
 
 

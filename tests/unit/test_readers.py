@@ -25,14 +25,20 @@ def test_file_comes_back_whole_and_in_slices(tmp_path):
     assert set(file.tensors) == set(TENSORS)
     for key, array in TENSORS.items():
         assert np.array_equal(file.tensors[key].read(()), array)
-    assert np.array_equal(file.tensors["a.weight"].read((slice(1, 3), slice(0, 2))), TENSORS["a.weight"][1:3, :2])
+    assert np.array_equal(
+        file.tensors["a.weight"].read((slice(1, 3), slice(0, 2))), TENSORS["a.weight"][1:3, :2]
+    )
 
 
 def test_writer_and_reader_agree_on_bfloat16_and_on_bytes(tmp_path):
-    tensors = wc.in_memory_tree({"x": np.arange(5).astype(ml_dtypes.bfloat16), "n": np.asarray(7, np.int64)})
+    tensors = wc.in_memory_tree(
+        {"x": np.arange(5).astype(ml_dtypes.bfloat16), "n": np.asarray(7, np.int64)}
+    )
     write_safetensors(tmp_path / "one.safetensors", tensors, {"format": "fmjax"})
     write_safetensors(tmp_path / "two.safetensors", tensors, {"format": "fmjax"})
-    assert (tmp_path / "one.safetensors").read_bytes() == (tmp_path / "two.safetensors").read_bytes()
+    assert (tmp_path / "one.safetensors").read_bytes() == (
+        tmp_path / "two.safetensors"
+    ).read_bytes()
     back = open_checkpoint(tmp_path / "one.safetensors")
     assert back.metadata == {"format": "fmjax"}
     assert back.tensors["x"].dtype == ml_dtypes.bfloat16
@@ -42,7 +48,9 @@ def test_writer_and_reader_agree_on_bfloat16_and_on_bytes(tmp_path):
 def test_a_large_tensor_is_written_in_pieces(tmp_path, monkeypatch):
     monkeypatch.setattr("weights_conversion.tensors.CHUNK_BYTES", 64)
     array, reads = np.random.default_rng(0).standard_normal((10, 4)), []
-    lazy = wc.LazyTensor(array.shape, array.dtype, lambda index: reads.append(index) or array[index])
+    lazy = wc.LazyTensor(
+        array.shape, array.dtype, lambda index: reads.append(index) or array[index]
+    )
     write_safetensors(tmp_path / "x.safetensors", {"x": lazy})
     assert len(reads) == 5
     assert np.array_equal(open_checkpoint(tmp_path / "x.safetensors").tensors["x"].read(()), array)
@@ -65,7 +73,9 @@ def test_folder_with_shards(tmp_path):
     save(tmp_path / "model-1.safetensors", {"a.weight": TENSORS["a.weight"]})
     save(tmp_path / "model-2.safetensors", {"b": TENSORS["b"]})
     index = tmp_path / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": {"a.weight": "model-1.safetensors", "b": "model-2.safetensors"}}))
+    index.write_text(
+        json.dumps({"weight_map": {"a.weight": "model-1.safetensors", "b": "model-2.safetensors"}})
+    )
     assert set(open_checkpoint(tmp_path).tensors) == {"a.weight", "b"}
     index.write_text(json.dumps({"weight_map": {"a.weight": "model-2.safetensors"}}))
     with pytest.raises(wc.CheckpointError, match=r"do not hold: 'a\.weight'"):
@@ -86,11 +96,17 @@ def test_a_tensor_of_two_shards_is_refused(tmp_path):
     save(tmp_path / "model-1.safetensors", {"a": TENSORS["a.weight"], "b": TENSORS["b"]})
     save(tmp_path / "model-2.safetensors", {"b": TENSORS["b"] + 1, "c": TENSORS["b"]})
     index = tmp_path / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": {"a": "model-1.safetensors", "c": "model-2.safetensors"}}))
-    with pytest.raises(wc.CheckpointError, match=r"shards that both hold 'b'; which is meant is unclear"):
+    index.write_text(
+        json.dumps({"weight_map": {"a": "model-1.safetensors", "c": "model-2.safetensors"}})
+    )
+    with pytest.raises(
+        wc.CheckpointError, match=r"shards that both hold 'b'; which is meant is unclear"
+    ):
         open_checkpoint(tmp_path)
     index.write_text('{"weight_map": {"a": "model-1.safetensors", "a": "model-2.safetensors"}}')
-    with pytest.raises(wc.CheckpointError, match="is not an index of shards: two entries called 'a'"):
+    with pytest.raises(
+        wc.CheckpointError, match="is not an index of shards: two entries called 'a'"
+    ):
         open_checkpoint(tmp_path)
 
 
@@ -124,7 +140,9 @@ def test_what_is_not_there_says_so(tmp_path):
         open_checkpoint(tmp_path / "folder")
     save(tmp_path / "two" / "a.safetensors", TENSORS)
     save(tmp_path / "two" / "b.safetensors", TENSORS)
-    with pytest.raises(wc.CheckpointError, match=r"has 2 checkpoints \('a\.safetensors', 'b\.safetensors'\)"):
+    with pytest.raises(
+        wc.CheckpointError, match=r"has 2 checkpoints \('a\.safetensors', 'b\.safetensors'\)"
+    ):
         open_checkpoint(tmp_path / "two")
 
 
@@ -137,7 +155,11 @@ def test_a_safetensors_file_is_told_by_its_content(tmp_path):
     ("name", "content", "message"),
     [
         ("x.pt", b"", "is empty"),
-        ("x.pt", b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git-lfs pointer.*run git lfs pull"),
+        (
+            "x.pt",
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0",
+            "git-lfs pointer.*run git lfs pull",
+        ),
         ("x.safetensors", b"\n<!DOCTYPE html><html>404</html>", "is a web page"),
         ("x.bin", b'{"error": "not found"}', "is JSON text"),
         ("x.h5", b"\x89HDF\r\n\x1a\n\0", "is an HDF5 file.*numpy.savez"),

@@ -28,10 +28,19 @@ from tests.support.plain_host import CONTENT, OTHER, PATH, SHA256, refused, url
         ('{"files": {"x": 1}}', "the entry 'x' of 'files'"),
         ('{"files": {"x": {}}}', "the entry 'x' of 'files'"),
         ('{"files": {"\\u001b[2J": null}}', r"the entry '\x1b[2J' of 'files'"),
-        (f'{{"files": {{"x": {{"sha256": "{SHA256}", "size": "1"}}}}}}', "the entry 'x' of 'files'"),
+        (
+            f'{{"files": {{"x": {{"sha256": "{SHA256}", "size": "1"}}}}}}',
+            "the entry 'x' of 'files'",
+        ),
         ('{"files": {"x": {"sha256": ["a"], "size": 1}}}', "the entry 'x' of 'files'"),
-        (f'{{"files": {{"x": {{"sha256": "{SHA256}", "size": 1, "revision": ".."}}}}}}', "the entry 'x' of 'files'"),
-        (f'{{"files": {{"x": {{"sha256": "{SHA256}", "size": 1, "first_used": 7}}}}}}', "the entry 'x' of 'files'"),
+        (
+            f'{{"files": {{"x": {{"sha256": "{SHA256}", "size": 1, "revision": ".."}}}}}}',
+            "the entry 'x' of 'files'",
+        ),
+        (
+            f'{{"files": {{"x": {{"sha256": "{SHA256}", "size": 1, "first_used": 7}}}}}}',
+            "the entry 'x' of 'files'",
+        ),
         ('{"licences_shown": {"x": ["MIT"]}}', "the entry 'x' of 'licences_shown'"),
         ("\udcff", "not JSON of sections"),
     ],
@@ -113,7 +122,9 @@ def test_a_file_written_within_the_last_tick_is_not_trusted(server, hashed, monk
     assert hashed == ["vit.pt"] * 2
 
 
-def test_a_copied_record_works_on_a_machine_that_remembers_nothing(server, own_cache, hashed, monkeypatch, tmp_path):
+def test_a_copied_record_works_on_a_machine_that_remembers_nothing(
+    server, own_cache, hashed, monkeypatch, tmp_path
+):
     row = weights(url(server))
     locate.obtain(row)
     shutil.copy(own_cache / record.NAME, tmp_path / record.NAME)
@@ -151,7 +162,9 @@ def test_download_and_verify_hash_in_any_case(monkeypatch):
     assert asked == [("ViT-B-16.openai", True)] * 2
 
 
-def test_a_changed_bit_that_left_no_trace_is_found_by_download_and_verify(server, hashed, own_cache, monkeypatch):
+def test_a_changed_bit_that_left_no_trace_is_found_by_download_and_verify(
+    server, hashed, own_cache, monkeypatch
+):
     row = weights(url(server))
     path = locate.locate(row)[0]
     path.write_bytes(OTHER)

@@ -42,7 +42,9 @@ def mine(clean, tmp_path, monkeypatch):
     exec(compile(before, "guide", "exec"), scope)  # noqa: S102
     shapes = param_shapes(scope["SPEC"])
     rng = np.random.default_rng(0)
-    params = wc.in_memory_tree({path: rng.standard_normal(shape, np.float32) for path, shape in shapes.items()})
+    params = wc.in_memory_tree(
+        {path: rng.standard_normal(shape, np.float32) for path, shape in shapes.items()}
+    )
     file = {key: tensor.read(()) for key, tensor in wc.to_torch(params, scope["MINE"]).items()}
     torch.save({key: torch.from_numpy(np.array(value)) for key, value in file.items()}, "my_vit.pt")
     exec(compile(f"model ={last}", "guide", "exec"), scope)  # noqa: S102

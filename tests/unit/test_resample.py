@@ -13,7 +13,13 @@ from scipy.ndimage import zoom
 from fmjax.models.resample import resample_grid, resample_table, resize_matrices, resize_matrix
 from fmjax.specs import Resample, nearest_sizes
 
-SIZES = [((37, 37), (16, 16)), ((37, 37), (24, 46)), ((16, 16), (24, 9)), ((14, 14), (10, 18)), ((7, 7), (15, 3))]
+SIZES = [
+    ((37, 37), (16, 16)),
+    ((37, 37), (24, 46)),
+    ((16, 16), (24, 9)),
+    ((14, 14), (10, 18)),
+    ((7, 7), (15, 3)),
+]
 TORCH = {
     "bicubic": {"mode": "bicubic", "antialias": False, "align_corners": False},
     "bicubic_antialias": {"mode": "bicubic", "antialias": True, "align_corners": False},
@@ -37,7 +43,10 @@ def interpolated(grid: np.ndarray, **options) -> np.ndarray:
 def test_equals_torch_by_size(policy, old, new):
     expected = interpolated(table(old), size=new, **TORCH[policy])
     found = np.einsum(
-        "Hh,Ww,hwd->HWd", resize_matrix(old[0], new[0], policy), resize_matrix(old[1], new[1], policy), table(old)
+        "Hh,Ww,hwd->HWd",
+        resize_matrix(old[0], new[0], policy),
+        resize_matrix(old[1], new[1], policy),
+        table(old),
     )
     assert np.abs(found - expected).max() < 1e-10
 
@@ -51,7 +60,9 @@ def test_offset_equals_torch_by_scale_factor(old, new):
 
 
 @pytest.mark.parametrize("corners", [True, False])
-@pytest.mark.parametrize(("old", "new"), [((16, 16), (12, 7)), ((16, 16), (5, 16)), ((16, 16), (20, 24))])
+@pytest.mark.parametrize(
+    ("old", "new"), [((16, 16), (12, 7)), ((16, 16), (5, 16)), ((16, 16), (20, 24))]
+)
 def test_window_resizes_to_a_square_and_takes_its_upper_left_part(corners, old, new):
     side = max(new)
     square = interpolated(table(old), size=(side, side), mode="bilinear", align_corners=corners)

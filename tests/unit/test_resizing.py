@@ -14,7 +14,9 @@ from tests.support.real_images import photographs
 
 PHOTOGRAPHS = photographs()
 NEUTRAL = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
-SIGLIP = PreprocessConfig(**NEUTRAL, image_size=(224, 224), interpolation="bilinear_no_antialias", resize_mode="squash")
+SIGLIP = PreprocessConfig(
+    **NEUTRAL, image_size=(224, 224), interpolation="bilinear_no_antialias", resize_mode="squash"
+)
 
 
 def tensorflow_bilinear(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -62,7 +64,9 @@ def test_an_image_of_the_right_size_is_left_as_it_is():
 
 def test_training_resizes_crops_as_evaluation_does():
     image = Image.fromarray(PHOTOGRAPHS["astronaut"])
-    found = random_resized_crop({"image": image}, SIGLIP, np.random.default_rng(0), scale=0.5)["image"]
+    found = random_resized_crop({"image": image}, SIGLIP, np.random.default_rng(0), scale=0.5)[
+        "image"
+    ]
     assert found.shape == (224, 224, 3)
     box = (100, 50, 400, 350)
     cropped = np.asarray(image.crop(box))
@@ -73,7 +77,9 @@ def test_training_resizes_crops_as_evaluation_does():
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "bilinear_no_antialias"])
 @pytest.mark.parametrize("mode", ["shortest", "squash"])
 def test_a_grey_picture_may_become_rgb_before_or_after(interpolation, mode):
-    config = PreprocessConfig(**NEUTRAL, image_size=(48, 64), interpolation=interpolation, resize_mode=mode)
+    config = PreprocessConfig(
+        **NEUTRAL, image_size=(48, 64), interpolation=interpolation, resize_mode=mode
+    )
     grey = Image.fromarray(PHOTOGRAPHS["chelsea"]).convert("L")
     assert np.array_equal(resize(grey, config), resize(grey.convert("RGB"), config))
 

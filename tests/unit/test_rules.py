@@ -90,7 +90,9 @@ def test_every_dialect_makes_a_round_trip():
 
 
 @pytest.mark.parametrize("dialect", ["timm", "open_clip_timm"])
-@pytest.mark.parametrize(("model", "key"), [("EVA01-g-14", "q_bias"), ("dinov3_vits16", "gamma_1"), ("ViT-B-16", "")])
+@pytest.mark.parametrize(
+    ("model", "key"), [("EVA01-g-14", "q_bias"), ("dinov3_vits16", "gamma_1"), ("ViT-B-16", "")]
+)
 def test_a_file_of_timm_is_read_by_the_table_of_its_class(model, key, dialect):
     shapes = param_shapes(small(model))
     table = wc.writing(dialect, shapes)
@@ -101,7 +103,9 @@ def test_a_file_of_timm_is_read_by_the_table_of_its_class(model, key, dialect):
 
 
 def test_a_model_of_eva_is_not_written_under_the_name_of_code_without_it():
-    with pytest.raises(wc.CheckpointError, match=r"the mae dialect has no place for blocks\.attn\.q\.bias"):
+    with pytest.raises(
+        wc.CheckpointError, match=r"the mae dialect has no place for blocks\.attn\.q\.bias"
+    ):
         random_file(small("EVA01-g-14"), "mae")
 
 
@@ -126,7 +130,9 @@ def test_a_slice_reads_only_its_own_blocks():
     file, seen = wc.in_memory_tree(random_file(spec, "open_clip")), []
 
     def watched(key: str, tensor: wc.LazyTensor) -> wc.LazyTensor:
-        return wc.LazyTensor(tensor.shape, tensor.dtype, lambda index: seen.append(key) or tensor.read(index))
+        return wc.LazyTensor(
+            tensor.shape, tensor.dtype, lambda index: seen.append(key) or tensor.read(index)
+        )
 
     spied = {key: watched(key, tensor) for key, tensor in file.items()}
     kernel = wc.to_jax(spied, table, param_shapes(spec)).params["blocks.mlp.up.kernel"]
@@ -140,7 +146,9 @@ def test_report_names_every_misfit_at_once():
     spec, table = small("ViT-B-16"), wc.get_dialect("open_clip")
     file = random_file(spec, "open_clip")
     del file["visual.ln_post.bias"]
-    file["visual.transformer.resblocks.1.ln_1.weights"] = file.pop("visual.transformer.resblocks.1.ln_1.weight")
+    file["visual.transformer.resblocks.1.ln_1.weights"] = file.pop(
+        "visual.transformer.resblocks.1.ln_1.weight"
+    )
     file["visual.proj"] = file["visual.proj"].T
     file["optimizer.step"] = np.zeros(1)
     with pytest.raises(wc.MisfitError) as caught:
@@ -157,7 +165,9 @@ def test_a_model_part_without_a_rule_is_a_misfit():
     spec = small("ViT-B-16")
     shapes = param_shapes(spec) | {"blocks.extra.scale": (2, 48)}
     with pytest.raises(wc.MisfitError, match=r"cannot fill: blocks\.extra\.scale"):
-        wc.to_jax(wc.in_memory_tree(random_file(spec, "open_clip")), wc.get_dialect("open_clip"), shapes)
+        wc.to_jax(
+            wc.in_memory_tree(random_file(spec, "open_clip")), wc.get_dialect("open_clip"), shapes
+        )
 
 
 def test_a_constant_that_is_not_constant_is_refused():
@@ -197,7 +207,9 @@ def test_names_collapse_over_blocks():
 
 def test_far_block_numbers_make_no_list():
     assert collapse(["a.0.b", "a.999999999.b"]) == ["a.{0,999999999}.b"]
-    assert collapse([f"a.{7 * i}.b" for i in range(500)]) == ["a.{0,7,14,21,28,35,42,49,56,63,70,77,...}.b"]
+    assert collapse([f"a.{7 * i}.b" for i in range(500)]) == [
+        "a.{0,7,14,21,28,35,42,49,56,63,70,77,...}.b"
+    ]
     assert collapse(["a.9999999999.b", "a.1.b"]) == ["a.9999999999.b", "a.1.b"]
     assert collapse(["a.007.b", "{}.3.b", "a.\u0663.b"]) == ["a.007.b", "{}.3.b", "a.\u0663.b"]
 
@@ -242,7 +254,15 @@ def test_names_of_a_file_are_quoted_wherever_they_are_shown(tmp_path):
         assert message.replace("\n", "").isprintable()
 
 
-KINDS = (np.int8, np.uint8, np.bool_, np.int64, np.complex64, ml_dtypes.float8_e4m3fn, np.longdouble)
+KINDS = (
+    np.int8,
+    np.uint8,
+    np.bool_,
+    np.int64,
+    np.complex64,
+    ml_dtypes.float8_e4m3fn,
+    np.longdouble,
+)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -253,9 +273,13 @@ def test_parameters_of_another_kind_are_refused_by_name_before_a_value_is_read(k
 
     file = wc.in_memory_tree(random_file(small("ViT-B-16"), "open_clip"))
     file[NAME] = wc.LazyTensor(file[NAME].shape, np.dtype(kind), read)
-    with pytest.raises(wc.CheckpointError, match=rf"stores '{NAME}' as {np.dtype(kind).name}") as caught:
+    with pytest.raises(
+        wc.CheckpointError, match=rf"stores '{NAME}' as {np.dtype(kind).name}"
+    ) as caught:
         wc.to_jax(file, wc.get_dialect("open_clip"), param_shapes(small("ViT-B-16")), dtype)
-    assert ("is quantised" in str(caught.value)) == (np.dtype(kind).itemsize == 1 and kind != np.bool_)
+    assert ("is quantised" in str(caught.value)) == (
+        np.dtype(kind).itemsize == 1 and kind != np.bool_
+    )
     assert "float16, bfloat16, float32, float64" in str(caught.value)
 
 
@@ -263,7 +287,9 @@ def test_parameters_of_another_kind_are_refused_by_name_before_a_value_is_read(k
 def test_a_quantised_file_says_so_and_names_its_scales(companion):
     file = random_file(small("ViT-B-16"), "open_clip")
     file |= {NAME: file[NAME].astype(np.int8), NAME + companion: np.ones(1, np.float32)}
-    with pytest.raises(wc.CheckpointError, match=rf"is quantised: .* and has '{NAME}{companion}' beside them"):
+    with pytest.raises(
+        wc.CheckpointError, match=rf"is quantised: .* and has '{NAME}{companion}' beside them"
+    ):
         fitted(file)
 
 
@@ -309,13 +335,18 @@ def test_a_slice_is_held_to_its_own_values():
 
 
 def test_extras_may_be_of_any_kind():
-    extras = {"logit_scale": np.asarray(3), "token_embedding.weight": np.full((2, 2), np.nan, np.complex64)}
+    extras = {
+        "logit_scale": np.asarray(3),
+        "token_embedding.weight": np.full((2, 2), np.nan, np.complex64),
+    }
     found = fitted(random_file(small("ViT-B-16"), "open_clip") | extras)
     assert set(found.extras) == set(extras)
     assert all(np.isfinite(tensor.read(())).all() for tensor in found.params.values())
 
 
-@pytest.mark.parametrize("indices", [np.asarray([np.nan]), np.zeros(1 << 20, np.int64), np.zeros(2, np.complex64)])
+@pytest.mark.parametrize(
+    "indices", [np.asarray([np.nan]), np.zeros(1 << 20, np.int64), np.zeros(2, np.complex64)]
+)
 def test_an_extra_that_decides_something_says_it_or_is_refused(indices):
     spec = small("C-RADIOv3-B")
     file = random_file(spec, "radio") | {"radio_model.summary_idxs": indices}

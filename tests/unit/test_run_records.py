@@ -84,25 +84,69 @@ DAMAGE = {
     "config binary": ("config.json", "\0\0\0\0\x01", "is damaged"),
     "config without a model": ("config.json", '{"steps": 3}', "it has no 'model'"),
     "config null model": ("config.json", edited(model=None), "ModelConfig is None"),
-    "config other key": ("config.json", edited(recipe__weight_decya=1), "did you mean weight_decay"),
-    "config text for a number": ("config.json", edited(batch_size="many"), "batch_size is 'many'; it must be int"),
+    "config other key": (
+        "config.json",
+        edited(recipe__weight_decya=1),
+        "did you mean weight_decay",
+    ),
+    "config text for a number": (
+        "config.json",
+        edited(batch_size="many"),
+        "batch_size is 'many'; it must be int",
+    ),
     "config truth for a number": ("config.json", edited(seed=True), "seed is True; it must be int"),
-    "config other choice": ("config.json", edited(task__classifier="all"), "classifier is 'all'; it must be 'pool'"),
+    "config other choice": (
+        "config.json",
+        edited(task__classifier="all"),
+        "classifier is 'all'; it must be 'pool'",
+    ),
     "config nan": ("config.json", edited(recipe__weight_decay=float("nan")), "weight_decay is nan"),
-    "config three sizes": ("config.json", edited(model__image_size=[1, 2, 3]), r"image_size is \[1, 2, 3\]"),
-    "config huge images": ("config.json", edited(model__image_size=[400_000, 400_000]), "more than 67,108,864 pixels"),
-    "config other images": ("config.json", edited(model__image_size=[2800, 2800]), r"images of|model\.image_size"),
+    "config three sizes": (
+        "config.json",
+        edited(model__image_size=[1, 2, 3]),
+        r"image_size is \[1, 2, 3\]",
+    ),
+    "config huge images": (
+        "config.json",
+        edited(model__image_size=[400_000, 400_000]),
+        "more than 67,108,864 pixels",
+    ),
+    "config other images": (
+        "config.json",
+        edited(model__image_size=[2800, 2800]),
+        r"images of|model\.image_size",
+    ),
     "config negative": ("config.json", edited(model__image_size=[-28, -28]), "two sizes above 0"),
-    "config threads": ("config.json", edited(data__threads=10**9), "1000000000 threads are more than 1,024"),
+    "config threads": (
+        "config.json",
+        edited(data__threads=10**9),
+        "1000000000 threads are more than 1,024",
+    ),
     "classes number": ("classes.json", "3", "is not a list of class names"),
     "classes nested": ("classes.json", '[["a"], ["b"]]', "is not a list of class names"),
     "classes twice": ("classes.json", '["a", "b", "a"]', "names the class 'a' twice"),
     "classes one": ("classes.json", '["a"]', "has 1 classes"),
-    "classes too many": ("classes.json", json.dumps(list(map(str, range(1_000_001)))), "has 1,000,001 classes"),
-    "classes twice, many": ("classes.json", json.dumps(["a"] * 1_000_000), "names the class 'a' twice"),
+    "classes too many": (
+        "classes.json",
+        json.dumps(list(map(str, range(1_000_001)))),
+        "has 1,000,001 classes",
+    ),
+    "classes twice, many": (
+        "classes.json",
+        json.dumps(["a"] * 1_000_000),
+        "names the class 'a' twice",
+    ),
     "classes cut": ("classes.json", '["a", "b', "Unterminated string"),
-    "classes renamed": ("classes.json", json.dumps([*DIGITS[:-1], "nine"]), r"not those of split|gone: 'nine'"),
-    "classes turned": ("classes.json", json.dumps(DIGITS[::-1]), r"not those of split|in another order"),
+    "classes renamed": (
+        "classes.json",
+        json.dumps([*DIGITS[:-1], "nine"]),
+        r"not those of split|gone: 'nine'",
+    ),
+    "classes turned": (
+        "classes.json",
+        json.dumps(DIGITS[::-1]),
+        r"not those of split|in another order",
+    ),
     "spec cut": ("spec.json", CUT, "is damaged"),
     "spec list": ("spec.json", "[1]", r"ViTSpec is \[1\]"),
     "spec type": ("spec.json", spec(width="wide"), "width is 'wide'; it must be int"),
@@ -110,14 +154,22 @@ DAMAGE = {
     "spec deep": ("spec.json", spec(depth=10**9), "depth is 1000000000; it must be 1 to 1,000"),
     "spec negative": ("spec.json", spec(depth=-1), "depth is -1"),
     "spec heads": ("spec.json", spec(num_heads=7), "width 96 does not divide into 7 heads"),
-    "spec huge images": ("spec.json", spec(image_size=[400_000, 400_000]), "is over 1,000,000 patches"),
+    "spec huge images": (
+        "spec.json",
+        spec(image_size=[400_000, 400_000]),
+        "is over 1,000,000 patches",
+    ),
     "spec token": ("spec.json", spec(pool_tokens=[999_999_999]), "pool_tokens are no class tokens"),
 }
 
 
 # an exported file has no class names: only how many there are matters to it
 CASES = [(damage, command) for damage in DAMAGE for command in ("finetune", "eval", "export")]
-CASES = [case for case in CASES if case not in (("classes renamed", "export"), ("classes turned", "export"))]
+CASES = [
+    case
+    for case in CASES
+    if case not in (("classes renamed", "export"), ("classes turned", "export"))
+]
 
 
 @pytest.mark.parametrize(("damage", "command"), CASES)
@@ -197,7 +249,9 @@ def test_data_may_move_where_the_split_is_recorded(run, config):
     def at(source: str) -> RunConfig:
         return replace(config, data=replace(config.data, source=source))
 
-    write_run(run, at("folder:here"), divide(open_source(config.data), config.data, None).split, SPEC)
+    write_run(
+        run, at("folder:here"), divide(open_source(config.data), config.data, None).split, SPEC
+    )
     check_same(run, at("folder:there"), DIGITS)
     with pytest.raises(UsageError, match=r"data\.source: 'folder:here' -> 'digits'"):
         check_same(run, config, DIGITS)
@@ -220,7 +274,9 @@ def test_a_run_and_the_one_it_is_compared_with_share_a_split(run, config, tmp_pa
     both = [recorded_split(one, config, two) for one, two in ((new, run), (run, new))]
     assert [split and split.digest for split in both] == [shared.digest] * 2
     write_run(new, config, other, SPEC)
-    with pytest.raises(UsageError, match="were scored on different images, so they cannot be compared"):
+    with pytest.raises(
+        UsageError, match="were scored on different images, so they cannot be compared"
+    ):
         recorded_split(new, config, run)
     shutil.rmtree(run / "checkpoints")  # it stopped early, maybe with other settings
     shutil.rmtree(new / "checkpoints")

@@ -50,7 +50,9 @@ def test_the_loss_knows_the_classes_without_images():
 
 
 def test_images_that_could_not_be_read_are_counted_in_the_line():
-    assert "(2 images, 3 unreadable ones left out)" in summary(LEARNER, scores([0, 1], one_hot(0, 1), 3))
+    assert "(2 images, 3 unreadable ones left out)" in summary(
+        LEARNER, scores([0, 1], one_hot(0, 1), 3)
+    )
 
 
 def test_labels_are_those_of_the_run_whatever_the_order_of_the_source():
@@ -68,11 +70,15 @@ def test_a_named_source_is_scored_whole_and_the_run_s_own_by_its_part(tmp_path, 
     half = digits().subset(np.arange(900))
     parts = Splits(half.subset(np.arange(40, 900)), half.subset(np.arange(40)))
     whole = Splits(digits(), None)
-    monkeypatch.setattr("fmjax.programs.evaluate.open_source", lambda data, *_: whole if data == other else parts)
+    monkeypatch.setattr(
+        "fmjax.programs.evaluate.open_source", lambda data, *_: whole if data == other else parts
+    )
     write_split(tmp_path, divide(parts, own, None).split)
     # the names are those of the run's images, which says nothing where they are not those of files
     source, told = scored(tmp_path, other, own, CLASSES)
     assert (len(source), told) == (1797, ["scored  digits, all of it: 1,797 images of 10 classes"])
-    assert scored(tmp_path, own, own, CLASSES)[1] == ["scored  tfds:mine, the images that the run held out: 40"]
+    assert scored(tmp_path, own, own, CLASSES)[1] == [
+        "scored  tfds:mine, the images that the run held out: 40"
+    ]
     theirs = scored(tmp_path, DataConfig(source="tfds:theirs"), own, CLASSES)
     assert theirs[1] == ["scored  tfds:theirs, its held-out part: 40 images of 10 classes"]

@@ -23,15 +23,27 @@ TIMM = sorted(
 @pytest.mark.parametrize("pattern", ["clip", "*clip*", "CLIP"])
 def test_clip_finds_every_clip(pattern):
     found = fmjax.list_models(pattern)
-    assert {"ViT-B-16", "ViT-L-14", "EVA02-L-14", "ViT-L-14-CLIPA", "ViT-H-14-SigLIP-CLIPA-224"} <= set(found)
+    assert {
+        "ViT-B-16",
+        "ViT-L-14",
+        "EVA02-L-14",
+        "ViT-L-14-CLIPA",
+        "ViT-H-14-SigLIP-CLIPA-224",
+    } <= set(found)
     assert not any(name.startswith("ViT-B-16-SigLIP") or "dino" in name for name in found)
 
 
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [
-        ("openai", ["ViT-B-32.openai", "ViT-B-16.openai", "ViT-L-14.openai", "ViT-L-14-336.openai"]),
-        ("*openai*", ["ViT-B-32.openai", "ViT-B-16.openai", "ViT-L-14.openai", "ViT-L-14-336.openai"]),
+        (
+            "openai",
+            ["ViT-B-32.openai", "ViT-B-16.openai", "ViT-L-14.openai", "ViT-L-14-336.openai"],
+        ),
+        (
+            "*openai*",
+            ["ViT-B-32.openai", "ViT-B-16.openai", "ViT-L-14.openai", "ViT-L-14-336.openai"],
+        ),
         ("dinov2_vits14_reg", ["dinov2_vits14_reg.lvd142m"]),
         ("vit_base_patch16_clip_224.openai", ["ViT-B-16.openai"]),
     ],
@@ -59,7 +71,9 @@ def test_timms_own_names_are_understood(location):
 
 
 def test_timms_architecture_with_our_tag_is_understood():
-    assert names.resolve("vit_base_patch16_clip_224.laion2b_s34b_b88k") == "ViT-B-16.laion2b_s34b_b88k"
+    assert (
+        names.resolve("vit_base_patch16_clip_224.laion2b_s34b_b88k") == "ViT-B-16.laion2b_s34b_b88k"
+    )
 
 
 def test_a_search_without_a_hit_does_not_offer_a_random_model(capsys):
@@ -73,7 +87,15 @@ def test_info_is_a_page_for_people_and_json_for_machines(capsys):
     assert main(["info", "vit_base_patch16_clip_224.openai"]) == 0
     page = capsys.readouterr().out
     assert len(page.splitlines()) < 25
-    for fact in ("ViT-B-16.openai", "86.2 M parameters", "0.34 GB", "35.1 GFLOPs", "MIT", "quick_gelu", "224 x 224"):
+    for fact in (
+        "ViT-B-16.openai",
+        "86.2 M parameters",
+        "0.34 GB",
+        "35.1 GFLOPs",
+        "MIT",
+        "quick_gelu",
+        "224 x 224",
+    ):
         assert fact in page
     assert main(["info", "ViT-B-16.openai", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)

@@ -54,7 +54,11 @@ def batch(size: int, seed: int = 0) -> dict[str, np.ndarray]:
     mask = rng.choice(np.asarray([0, 1, 2, IGNORED], np.uint16), (size, 28, 28))
     mask[-1] = IGNORED
     image = rng.integers(0, 256, (size, 28, 28, 3), np.uint8)
-    return {"image": image, "mask": mask, "weight": np.asarray([1.0] * (size - 1) + [0.0], np.float32)}
+    return {
+        "image": image,
+        "mask": mask,
+        "weight": np.asarray([1.0] * (size - 1) + [0.0], np.float32),
+    }
 
 
 def now(task: Segment, given: dict) -> Now:
@@ -79,7 +83,9 @@ def test_the_loss_is_torchs_over_the_pixels_that_are_of_a_class():
 def test_logits_are_brought_to_the_pixels_as_torch_does():
     grid = RNG.normal(size=(2, 7, 5, 3)).astype(np.float32)
     images = torch.from_numpy(grid).permute(0, 3, 1, 2)
-    expected = torch.nn.functional.interpolate(images, size=(98, 70), mode="bilinear", align_corners=False)
+    expected = torch.nn.functional.interpolate(
+        images, size=(98, 70), mode="bilinear", align_corners=False
+    )
     found = np.asarray(to_pixels(jnp.asarray(grid), 98, 70))
     assert np.abs(found - expected.permute(0, 2, 3, 1).numpy()).max() < 1e-5
 
@@ -116,10 +122,14 @@ def test_parts_of_a_batch_add_up_to_it(learner):
     given = normalised(batch(4))
     whole = now(learner.task, given)
     value, logs = learner.task.loss(learner.net, given, whole)
-    halves = [{name: field[part] for name, field in given.items()} for part in (slice(0, 2), slice(2, 4))]
+    halves = [
+        {name: field[part] for name, field in given.items()} for part in (slice(0, 2), slice(2, 4))
+    ]
     parts = [learner.task.loss(learner.net, half, whole) for half in halves]
     assert sum(float(part) for part, _ in parts) == pytest.approx(float(value), rel=1e-5)
-    assert sum(float(part["pixel_accuracy"]) for _, part in parts) == pytest.approx(float(logs["pixel_accuracy"]))
+    assert sum(float(part["pixel_accuracy"]) for _, part in parts) == pytest.approx(
+        float(logs["pixel_accuracy"])
+    )
 
 
 def test_mean_iou_is_scikit_learns_over_the_classes_that_have_pixels():
@@ -161,7 +171,8 @@ def test_rows_are_of_their_example_whatever_the_batch(learner):
     given, params = batch(6), nested(flat(learner.net))
     whole = jax.jit(learner.outputs)(params, given)
     parts = [
-        jax.jit(learner.outputs)(params, {name: field[i : i + 2] for name, field in given.items()}) for i in (0, 2, 4)
+        jax.jit(learner.outputs)(params, {name: field[i : i + 2] for name, field in given.items()})
+        for i in (0, 2, 4)
     ]
     for name, row in whole.items():
         again = np.concatenate([part[name] for part in parts])
@@ -194,7 +205,10 @@ def test_a_picture_of_predictions_is_drawn(learner, tmp_path):
 
 
 def test_training_is_augmented_and_evaluation_sees_all_of_a_picture_once(learner):
-    example = {"image": Image.new("RGB", (60, 30)), "mask": np.arange(1800).reshape(30, 60).astype(np.uint16)}
+    example = {
+        "image": Image.new("RGB", (60, 30)),
+        "mask": np.arange(1800).reshape(30, 60).astype(np.uint16),
+    }
     seen = learner.task.view(example, None)
     assert seen["image"].shape == (28, 28, 3)
     assert (seen["mask"] != IGNORED).sum() == 28 * 14
@@ -229,9 +243,17 @@ def config(root: Path, **changed) -> RunConfig:
     ("changed", "error", "said"),
     [
         ({"task": SegmentConfig(layers=7)}, UsageError, "layers=7: pass a count from 1 to 6"),
-        ({"task": SegmentConfig(layers=(2, 9))}, UsageError, r"layers=\(2, 9\): .* increasing indices below 6"),
+        (
+            {"task": SegmentConfig(layers=(2, 9))},
+            UsageError,
+            r"layers=\(2, 9\): .* increasing indices below 6",
+        ),
         ({"model": ModelConfig(name=NAME, image_size=(30, 28))}, UsageError, "30"),
-        ({"task": SegmentConfig(), "data": DataConfig(source="digits")}, DataError, "digits has .* and no mask"),
+        (
+            {"task": SegmentConfig(), "data": DataConfig(source="digits")},
+            DataError,
+            "digits has .* and no mask",
+        ),
         ({}, DataError, "masks:.* has .* and no label"),
     ],
 )

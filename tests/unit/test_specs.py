@@ -24,7 +24,12 @@ from fmjax.models.build import param_shapes
 PUBLISHED = json.loads(Path(__file__).with_name("published_keys.json").read_text())
 FILES = [(model, dialect) for model, row in PUBLISHED.items() for dialect in row["dialects"]]
 ALL = [fmjax.get_weights(name) for name in fmjax.list_models(pretrained=True)]
-BUFFERS = ("rope_embed.periods", "*.bias_mask", "*.freqs_cos", "*.freqs_sin")  # no parameters of the original
+BUFFERS = (
+    "rope_embed.periods",
+    "*.bias_mask",
+    "*.freqs_cos",
+    "*.freqs_sin",
+)  # no parameters of the original
 
 
 def published_file(model: str, dialect: str) -> dict[str, wc.LazyTensor]:
@@ -36,7 +41,9 @@ def published_file(model: str, dialect: str) -> dict[str, wc.LazyTensor]:
         count = 1 if number is None else row["depth"] if number[1] == "i" else int(number[1])
         for i in range(count):
             key = template if number is None else template.replace(number[0], str(i))
-            out[key] = wc.LazyTensor(tuple(shape), np.dtype(np.float32), partial(values, key, tuple(shape)))
+            out[key] = wc.LazyTensor(
+                tuple(shape), np.dtype(np.float32), partial(values, key, tuple(shape))
+            )
     return out
 
 
@@ -75,12 +82,20 @@ def test_parameter_count_is_the_published_one(model):
     row = PUBLISHED[model]
     dialect = next(iter(row["dialects"]))
     file, conversion = convert(model, dialect)
-    buffers = [t for key, t in file.items() if any(fnmatchcase(key, pattern) for pattern in BUFFERS)]
+    buffers = [
+        t for key, t in file.items() if any(fnmatchcase(key, pattern) for pattern in BUFFERS)
+    ]
     assert size(file.values()) - size(buffers) == row["parameters"]
     params = conversion.params.values()
     masked = fmjax.get_spec(model).width * fmjax.get_spec(model).depth if dialect == "dinov3" else 0
-    used = {key: t for key, t in file.items() if key not in conversion.extras and not key.endswith("bias_mask")}
-    assert size(params) == size(used.values()) - (masked if "blocks.attn.q.bias" in conversion.params else 0)
+    used = {
+        key: t
+        for key, t in file.items()
+        if key not in conversion.extras and not key.endswith("bias_mask")
+    }
+    assert size(params) == size(used.values()) - (
+        masked if "blocks.attn.q.bias" in conversion.params else 0
+    )
 
 
 @pytest.mark.parametrize("model", fmjax.list_models())
@@ -93,15 +108,25 @@ def test_counted_parameters_are_those_of_the_model(model):
 def test_dialect_covers_every_key_and_every_parameter(model, dialect):
     file, conversion = convert(model, dialect)
     assert len(file) == PUBLISHED[model]["dialects"][dialect]["tensors"]
-    assert set(conversion.params) == set(param_shapes(fmjax.get_spec(model), num_classes(model, dialect)))
+    assert set(conversion.params) == set(
+        param_shapes(fmjax.get_spec(model), num_classes(model, dialect))
+    )
     assert not conversion.dropped
     heads = fmjax.get_spec(model).num_heads
-    back = wc.to_torch(conversion.params, wc.named(file, dialect), extras=conversion.extras, heads=heads)
-    assert {key: tensor.shape for key, tensor in back.items()} == {key: tensor.shape for key, tensor in file.items()}
+    back = wc.to_torch(
+        conversion.params, wc.named(file, dialect), extras=conversion.extras, heads=heads
+    )
+    assert {key: tensor.shape for key, tensor in back.items()} == {
+        key: tensor.shape for key, tensor in file.items()
+    }
 
 
 # timm, MAE and DINO name an encoder's tensors alike
-ALIKE = [(m, d) for m, d in FILES if (m.startswith("mae") and d == "timm") or (m.startswith("dino_") and d != "hf_vit")]
+ALIKE = [
+    (m, d)
+    for m, d in FILES
+    if (m.startswith("mae") and d == "timm") or (m.startswith("dino_") and d != "hf_vit")
+]
 
 
 def likely(model: str) -> list[str]:
@@ -114,7 +139,9 @@ def likely(model: str) -> list[str]:
 def test_dialect_is_told_by_its_keys(model, dialect):
     file = published_file(model, dialect)
     if dialect == "openai_jit":  # the list is of the image tower; these stand beside it
-        file |= wc.in_memory_tree({key: np.zeros(()) for key in ("input_resolution", "context_length", "vocab_size")})
+        file |= wc.in_memory_tree(
+            {key: np.zeros(()) for key in ("input_resolution", "context_length", "vocab_size")}
+        )
     assert wc.detect(file, likely(model)).name == dialect
 
 
@@ -132,8 +159,14 @@ def test_names_that_two_dialects_share_are_the_authors_where_the_model_is_the_sa
 
 def test_every_dialect_has_a_source_or_a_reason():
     used = {source.dialect for row in ALL for source in row.sources}
-    told_apart = {"dinov2_chunked": "training checkpoints", "eva02_original": "backbones of fine-tuned files"}
-    told_apart |= {"hf_aimv2": "transformers' own names", "radio_hub": "the half-precision files of torch.hub"}
+    told_apart = {
+        "dinov2_chunked": "training checkpoints",
+        "eva02_original": "backbones of fine-tuned files",
+    }
+    told_apart |= {
+        "hf_aimv2": "transformers' own names",
+        "radio_hub": "the half-precision files of torch.hub",
+    }
     assert set(wc.dialects()) - used == set(told_apart)
     assert len(wc.dialects()) == 30
 
@@ -144,7 +177,10 @@ def test_weights_row_is_complete(name):
     assert weights.licence
     assert weights.sources
     spec = fmjax.get_spec(name)
-    assert all(n % spec.patch_size == 0 for n in weights.image_size) or weights.image_size == spec.image_size
+    assert (
+        all(n % spec.patch_size == 0 for n in weights.image_size)
+        or weights.image_size == spec.image_size
+    )
     assert fmjax.get_spec(name).name == weights.model
 
 
@@ -182,7 +218,8 @@ def test_a_spelling_that_two_rows_share_is_no_alias(shared):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "near"), [("ViT-B-33", "ViT-B-32"), ("dinov2_vits", "dinov2_vits14"), ("ViT-B-32.opena", "openai")]
+    ("wrong", "near"),
+    [("ViT-B-33", "ViT-B-32"), ("dinov2_vits", "dinov2_vits14"), ("ViT-B-32.opena", "openai")],
 )
 def test_unknown_names_are_answered_with_the_nearest(wrong, near):
     with pytest.raises(UsageError, match=near):

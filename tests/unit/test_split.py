@@ -155,7 +155,9 @@ def test_classes_in_another_order_keep_their_names(photos, tmp_path):
     split = recorded(photos, tmp_path / "run")
     everything = joined(open_source(photos))
     turned = relabelled(everything, tuple(reversed(everything.classes)))
-    assert [turned.classes[i] for i in turned.labels] == [everything.classes[i] for i in everything.labels]
+    assert [turned.classes[i] for i in turned.labels] == [
+        everything.classes[i] for i in everything.labels
+    ]
     with pytest.raises(DataError, match="of another size or class"):
         held_out(turned, photos, split)
     source, changes = held_out(relabelled(turned, split.classes), photos, split)
@@ -178,12 +180,17 @@ def test_odd_names_and_dead_links_come_back(tmp_path):
     odd = ['"quoted".png', "line\nbreak.png", "\u00e9\u4e2d.png", "#\u2028.png"]
     for name in odd:
         (tmp_path / "photos" / "class 000" / name).touch()
-    os.rename(tmp_path / "photos/class 000/0.png", os.fsencode(tmp_path) + b"/photos/class 000/\xff.png")
+    os.rename(
+        tmp_path / "photos/class 000/0.png", os.fsencode(tmp_path) + b"/photos/class 000/\xff.png"
+    )
     (tmp_path / "photos" / "class 001" / "dead.png").symlink_to("nowhere")
     images = divide(open_source(data), data, recorded(data, tmp_path / "run"))
     assert images.changes is not None
     assert str(images.changes) == ""
-    assert {f"class 000/{name}" for name in odd} < {*images.split.train.names, *images.split.val.names}
+    assert {f"class 000/{name}" for name in odd} < {
+        *images.split.train.names,
+        *images.split.val.names,
+    }
 
 
 def test_a_run_without_a_record_has_none(tmp_path):
@@ -219,7 +226,9 @@ def test_a_damaged_record_is_one_sentence_with_the_way_out(photos, tmp_path, dam
 def test_the_record_is_written_whole_or_not_at_all(photos, tmp_path):
     split = recorded(photos, tmp_path / "run")
     before = (tmp_path / "run" / SPLIT).read_bytes()
-    broken = replace(split, val=replace(split.val, sizes=split.val.sizes[:-1]))  # fails at its last row
+    broken = replace(
+        split, val=replace(split.val, sizes=split.val.sizes[:-1])
+    )  # fails at its last row
     with pytest.raises(ValueError, match="shorter"):
         write_split(tmp_path / "run", broken)
     assert (tmp_path / "run" / SPLIT).read_bytes() == before

@@ -33,7 +33,11 @@ class Distil(Task):
         theirs = net["backbone"] if now.teacher is None else now.teacher["backbone"]
         apart = jnp.abs(ours - jax.lax.stop_gradient(theirs(batch["image"]).pooled)).max()
         value = ((ours - 1) ** 2).mean(-1) * batch["weight"]
-        return value.sum() / now.count, {"apart": apart, "drawn": jax.random.uniform(now.key), "count": now.count}
+        return value.sum() / now.count, {
+            "apart": apart,
+            "drawn": jax.random.uniform(now.key),
+            "count": now.count,
+        }
 
     def outputs(self, net, batch):
         return {"pooled": net["backbone"](batch["image"]).pooled}
@@ -65,6 +69,7 @@ class CentredConfig(TaskConfig):
     home = Centred
 
 
+SAME = 1e-5  # two forward passes of one program, which a compiler may order differently
 CONFIG = RunConfig(
     model=ModelConfig(name="demo_vit_ti4.fashion_mnist", dtype="float32"),
     data=DataConfig(crop_scale=1.0, flip=0.0),
@@ -86,15 +91,19 @@ def test_a_loss_is_told_the_average_the_count_and_a_key_of_its_step(run):
         run.state, found = run.functions.step(run.state, run.batch())
         logs.append({name: float(value) for name, value in found.items()})
     assert [row["count"] for row in logs] == [8, 8, 8]
-    assert logs[0]["apart"] == 0  # the average begins where the parameters do
-    assert logs[2]["apart"] > logs[0]["apart"]
+    assert logs[0]["apart"] < SAME  # the average begins where the parameters do
+    assert logs[2]["apart"] > 10 * SAME
     assert len({row["drawn"] for row in logs}) == 3
 
 
 def test_the_average_follows_the_parameters_and_only_those_that_are_trained(run):
     before = jax.tree.map(np.asarray, run.state.ema)
     run.state, _ = run.functions.step(run.state, run.batch())
-    trained = {path: leaf for path, leaf in flat(run.state.params).items() if path not in run.plan.freeze.paths}
+    trained = {
+        path: leaf
+        for path, leaf in flat(run.state.params).items()
+        if path not in run.plan.freeze.paths
+    }
     assert flat(run.state.ema).keys() == trained.keys()
     for path, leaf in flat(run.state.ema).items():
         expected = 0.9 * flat(before)[path] + 0.1 * np.asarray(trained[path])
@@ -107,16 +116,20 @@ def test_without_an_average_there_is_no_teacher():
     plain = started(replace(CONFIG, recipe=replace(CONFIG.recipe, ema=0.0)), make_mesh(data=8))
     state, logs = plain.functions.step(plain.state, plain.batch())
     assert state.ema == {}
-    assert float(logs["apart"]) == 0
+    assert float(logs["apart"]) < SAME
 
 
 def test_a_running_average_follows_the_batches_and_costs_no_gradient():
     recipe = replace(CONFIG.recipe, ema=0.0, accumulate=2)
-    run = started(replace(CONFIG, batch_size=16, task=CentredConfig(), recipe=recipe), make_mesh(data=8))
+    run = started(
+        replace(CONFIG, batch_size=16, task=CentredConfig(), recipe=recipe), make_mesh(data=8)
+    )
     assert "head.mean" in run.plan.freeze.paths
     expected = 0.0
     for _ in range(3):
         run.state, logs = run.functions.step(run.state, run.batch())
-        expected = 0.9 * expected + 0.1 * float(logs["mean"])  # each of the two parts logs half of its own
+        expected = 0.9 * expected + 0.1 * float(
+            logs["mean"]
+        )  # each of the two parts logs half of its own
     assert float(run.state.params["head"]["mean"][0]) == pytest.approx(expected, rel=1e-5)
     assert float(run.state.params["head"]["var"][0]) == 1  # of which nothing was said

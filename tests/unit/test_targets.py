@@ -46,7 +46,9 @@ def test_convert_does_not_write_over_its_own_source(clip, capsys):
     assert "is read from" in refused(capsys, 2, "convert", "ViT-B-16.openai", clip, clip, "--force")
     linked = clip.with_name("other.safetensors")
     linked.symlink_to(clip)
-    assert "is read from" in refused(capsys, 2, "convert", "ViT-B-16.openai", clip, linked, "--force")
+    assert "is read from" in refused(
+        capsys, 2, "convert", "ViT-B-16.openai", clip, linked, "--force"
+    )
     folder_form = refused(capsys, 2, "convert", "ViT-B-16.openai", clip.parent, clip, "--force")
     assert "is read from" in folder_form
     assert clip.read_bytes() == before
@@ -97,22 +99,32 @@ def test_no_command_overwrites_unasked(clip, tmp_path, capsys):
     assert load_file(target)
 
 
-def test_a_suffix_that_is_not_what_is_written_is_refused_and_none_is_changed(clip, tmp_path, capsys):
+def test_a_suffix_that_is_not_what_is_written_is_refused_and_none_is_changed(
+    clip, tmp_path, capsys
+):
     for name in ("t1.pth", "t1.bin", "t1.onnx", "t1"):
         text = refused(capsys, 2, "export", clip, tmp_path / name, "--model", "ViT-B-16.openai")
         assert "must end in .safetensors" in text
-        assert "must end in .safetensors" in refused(capsys, 2, "convert", "ViT-B-16.openai", clip, tmp_path / name)
+        assert "must end in .safetensors" in refused(
+            capsys, 2, "convert", "ViT-B-16.openai", clip, tmp_path / name
+        )
     for name in ("demo.csv", "feats.v1", "feats"):
         assert "must end in .npz" in refused(capsys, 2, "embed", DEMO, "--out", tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == [clip.name]
 
 
 def test_a_place_that_cannot_be_written_is_said_before_the_work(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("fmjax.programs.features.extract", lambda *_: pytest.fail("it began to compute"))
-    monkeypatch.setattr("fmjax.programs.convert.read", lambda *_, **__: pytest.fail("it began to read"))
+    monkeypatch.setattr(
+        "fmjax.programs.features.extract", lambda *_: pytest.fail("it began to compute")
+    )
+    monkeypatch.setattr(
+        "fmjax.programs.convert.read", lambda *_, **__: pytest.fail("it began to read")
+    )
     blocked = tmp_path / "file"
     blocked.write_text("")
-    assert "cannot be written" in refused(capsys, 5, "embed", DEMO, "--out", blocked / "deep" / "x.npz")
+    assert "cannot be written" in refused(
+        capsys, 5, "embed", DEMO, "--out", blocked / "deep" / "x.npz"
+    )
     target = blocked / "x.safetensors"
     assert "cannot be written" in refused(capsys, 5, "convert", "ViT-B-16.openai", "source", target)
 
@@ -141,7 +153,9 @@ def test_a_full_disk_is_said_before_the_first_byte(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")(100, 90, 10)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     tensors = {"w": in_memory(np.zeros(1000, np.float32))}
-    with pytest.raises(OSError, match=r"No space left on device: 4,\d\d\d bytes are needed, 10 are free"):
+    with pytest.raises(
+        OSError, match=r"No space left on device: 4,\d\d\d bytes are needed, 10 are free"
+    ):
         write_safetensors(tmp_path / "x.safetensors", tensors)
     assert list(tmp_path.iterdir()) == []
 
@@ -155,7 +169,9 @@ def test_a_failed_write_leaves_the_old_file_and_no_part(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_system_error_has_a_code_of_its_own_and_no_traceback(clip, tmp_path, capsys, monkeypatch):
+def test_a_file_system_error_has_a_code_of_its_own_and_no_traceback(
+    clip, tmp_path, capsys, monkeypatch
+):
     def fail(*_: object, **__: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "x.safetensors"))
 
@@ -184,7 +200,9 @@ sys.exit(cli.main(["slow", sys.argv[1]]))
 
 def test_a_terminated_command_leaves_no_part(tmp_path):
     command = [sys.executable, "-c", TERMINATED, str(tmp_path / "x.safetensors")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout.readline() == "writing\n"
         assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors.part"]
         process.send_signal(signal.SIGTERM)

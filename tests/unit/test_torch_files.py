@@ -21,8 +21,24 @@ from weights_conversion.writer import write_safetensors
 
 X = torch.arange(24, dtype=torch.float32).reshape(4, 6)
 DTYPES = (
-    *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.float8_e4m3fn),
-    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool, torch.uint16, torch.uint32),
+    *(
+        torch.float64,
+        torch.float32,
+        torch.float16,
+        torch.bfloat16,
+        torch.complex64,
+        torch.float8_e4m3fn,
+    ),
+    *(
+        torch.int64,
+        torch.int32,
+        torch.int16,
+        torch.int8,
+        torch.uint8,
+        torch.bool,
+        torch.uint16,
+        torch.uint32,
+    ),
 )
 FORMATS = ("zip", "legacy", "deflated")
 
@@ -53,7 +69,11 @@ def assert_same(tensors, expected: dict[str, torch.Tensor]) -> None:
     for name, tensor in expected.items():
         array = as_numpy(tensor)
         read = tensors[name].read(())
-        assert (tensors[name].shape, tensors[name].dtype) == (array.shape, array.dtype) == (read.shape, read.dtype)
+        assert (
+            (tensors[name].shape, tensors[name].dtype)
+            == (array.shape, array.dtype)
+            == (read.shape, read.dtype)
+        )
         assert np.array_equal(read, array), name
 
 
@@ -90,7 +110,9 @@ def test_views_strides_empty_and_0d_tensors_are_right(tmp_path, form):
         "column": X[:, 2:3],
         "odd": X[1::2, ::3],
         "moved": X.reshape(2, 2, 6).permute(2, 0, 1),
-        "channels_last": torch.arange(48.0).reshape(1, 3, 4, 4).to(memory_format=torch.channels_last),
+        "channels_last": torch.arange(48.0)
+        .reshape(1, 3, 4, 4)
+        .to(memory_format=torch.channels_last),
         "expanded": torch.arange(7).expand(3, 7),
         "scalar": torch.tensor(3.5),
         "inside": X[2, 3],
@@ -113,8 +135,14 @@ def test_slices_equal_torchs_and_do_not_hold_the_whole(tmp_path, form):
 
 def test_tied_weights_and_parameters_come_back_under_each_name(tmp_path):
     module = Net()
-    assert_same(open_checkpoint(saved(tmp_path / "x.pt", module.state_dict())).tensors, module.state_dict())
-    state = {"a": nn.Parameter(X), "b": nn.Parameter(X), "c": nn.Parameter(X.clone(), requires_grad=False)}
+    assert_same(
+        open_checkpoint(saved(tmp_path / "x.pt", module.state_dict())).tensors, module.state_dict()
+    )
+    state = {
+        "a": nn.Parameter(X),
+        "b": nn.Parameter(X),
+        "c": nn.Parameter(X.clone(), requires_grad=False),
+    }
     state["c"]._no_weight_decay = True  # saved as a tensor with Python attributes
     assert_same(open_checkpoint(saved(tmp_path / "y.pt", state)).tensors, state)
 
@@ -122,10 +150,15 @@ def test_tied_weights_and_parameters_come_back_under_each_name(tmp_path):
 def test_settings_beside_the_weights_are_inert(tmp_path):
     file = {
         "model": {"w": X},
-        "args": argparse.Namespace(lr=1e-3, size=torch.Size([2, 3]), dtype=torch.float16, device=torch.device("cpu")),
+        "args": argparse.Namespace(
+            lr=1e-3, size=torch.Size([2, 3]), dtype=torch.float16, device=torch.device("cpu")
+        ),
         "epoch": 3,
         "score": np.float32(0.5),
-        "random": {"numpy": np.random.default_rng(0).bit_generator.state, "torch": torch.get_rng_state()},
+        "random": {
+            "numpy": np.random.default_rng(0).bit_generator.state,
+            "torch": torch.get_rng_state(),
+        },
         "counts": Counter(a=1),
         "set": {1, 2},
         "old_random": np.random.RandomState(0).get_state(),
@@ -144,7 +177,11 @@ def test_settings_beside_the_weights_are_inert(tmp_path):
         ({"w": X}, "", ()),
         ({"state_dict": {"w": X}, "epoch": 1}, "state_dict", ("epoch",)),
         ({"model": {"w": X + 1}, "model_ema": {"w": X}}, "model_ema", ("model",)),
-        ({"state_dict": {"w": X + 1}, "state_dict_ema": {"w": X}}, "state_dict_ema", ("state_dict",)),
+        (
+            {"state_dict": {"w": X + 1}, "state_dict_ema": {"w": X}},
+            "state_dict_ema",
+            ("state_dict",),
+        ),
         ({"student": {"w": X + 1}, "teacher": {"w": X}}, "teacher", ("student",)),
         ({"model": {"state_dict": {"w": X}, "step": 2}}, "model.state_dict", ("model.step",)),
         ({"model": "vit_b", "module": {"w": X}}, "module", ("model",)),
@@ -164,7 +201,12 @@ def test_wrappers_are_taken_off_in_their_order(tmp_path, file, wrapper, others, 
 def test_other_prefixes_stay_and_nested_dicts_become_dotted_names(tmp_path):
     file = {"visual": {"conv1.weight": X, "blocks": {0: {"w": X}}}, "module.a": X, "backbone.b": X}
     found = open_checkpoint(saved(tmp_path / "x.pt", file))
-    assert set(found.tensors) == {"visual.conv1.weight", "visual.blocks.0.w", "module.a", "backbone.b"}
+    assert set(found.tensors) == {
+        "visual.conv1.weight",
+        "visual.blocks.0.w",
+        "module.a",
+        "backbone.b",
+    }
     with pytest.raises(wc.CheckpointError, match=r"two tensors called 'a\.b'"):
         open_checkpoint(saved(tmp_path / "y.pt", {"a.b": X, "a": {"b": X}}))
 
@@ -173,7 +215,9 @@ def test_other_prefixes_stay_and_nested_dicts_become_dotted_names(tmp_path):
 @pytest.mark.parametrize("make", ["script", "trace"])
 def test_torchscript_archives_give_the_modules_state_dict(tmp_path, make):
     module = Net().eval()
-    jit = torch.jit.script(module) if make == "script" else torch.jit.trace(module, torch.ones(1, 4))
+    jit = (
+        torch.jit.script(module) if make == "script" else torch.jit.trace(module, torch.ones(1, 4))
+    )
     torch.jit.save(jit, tmp_path / "x.pt")
     assert_same(open_checkpoint(tmp_path / "x.pt").tensors, module.state_dict())
 
@@ -198,7 +242,9 @@ def test_a_torchscript_module_called_model_is_no_wrapper(tmp_path):
 @pytest.mark.parametrize("legacy", [False, True])
 def test_every_pickle_protocol_is_read(tmp_path, protocol, legacy):
     state = OrderedDict(a=X, b=nn.Parameter(X.half()))
-    torch.save(state, tmp_path / "x", pickle_protocol=protocol, _use_new_zipfile_serialization=not legacy)
+    torch.save(
+        state, tmp_path / "x", pickle_protocol=protocol, _use_new_zipfile_serialization=not legacy
+    )
     assert_same(open_checkpoint(tmp_path / "x").tensors, state)
 
 
@@ -216,7 +262,9 @@ def test_files_without_checksums_load_and_others_are_checked(tmp_path):
     (tmp_path / "y.pt").write_bytes(whole[:place] + b"\1" + whole[place + 1 :])
     tensors = open_checkpoint(tmp_path / "y.pt").tensors
     assert np.array_equal(tensors["v"].read(()), as_numpy(X + 100))
-    with pytest.raises(wc.CheckpointError, match=r"damaged: the bytes of 'y/data/0' have the checksum"):
+    with pytest.raises(
+        wc.CheckpointError, match=r"damaged: the bytes of 'y/data/0' have the checksum"
+    ):
         tensors["w"].read((slice(3, 4),))
 
 
@@ -255,7 +303,9 @@ def test_sharded_bins_are_read_and_safetensors_come_first(tmp_path, container):
         assert_same(open_checkpoint(tmp_path).tensors, {"module.a": X, "b": X + 1})
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "open_clip_pytorch_model.bin", "dinov2_vits14_pretrain.pth"])
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "open_clip_pytorch_model.bin", "dinov2_vits14_pretrain.pth"]
+)
 def test_a_folder_with_one_torch_file(tmp_path, name):
     saved(tmp_path / name, {"w": X})
     assert_same(open_checkpoint(tmp_path).tensors, {"w": X})
@@ -264,7 +314,10 @@ def test_a_folder_with_one_torch_file(tmp_path, name):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (nn.Linear(2, 2), r"calls for 'torch\.nn\.modules\.linear\.Linear'.*nothing was run; save only the weights"),
+        (
+            nn.Linear(2, 2),
+            r"calls for 'torch\.nn\.modules\.linear\.Linear'.*nothing was run; save only the weights",
+        ),
         ({"path": Path("x")}, r"calls for 'pathlib\.Posix"),
         ([X], "holds a list, not a state dict"),
         (X, "holds a tensor, not a state dict"),
@@ -294,7 +347,9 @@ def test_quantised_files_are_refused(tmp_path):
 def test_a_storage_is_described_in_one_way(tmp_path, form, count):
     other = {"shape": (count,), "strides": (1,), "where": b.storage(count=count)}
     if form == "legacy":
-        body = b.pairs({"a": b.legacy_tensor(count=max(6, count)), "w": b.legacy_tensor(kind="IntStorage")})
+        body = b.pairs(
+            {"a": b.legacy_tensor(count=max(6, count)), "w": b.legacy_tensor(kind="IntStorage")}
+        )
         data = b.legacy(body)
     else:
         more = [("x/constants.pkl", b"")] if form == "script" else []
@@ -311,7 +366,9 @@ def test_what_calls_copy_is_counted(tmp_path, name, times, refused):
     table = b.pairs({f"{i}": b.NONE for i in range(1000)}) + b"q\x00"
     calls = b.call(b.name("collections", name), b"h\x00") * times
     value = b"](" + table + calls + b"e"
-    (tmp_path / "x.pt").write_bytes(b.torch_zip(b.program(b.pairs({"w": b.tensor(), "more": value}))))
+    (tmp_path / "x.pt").write_bytes(
+        b.torch_zip(b.program(b.pairs({"w": b.tensor(), "more": value})))
+    )
     if refused:
         with pytest.raises(wc.CheckpointError, match="whose calls copy more than 300,000 parts"):
             open_checkpoint(tmp_path / "x.pt")
@@ -339,7 +396,9 @@ def test_prefixes_come_off_as_far_as_all_names_have_them(tmp_path, names, shared
         return
     found = open_checkpoint(path)
     assert found.wrapper == shared
-    assert set(found.tensors) == {name.removeprefix(f"{shared}." if shared else "") for name in names}
+    assert set(found.tensors) == {
+        name.removeprefix(f"{shared}." if shared else "") for name in names
+    }
 
 
 @pytest.mark.parametrize("length", [512, 513])

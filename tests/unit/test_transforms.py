@@ -26,7 +26,12 @@ SHAPES = {
     t.HEADS_OUT.for_heads(3): [(2, 6, 3, 4)],
     t.HEADS_IN.for_heads(3): [(2, 3, 4, 6)],
 }
-JAX_LAYOUT = {t.IN_OUT, t.HWIO, t.HEADS_IN, t.HEADS_OUT}  # a kernel that is stored (in, out) already
+JAX_LAYOUT = {
+    t.IN_OUT,
+    t.HWIO,
+    t.HEADS_IN,
+    t.HEADS_OUT,
+}  # a kernel that is stored (in, out) already
 
 
 @pytest.mark.parametrize("transform", SHAPES, ids=lambda x: x.name)
@@ -39,18 +44,27 @@ def test_undo_returns_the_bits(transform):
 
 @pytest.mark.parametrize("transform", [x for x in SHAPES if not x.lossy], ids=lambda x: x.name)
 def test_do_returns_the_bits(transform):
-    arrays = transform.do(tuple(np.random.default_rng(0).standard_normal(shape) for shape in SHAPES[transform]))
-    assert all(np.array_equal(a, b) for a, b in zip(arrays, transform.do(transform.undo(arrays)), strict=True))
+    arrays = transform.do(
+        tuple(np.random.default_rng(0).standard_normal(shape) for shape in SHAPES[transform])
+    )
+    assert all(
+        np.array_equal(a, b)
+        for a, b in zip(arrays, transform.do(transform.undo(arrays)), strict=True)
+    )
 
 
 @pytest.mark.parametrize("dialect", wc.dialects().values(), ids=lambda d: d.name)
 def test_every_kernel_is_transposed_or_says_that_it_is_stored_so(dialect):
-    kernels = [rule for rule in dialect.rules if any(path.endswith(".kernel") for path in rule.paths)]
+    kernels = [
+        rule for rule in dialect.rules if any(path.endswith(".kernel") for path in rule.paths)
+    ]
     assert kernels
     allowed = {t.LINEAR, t.CONV, t.PATCH_LINEAR, *t.LINEAR_SPLIT.values()}
     if dialect.name.endswith("_npz") and dialect.name != "tips_npz":
         allowed = JAX_LAYOUT
-    stored = {rule.torch for rule in kernels if rule.transform == t.IN_OUT and allowed != JAX_LAYOUT}
+    stored = {
+        rule.torch for rule in kernels if rule.transform == t.IN_OUT and allowed != JAX_LAYOUT
+    }
     assert {rule.transform for rule in kernels if rule.torch not in stored} <= allowed
     assert stored <= {"proj"}
 

@@ -38,7 +38,10 @@ def model(request):
     """A small model with every parameter random, layer scales of order one."""
     made = initialise(small(request.param, depth=3), nnx.Rngs(0), num_classes=5)
     keys = jax.random.split(jax.random.key(1), len(jax.tree.leaves(made)))
-    leaves = [x + 0.3 * jax.random.normal(k, x.shape) for x, k in zip(jax.tree.leaves(made), keys, strict=True)]
+    leaves = [
+        x + 0.3 * jax.random.normal(k, x.shape)
+        for x, k in zip(jax.tree.leaves(made), keys, strict=True)
+    ]
     return jax.tree.unflatten(jax.tree.structure(made), leaves)
 
 
@@ -62,7 +65,10 @@ def test_how_blocks_run_changes_neither_outputs_nor_gradients(model, option):
         return jax.jit(jax.value_and_grad(lambda p: (apply(p, x).logits ** 2).sum()))(params)
 
     other = with_params(initialise(model.spec, None, num_classes=5, **option), functional(model)[1])
-    (value, gradient), (other_value, other_gradient) = value_and_gradient(model), value_and_gradient(other)
+    (value, gradient), (other_value, other_gradient) = (
+        value_and_gradient(model),
+        value_and_gradient(other),
+    )
     assert float(other_value) == pytest.approx(float(value), rel=1e-5)
     for path, expected in flat(gradient).items():
         scale = float(jnp.abs(flat(gradient)[path.replace("k.bias", "q.bias")]).max())
@@ -90,16 +96,26 @@ def test_a_call_is_its_stages_one_after_the_other(model):
     out = model(x)
     assert close(model.features(ends, grid), replace(out, pooled=None, logits=None), 0.0)
     assert grid == model.spec.grid
-    assert tokens.shape == (2, model.spec.num_cls + model.spec.num_registers + grid[0] * grid[1], model.spec.width)
+    assert tokens.shape == (
+        2,
+        model.spec.num_cls + model.spec.num_registers + grid[0] * grid[1],
+        model.spec.width,
+    )
 
 
 def test_intermediate_features_drop_what_a_call_with_that_key_drops(model):
     x, key = images(model.spec.image_size, batch=4), jax.random.key(0)
-    dropping = with_params(initialise(model.spec, num_classes=5, drop_path=0.5), functional(model)[1])
+    dropping = with_params(
+        initialise(model.spec, num_classes=5, drop_path=0.5), functional(model)[1]
+    )
     out, (first, last) = dropping(x, key), dropping.intermediates(x, [1, 2], norm=True, key=key)
     assert close(last, replace(out, pooled=None, logits=None), 0.0)
     assert not close(first, dropping.intermediates(x, [1], norm=True)[0], 0.0)
-    assert close(dropping.intermediates(x, [2], norm=True)[0], replace(model(x), pooled=None, logits=None), 0.0)
+    assert close(
+        dropping.intermediates(x, [2], norm=True)[0],
+        replace(model(x), pooled=None, logits=None),
+        0.0,
+    )
 
 
 def test_splitting_blocks_is_the_same_function_and_joins_back(model):
@@ -108,7 +124,10 @@ def test_splitting_blocks_is_the_same_function_and_joins_back(model):
     assert close(split.intermediates(x, [1])[0], model.intermediates(x, [1])[0])
     joined = join_blocks(split)
     assert jax.tree.structure(joined) == jax.tree.structure(model)
-    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(joined), jax.tree.leaves(model), strict=True))
+    assert all(
+        np.array_equal(a, b)
+        for a, b in zip(jax.tree.leaves(joined), jax.tree.leaves(model), strict=True)
+    )
 
 
 @pytest.mark.parametrize("kind", ["pool", "cls_patches"])
@@ -119,9 +138,17 @@ def test_a_head_trained_beside_the_backbone_becomes_its_classifier_and_comes_off
     joined = with_classifier(backbone, head, kind)
     assert backbone(x).logits is None
     assert joined.classifier_input == kind
-    assert close(joined(x), replace(model(x), logits=head(classifier_input(backbone.unprojected(x), kind))), 0.0)
+    assert close(
+        joined(x),
+        replace(model(x), logits=head(classifier_input(backbone.unprojected(x), kind))),
+        0.0,
+    )
     again = without_classifier(joined)
-    assert jax.tree.structure(again) == jax.tree.structure(backbone) == jax.tree.structure(abstract(model.spec))
+    assert (
+        jax.tree.structure(again)
+        == jax.tree.structure(backbone)
+        == jax.tree.structure(abstract(model.spec))
+    )
     made = abstract(model.spec, num_classes=5, classifier=kind)
     assert jax.tree.structure(joined) == jax.tree.structure(made)
     assert flat(made).keys() == flat(joined).keys()
@@ -138,7 +165,9 @@ def test_a_head_is_the_classifier_that_a_model_makes(model):
     head = classifier_head(model.spec, 5, rngs=nnx.Rngs(0), param_dtype=jnp.bfloat16)
     outline = abstract(model.spec, num_classes=5, param_dtype=jnp.bfloat16).classifier
     assert jax.tree.structure(head) == jax.tree.structure(outline)
-    assert [(a.shape, a.dtype) for a in jax.tree.leaves(head)] == [(a.shape, a.dtype) for a in jax.tree.leaves(outline)]
+    assert [(a.shape, a.dtype) for a in jax.tree.leaves(head)] == [
+        (a.shape, a.dtype) for a in jax.tree.leaves(outline)
+    ]
     assert not any(jnp.any(leaf) for leaf in jax.tree.leaves(head))
 
 
@@ -146,7 +175,9 @@ def test_a_table_resized_once_gives_what_tracing_gives(model):
     size = (3 * model.spec.patch_size, 5 * model.spec.patch_size)
     params = flat(functional(model)[1])
     spec = resized(model.spec, size)
-    table = resample_table(np.asarray(params["pos_embed"]), model.spec.grid, spec.grid, spec.resample)
+    table = resample_table(
+        np.asarray(params["pos_embed"]), model.spec.grid, spec.grid, spec.resample
+    )
     leaves = [jnp.asarray(table) if path == "pos_embed" else leaf for path, leaf in params.items()]
     other = jax.tree.unflatten(jax.tree.structure(initialise(spec, None, num_classes=5)), leaves)
     assert close(other(images(size)), model(images(size)))
@@ -176,7 +207,9 @@ def test_compute_dtype_changes_the_computation_and_not_the_parameters():
 def test_an_image_that_does_not_fit_is_refused_with_the_nearest_sizes():
     model = jax.eval_shape(lambda: initialise(fmjax.get_spec("dinov2_vits14")))
     with pytest.raises(UsageError, match=r"patch of 14, got 225 x 224; nearest: 224 or 238 x 224"):
-        jax.eval_shape(lambda m, x: m(x), model, jax.ShapeDtypeStruct((1, 225, 224, 3), jnp.float32))
+        jax.eval_shape(
+            lambda m, x: m(x), model, jax.ShapeDtypeStruct((1, 225, 224, 3), jnp.float32)
+        )
 
 
 def test_models_are_plain_pytrees_in_both_modes_of_nnx(model):
@@ -188,7 +221,9 @@ def test_models_are_plain_pytrees_in_both_modes_of_nnx(model):
         for mode in (True, False):
             with nnx.set_graph_mode(mode):
                 made = initialise(model.spec, nnx.Rngs(0), num_classes=5)
-                assert close(jax.jit(lambda m, x: m(x))(with_params(made, functional(model)[1]), x), expected)
+                assert close(
+                    jax.jit(lambda m, x: m(x))(with_params(made, functional(model)[1]), x), expected
+                )
 
 
 def test_functional_is_strict_about_its_parameters(model):
@@ -196,13 +231,18 @@ def test_functional_is_strict_about_its_parameters(model):
     x = images(model.spec.image_size)
     assert close(apply(params, x), model(x))
     with pytest.raises(UsageError, match=r"missing \['norm\.scale'\], unknown \['norm\.weight'\]"):
-        apply({**params, "norm": {"weight": params["norm"]["scale"], "bias": params["norm"]["bias"]}}, x)
+        apply(
+            {**params, "norm": {"weight": params["norm"]["scale"], "bias": params["norm"]["bias"]}},
+            x,
+        )
     with pytest.raises(UsageError, match="another shape: cls_token"):
         with_params(model, {**params, "cls_token": jnp.zeros(3)})
 
 
 def test_the_published_size_is_taken_even_if_the_patch_does_not_divide_it():
-    spec = replace(fmjax.get_spec("ViT-SO400M-14-SigLIP-384"), depth=1, width=48, num_heads=2, mlp_dim=40)
+    spec = replace(
+        fmjax.get_spec("ViT-SO400M-14-SigLIP-384"), depth=1, width=48, num_heads=2, mlp_dim=40
+    )
     model = initialise(replace(spec, pool_heads=2, pool_mlp_dim=40))
     images = jax.random.normal(jax.random.key(0), (1, 384, 384, 3))
     whole, cut = model(images), model(images[:, :378, :378])
@@ -211,7 +251,9 @@ def test_the_published_size_is_taken_even_if_the_patch_does_not_divide_it():
         model(images[:, :383])
 
 
-@pytest.mark.parametrize("name", ["ViT-B-16-SigLIP", "aimv2_large", "C-RADIOv3-B", "tips_s14", "eva02_tiny_patch14"])
+@pytest.mark.parametrize(
+    "name", ["ViT-B-16-SigLIP", "aimv2_large", "C-RADIOv3-B", "tips_s14", "eva02_tiny_patch14"]
+)
 def test_classifiers_see_what_the_model_has(name):
     spec = small(name)
     images = jnp.ones((1, *[2 * spec.patch_size] * 2, 3))

@@ -31,7 +31,9 @@ HF_AIMV2 = Dialect(
         Rule("embeddings.patch_embed.bias", "patch_embed.bias"),
         *norm("embeddings.rms_norm", "patch_norm"),
         *norm("encoder.layers.{i}.rms_norm1", "blocks.{i}.norm1"),
-        *linears("encoder.layers.{i}.attention", "blocks.{i}.attn", PROJECTIONS | {"out_proj": "out"}),
+        *linears(
+            "encoder.layers.{i}.attention", "blocks.{i}.attn", PROJECTIONS | {"out_proj": "out"}
+        ),
         *norm("encoder.layers.{i}.rms_norm2", "blocks.{i}.norm2"),
         *linear("encoder.layers.{i}.ffn.gate_proj", "blocks.{i}.mlp.gate"),
         *linear("encoder.layers.{i}.ffn.up_proj", "blocks.{i}.mlp.up"),

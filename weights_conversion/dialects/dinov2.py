@@ -39,7 +39,10 @@ DINOV2 = Dialect(
     requires=("mask_token", "pos_embed", "blocks.0.ls1.gamma"),
     forbids=("visual.*",),
     sized={"register_tokens": (1, 4, None)},
-    containers=("", "backbone."),  # backbone.: the teacher as its trainer saves it, teacher_checkpoint.pth
+    containers=(
+        "",
+        "backbone.",
+    ),  # backbone.: the teacher as its trainer saves it, teacher_checkpoint.pth
 )
 
 # blocks.{chunk}.{block}, where the second number counts through all chunks (dinov2 vision_transformer.py, BlockChunk)
@@ -70,7 +73,10 @@ HF_TIPSV2 = replace(
     TIPS_NPZ,
     name="hf_tipsv2",
     prefix="vision_encoder.",
-    extras={"vision_encoder.mask_token": "used in pretraining only", "text_encoder.*": "text tower"},
+    extras={
+        "vision_encoder.mask_token": "used in pretraining only",
+        "text_encoder.*": "text tower",
+    },
     requires=("vision_encoder.mask_token", "vision_encoder.pos_embed"),
     forbids=(),
     sized={},

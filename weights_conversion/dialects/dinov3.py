@@ -21,7 +21,9 @@ def rope_periods(periods: np.ndarray) -> Mapping[str, Any]:
         rounded = expected.astype(dtype).astype(np.float32)
         if np.allclose(periods.astype(np.float32), rounded, rtol=1e-6, atol=0):
             return {"rope.period_dtype": dtype.name}
-    raise CheckpointError(f"rope_embed.periods is not 100 ** (0 ... 1) as in every published DINOv3, but {periods[:4]}")
+    raise CheckpointError(
+        f"rope_embed.periods is not 100 ** (0 ... 1) as in every published DINOv3, but {periods[:4]}"
+    )
 
 
 DINOV3 = Dialect(
@@ -33,7 +35,11 @@ DINOV3 = Dialect(
         Rule("patch_embed.proj.bias", "patch_embed.bias"),
         *norm("blocks.{i}.norm1", "blocks.{i}.norm1"),
         Rule("blocks.{i}.attn.qkv.weight", QKV_KERNELS, LINEAR_SPLIT[3]),
-        Rule("blocks.{i}.attn.qkv.bias", ("blocks.{i}.attn.q.bias", "blocks.{i}.attn.v.bias"), MASKED_K),
+        Rule(
+            "blocks.{i}.attn.qkv.bias",
+            ("blocks.{i}.attn.q.bias", "blocks.{i}.attn.v.bias"),
+            MASKED_K,
+        ),
         *linear("blocks.{i}.attn.proj", "blocks.{i}.attn.out"),
         Rule("blocks.{i}.ls1.gamma", "blocks.{i}.ls1.scale"),
         *norm("blocks.{i}.norm2", "blocks.{i}.norm2"),
@@ -51,7 +57,9 @@ DINOV3 = Dialect(
         "local_cls_norm.*": "norm of local crops, used in pretraining only",
     },
     facts={"rope_embed.periods": rope_periods},
-    constants={"blocks.{i}.attn.qkv.bias_mask": Constant(like="blocks.attn.q.bias", parts=(1.0, 0.0, 1.0))},
+    constants={
+        "blocks.{i}.attn.qkv.bias_mask": Constant(like="blocks.attn.q.bias", parts=(1.0, 0.0, 1.0))
+    },
     requires=("storage_tokens", "rope_embed.periods"),
     read_only="Meta's files hold buffers and masked values of training; export to hf_dinov3 or timm",
 )

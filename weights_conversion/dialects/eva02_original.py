@@ -3,7 +3,14 @@
 from dataclasses import replace
 
 from weights_conversion.dialect import Dialect, Rule
-from weights_conversion.dialects.parts import GATE, GATED_NORM, QKV_KERNELS, gate_and_up, linear, norm
+from weights_conversion.dialects.parts import (
+    GATE,
+    GATED_NORM,
+    QKV_KERNELS,
+    gate_and_up,
+    linear,
+    norm,
+)
 from weights_conversion.transforms import CONV, LEAD_1, LEAD_2, LINEAR, LINEAR_SPLIT
 
 _DERIVED = "sine and cosine of the rotary positions: derived"
@@ -44,7 +51,8 @@ EVA02_ORIGINAL = Dialect(
 EVA02_ORIGINAL_PRETRAIN = replace(
     EVA02_ORIGINAL,
     name="eva02_original_pretrain",
-    extras=ROPE | {"mask_token": "used in pretraining only", "lm_head.*": "used in pretraining only"},
+    extras=ROPE
+    | {"mask_token": "used in pretraining only", "lm_head.*": "used in pretraining only"},
     requires=(*EVA02_ORIGINAL.requires, "mask_token", "lm_head.weight"),
     forbids=("visual.*", "fc_norm.*"),
 )

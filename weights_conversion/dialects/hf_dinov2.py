@@ -51,4 +51,6 @@ HF_DINOV2_WITH_REGISTERS = replace(
 
 # the classifier of transformers sees the class token and the mean of the patches
 HF_DINOV2_CLASSIFIER = with_classifier(HF_DINOV2, "dinov2.", "cls_patches")
-HF_DINOV2_WITH_REGISTERS_CLASSIFIER = with_classifier(HF_DINOV2_WITH_REGISTERS, "dinov2_with_registers.", "cls_patches")
+HF_DINOV2_WITH_REGISTERS_CLASSIFIER = with_classifier(
+    HF_DINOV2_WITH_REGISTERS, "dinov2_with_registers.", "cls_patches"
+)

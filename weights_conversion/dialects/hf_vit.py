@@ -3,7 +3,13 @@
 from dataclasses import replace
 
 from weights_conversion.dialect import Dialect, Rule
-from weights_conversion.dialects.parts import TRANSFORMERS_VIT, linear, linears, norm, with_classifier
+from weights_conversion.dialects.parts import (
+    TRANSFORMERS_VIT,
+    linear,
+    linears,
+    norm,
+    with_classifier,
+)
 from weights_conversion.transforms import CONV, LEAD_1, LEAD_2
 
 _LAYER = "encoder.layer.{i}."

@@ -12,7 +12,9 @@ _READ_ONLY = "npz files are not written; export to timm or transformers"
 
 
 def _dense(theirs: str, ours: str) -> Rules:
-    return Rule(f"{theirs}/kernel", f"{ours}.kernel", IN_OUT), Rule(f"{theirs}/bias", f"{ours}.bias")
+    return Rule(f"{theirs}/kernel", f"{ours}.kernel", IN_OUT), Rule(
+        f"{theirs}/bias", f"{ours}.bias"
+    )
 
 
 def _norm(theirs: str, ours: str) -> Rules:
@@ -21,15 +23,24 @@ def _norm(theirs: str, ours: str) -> Rules:
 
 def _attention(theirs: str, ours: str) -> Rules:
     return (
-        *(Rule(f"{theirs}/{name}/kernel", f"{ours}.{part}.kernel", HEADS_OUT) for part, name in _NAMES.items()),
-        *(Rule(f"{theirs}/{name}/bias", f"{ours}.{part}.bias", HEADS_OUT) for part, name in _NAMES.items()),
+        *(
+            Rule(f"{theirs}/{name}/kernel", f"{ours}.{part}.kernel", HEADS_OUT)
+            for part, name in _NAMES.items()
+        ),
+        *(
+            Rule(f"{theirs}/{name}/bias", f"{ours}.{part}.bias", HEADS_OUT)
+            for part, name in _NAMES.items()
+        ),
         Rule(f"{theirs}/out/kernel", f"{ours}.out.kernel", HEADS_IN),
         Rule(f"{theirs}/out/bias", f"{ours}.out.bias"),
     )
 
 
 def _mlp(theirs: str, ours: str) -> Rules:
-    return (*_dense(f"{theirs}/Dense_0", f"{ours}.up"), *_dense(f"{theirs}/Dense_1", f"{ours}.down"))
+    return (
+        *_dense(f"{theirs}/Dense_0", f"{ours}.up"),
+        *_dense(f"{theirs}/Dense_1", f"{ours}.down"),
+    )
 
 
 def _block(theirs: str, ours: str, attention: int, second: int, mlp: int) -> Rules:
@@ -42,7 +53,10 @@ def _block(theirs: str, ours: str, attention: int, second: int, mlp: int) -> Rul
     )
 
 
-_EMBED = (Rule("embedding/kernel", "patch_embed.kernel", HWIO), Rule("embedding/bias", "patch_embed.bias"))
+_EMBED = (
+    Rule("embedding/kernel", "patch_embed.kernel", HWIO),
+    Rule("embedding/bias", "patch_embed.bias"),
+)
 _BIG_VISION = (
     *_EMBED,
     Rule("pos_embedding", "pos_embed", LEAD_1),

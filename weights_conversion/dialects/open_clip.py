@@ -23,7 +23,9 @@ TEXT_TOWER = {
 # TAO's classifiers hold the two towers as `model` of a backbone, which is `model` of the trainer (TAO cv/backbone_v2
 # open_clip.py); their head, over the projected embedding, stands outside, as model.head
 CONTAINERS = ("", "model.model.")
-_OPENAI = dict.fromkeys(("input_resolution", "context_length", "vocab_size"), "constant of OpenAI's files")
+_OPENAI = dict.fromkeys(
+    ("input_resolution", "context_length", "vocab_size"), "constant of OpenAI's files"
+)
 
 OPEN_CLIP = Dialect(
     name="open_clip",

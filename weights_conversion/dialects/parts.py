@@ -30,7 +30,9 @@ def linear(torch: str, jax: str, *, when: Names = (), unless: Names = ()) -> Rul
     )
 
 
-def linears(torch: str, jax: str, layers: Mapping[str, str], *, when: Names = (), unless: Names = ()) -> Rules:
+def linears(
+    torch: str, jax: str, layers: Mapping[str, str], *, when: Names = (), unless: Names = ()
+) -> Rules:
     """Several linear layers of one parent, by torch's names and ours."""
     rules: list[Rule] = []
     for theirs, ours in layers.items():
@@ -43,12 +45,22 @@ def norm(torch: str, jax: str) -> Rules:
     return Rule(f"{torch}.weight", f"{jax}.scale"), Rule(f"{torch}.bias", f"{jax}.bias")
 
 
-def joined_linear(torch: str, jax: str, parts: tuple[str, ...], *, when: Names = (), unless: Names = ()) -> Rules:
+def joined_linear(
+    torch: str, jax: str, parts: tuple[str, ...], *, when: Names = (), unless: Names = ()
+) -> Rules:
     """One torch layer <-> several side by side: "attn.qkv", "attn" and ("q", "k", "v")."""
     return joined(f"{torch}.weight", f"{torch}.bias", jax, parts, when=when, unless=unless)
 
 
-def joined(weight: str, bias: str, jax: str, parts: tuple[str, ...], *, when: Names = (), unless: Names = ()) -> Rules:
+def joined(
+    weight: str,
+    bias: str,
+    jax: str,
+    parts: tuple[str, ...],
+    *,
+    when: Names = (),
+    unless: Names = (),
+) -> Rules:
     """One torch weight and one bias <-> those of several layers, one behind the other in their rows."""
     kernels = tuple(f"{jax}.{part}.kernel" for part in parts)
     biases = tuple(f"{jax}.{part}.bias" for part in parts)

@@ -16,7 +16,10 @@ _NORMALISER = (
     "RADIO rotates and scales the features of the backbone by it, and fmjax does not, so its numbers would be others; "
     "pass a file without it"
 )
-_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # OpenAI CLIP's
+_MEAN, _STD = (
+    (0.48145466, 0.4578275, 0.40821073),
+    (0.26862954, 0.26130258, 0.27577711),
+)  # OpenAI CLIP's
 
 
 def summary_tokens(indices: np.ndarray) -> Mapping[str, Any]:
@@ -29,7 +32,9 @@ def conditioner(expected: tuple[float, ...]) -> Fact:
 
     def check(values: np.ndarray) -> Mapping[str, Any]:
         if not np.allclose(values.astype(np.float32).ravel(), expected, rtol=1e-2):
-            raise CheckpointError(f"input_conditioner holds {values.ravel()}, expected {expected} as in all C-RADIO")
+            raise CheckpointError(
+                f"input_conditioner holds {values.ravel()}, expected {expected} as in all C-RADIO"
+            )
         return {}
 
     return check

@@ -44,7 +44,15 @@ _HEAD = (
 )
 _CONSTANTS = {"head.bias": zeros(like="proj.kernel")}
 _REQUIRED = ("patch_embed.proj.weight", "blocks.0.norm1.weight", "blocks.0.attn.proj.weight")
-_FORBIDDEN = ("mask_token", "register_tokens", "storage_tokens", "decoder_*", "visual.*", "blocks.0.mlp.w1*", "rope*")
+_FORBIDDEN = (
+    "mask_token",
+    "register_tokens",
+    "storage_tokens",
+    "decoder_*",
+    "visual.*",
+    "blocks.0.mlp.w1*",
+    "rope*",
+)
 # what Eva alone has: q and v with a bias and k without, layers for the three, or layer scale by another name
 EVA_ONLY = ("blocks.0.attn.q_bias", "blocks.0.attn.q_proj.weight", "blocks.0.gamma_1")
 
@@ -69,7 +77,9 @@ TIMM_VIT = Dialect(
         # beside other tokens the class token is kept with its position added (no_embed_class), as one sum
         Rule("cls_token", "cls_token", LEAD_2, unless=_EXTRA_TOKENS),
         Rule("pos_embed", "pos_embed", LEAD_1, unless=_EXTRA_TOKENS),
-        Rule(("cls_token", "pos_embed"), ("cls_token", "pos_embed"), FOLDED_CLASS, when=_EXTRA_TOKENS),
+        Rule(
+            ("cls_token", "pos_embed"), ("cls_token", "pos_embed"), FOLDED_CLASS, when=_EXTRA_TOKENS
+        ),
         Rule("reg_token", "registers", LEAD_1, unless="summary_tokens"),
         Rule("reg_token", "summary_tokens", LEAD_1, unless="registers"),
         *TIMM_VIT_LAYERS,

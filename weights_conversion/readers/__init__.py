@@ -78,11 +78,15 @@ def _open_zip(path: Path) -> Checkpoint:
 
 def _open_folder(folder: Path) -> Checkpoint:
     for patterns in STAGES:
-        found = sorted(file for pattern in patterns for file in folder.glob(pattern) if file.is_file())
+        found = sorted(
+            file for pattern in patterns for file in folder.glob(pattern) if file.is_file()
+        )
         # of two that are equally likely none is taken silently
         if len(found) > 1:
             names = listed(file.name for file in found)
-            raise CheckpointError(f"{shown(folder)} has {len(found)} checkpoints ({names}); pass the one to read")
+            raise CheckpointError(
+                f"{shown(folder)} has {len(found)} checkpoints ({names}); pass the one to read"
+            )
         if found and found[0].name.endswith(INDEX):
             return _open_sharded(found[0])
         if found:
@@ -103,12 +107,16 @@ def _open_sharded(index: Path) -> Checkpoint:
                 f"{shown(index)} has shards that both hold {listed(twice)}; which is meant is unclear"
             )
         if len(tensors) + len(shard) > MAX_TENSORS:
-            raise CheckpointError(f"{shown(index)} has shards of more than {MAX_TENSORS:,} tensors together")
+            raise CheckpointError(
+                f"{shown(index)} has shards of more than {MAX_TENSORS:,} tensors together"
+            )
         tensors |= shard
         found |= dict.fromkeys(shard, name)
     missing = [key for key, name in owners.items() if found.get(key) != name]
     if missing:
-        raise CheckpointError(f"{shown(index)} promises tensors that their shards do not hold: {listed(missing)}")
+        raise CheckpointError(
+            f"{shown(index)} promises tensors that their shards do not hold: {listed(missing)}"
+        )
     return Checkpoint(index.parent, tensors, {})
 
 
@@ -124,11 +132,15 @@ def _owners(index: Path) -> dict[str, str]:
         raise CheckpointError(f"{shown(index)} is not an index of shards: {error}") from error
     shards = sorted(set(owners.values()))
     if len(shards) > MAX_SHARDS:
-        raise CheckpointError(f"{shown(index)} names {len(shards):,} shards; {MAX_SHARDS} are read at most")
+        raise CheckpointError(
+            f"{shown(index)} names {len(shards):,} shards; {MAX_SHARDS} are read at most"
+        )
     # an index may come from anywhere, and must not lead to other files of this machine
     outside = [name for name in shards if not _is_inside(name)]
     if outside:
-        raise CheckpointError(f"{shown(index)} names the shard {quoted(outside[0])}, outside its own folder")
+        raise CheckpointError(
+            f"{shown(index)} names the shard {quoted(outside[0])}, outside its own folder"
+        )
     return owners
 
 

@@ -20,11 +20,17 @@ import numpy as np
 from weights_conversion.errors import CheckpointError, quoted, shown
 from weights_conversion.readers.common import map_bytes
 
-MAX_ENTRIES = 12_000  # 10,000 tensors and what lies beside them; listing them takes a tenth of a second
+MAX_ENTRIES = (
+    12_000  # 10,000 tensors and what lies beside them; listing them takes a tenth of a second
+)
 MAX_DIRECTORY_BYTES = 4 << 20  # MAX_ENTRIES names of 300 characters
 MAX_RATIO = 4  # of deflated entries together; trained weights reach 1.1, text about 10
-SPARE_BYTES = 64 << 20  # inflated on top of that: all-zero biases and pickles shrink further, and are small
-KEPT_BYTES = 96 << 20  # of inflated entries; whatever a small file may inflate to stays, so none is inflated twice
+SPARE_BYTES = (
+    64 << 20
+)  # inflated on top of that: all-zero biases and pickles shrink further, and are small
+KEPT_BYTES = (
+    96 << 20
+)  # of inflated entries; whatever a small file may inflate to stays, so none is inflated twice
 MAX_TIMES = 64  # that the entries are inflated, all together: eight devices that each take the three parts of a tensor
 PIECE = 1 << 20  # bytes read at a time for a checksum: stays in the processor's cache
 
@@ -87,7 +93,11 @@ class Archive:
         with self.path.open("rb") as file:
             file.seek(member.start)
             data = file.read(min(member.packed, nbytes))
-        return _inflated(data, nbytes, f"has the entry {quoted(name)}, which")[0] if member.deflated else data
+        return (
+            _inflated(data, nbytes, f"has the entry {quoted(name)}, which")[0]
+            if member.deflated
+            else data
+        )
 
     def _inflate(self, member: Member) -> np.ndarray:
         """All of a deflated entry. Tensors may lie in a few large ones by turns, not to be inflated each time."""
@@ -174,22 +184,32 @@ def _directory(file: BufferedIOBase, size: int) -> tuple[int, int, int]:
     tail = file.read()
     at = tail.rfind(END)
     if at < 0 or len(tail) - at < END_FIELDS.size:
-        raise CheckpointError(f"is a zip file cut short ({size:,} bytes, and no directory at its end); fetch it again")
+        raise CheckpointError(
+            f"is a zip file cut short ({size:,} bytes, and no directory at its end); fetch it again"
+        )
     # a comment may stand behind the record, and could hold another one: it must reach to the end of the file
     _, disk, _, here, count, nbytes, start, comment = END_FIELDS.unpack_from(tail, at)
     end = tail_start + at
     if disk or here != count or at + END_FIELDS.size + comment != len(tail):
-        raise CheckpointError("has a zip directory that does not end where the file does; fetch it again")
+        raise CheckpointError(
+            "has a zip directory that does not end where the file does; fetch it again"
+        )
     if tail[max(0, at - LOCATOR64_FIELDS.size) : at].startswith(LOCATOR64):
-        end, start, nbytes, count = _directory64(file, end - LOCATOR64_FIELDS.size, (start, nbytes, count))
+        end, start, nbytes, count = _directory64(
+            file, end - LOCATOR64_FIELDS.size, (start, nbytes, count)
+        )
     if start + nbytes != end:
         raise CheckpointError("has a zip directory that is not where it says; fetch it again")
     if count > MAX_ENTRIES or nbytes > MAX_DIRECTORY_BYTES:
-        raise CheckpointError(f"lists {count:,} zip entries in {nbytes:,} bytes; {MAX_ENTRIES:,} are read at most")
+        raise CheckpointError(
+            f"lists {count:,} zip entries in {nbytes:,} bytes; {MAX_ENTRIES:,} are read at most"
+        )
     return start, nbytes, count
 
 
-def _directory64(file: BufferedIOBase, locator: int, short: tuple[int, int, int]) -> tuple[int, int, int, int]:
+def _directory64(
+    file: BufferedIOBase, locator: int, short: tuple[int, int, int]
+) -> tuple[int, int, int, int]:
     """The same from the zip64 records, preceded by where they start; they must agree with the short record's values."""
     file.seek(locator)
     # the locator stands right before the short record, and the zip64 record right before the locator
@@ -197,7 +217,9 @@ def _directory64(file: BufferedIOBase, locator: int, short: tuple[int, int, int]
     if end + END64_FIELDS.size != locator:
         raise CheckpointError("has a zip64 directory that is not where it says; fetch it again")
     file.seek(end)
-    mark, _, _, _, _, _, here, count, nbytes, start = END64_FIELDS.unpack(file.read(END64_FIELDS.size))
+    mark, _, _, _, _, _, here, count, nbytes, start = END64_FIELDS.unpack(
+        file.read(END64_FIELDS.size)
+    )
     known = [(count, short[2], FULL16), (nbytes, short[1], FULL32), (start, short[0], FULL32)]
     if mark != END64 or here != count or any(b not in (a, full) for a, b, full in known):
         raise CheckpointError("has two zip directories that contradict each other; fetch it again")
@@ -208,7 +230,11 @@ def _entries(data: bytes, count: int) -> list[_Entry]:
     """The rows of a central directory."""
     found, at = [], 0
     while at < len(data):
-        if len(data) - at < ENTRY_FIELDS.size or not data.startswith(ENTRY, at) or len(found) == count:
+        if (
+            len(data) - at < ENTRY_FIELDS.size
+            or not data.startswith(ENTRY, at)
+            or len(found) == count
+        ):
             raise CheckpointError("has a damaged zip directory; fetch it again")
         fields = ENTRY_FIELDS.unpack_from(data, at)
         at += ENTRY_FIELDS.size
@@ -219,7 +245,9 @@ def _entries(data: bytes, count: int) -> list[_Entry]:
         at = extra_end + fields[12]
         found.append(_entry(raw, extra, fields))
     if len(found) != count or at != len(data):
-        raise CheckpointError(f"lists {len(found):,} zip entries where {count:,} are announced; fetch it again")
+        raise CheckpointError(
+            f"lists {len(found):,} zip entries where {count:,} are announced; fetch it again"
+        )
     return found
 
 
@@ -242,7 +270,9 @@ def _entry(raw: bytes, extra: bytes, fields: tuple[Any, ...]) -> _Entry:
         )
     size, packed, offset = _widened(extra, (size, packed, offset))
     if method == STORED and packed != size:
-        raise CheckpointError(f"has {quoted(name)} stored in {packed:,} bytes but {size:,} long; the file is damaged")
+        raise CheckpointError(
+            f"has {quoted(name)} stored in {packed:,} bytes but {size:,} long; the file is damaged"
+        )
     return _Entry(raw, name, method, crc, packed, size, offset)
 
 
@@ -281,7 +311,9 @@ def _located(file: BufferedIOBase, entry: _Entry, end: int) -> Member:
     mark, _, _, method, _, _, _, _, _, length, extra = LOCAL_FIELDS.unpack_from(header)
     name = header[LOCAL_FIELDS.size :]
     if (mark, method, length, name) != (LOCAL, entry.method, len(entry.raw), entry.raw):
-        raise CheckpointError(f"has another entry where its directory places {quoted(entry.name)}; fetch it again")
+        raise CheckpointError(
+            f"has another entry where its directory places {quoted(entry.name)}; fetch it again"
+        )
     start = entry.offset + LOCAL_FIELDS.size + length + extra
     if start + entry.packed > end:
         raise CheckpointError(f"has {quoted(entry.name)} beyond its own end; fetch it again")
@@ -292,7 +324,9 @@ def _check_names(names: list[str]) -> None:
     """Raises CheckpointError for names outside the archive's own folder, and for two of one name."""
     for name in names:
         if not _is_inside(name):
-            raise CheckpointError(f"has a zip entry called {quoted(name)}, which leaves the archive; do not trust it")
+            raise CheckpointError(
+                f"has a zip entry called {quoted(name)}, which leaves the archive; do not trust it"
+            )
     if len({posixpath.normpath(name) for name in names}) != len(names):
         raise CheckpointError(
             "has two zip entries of one name, so what it holds depends on the reader; do not trust it"
@@ -312,7 +346,9 @@ def _check_ranges(members: list[tuple[int, Member]]) -> None:
     end = 0
     for offset, member in sorted(members, key=lambda row: row[0]):
         if offset < end:
-            raise CheckpointError(f"has zip entries that overlap at {quoted(member.name)}; do not trust it")
+            raise CheckpointError(
+                f"has zip entries that overlap at {quoted(member.name)}; do not trust it"
+            )
         end = member.start + member.packed
 
 
@@ -338,7 +374,9 @@ def _crc(path: Path, member: Member) -> int:
                 crc = zlib.crc32(buffer[:n], crc)
                 left -= n
     except OSError as error:
-        raise CheckpointError(f"{shown(path)} can no longer be read: {error}; open it again") from error
+        raise CheckpointError(
+            f"{shown(path)} can no longer be read: {error}; open it again"
+        ) from error
     return crc
 
 
@@ -349,4 +387,6 @@ def _inflated(packed: bytes | memoryview, size: int, subject: str) -> tuple[byte
         data = stream.decompress(packed, size) if size else b""
         return data, stream.eof or not stream.decompress(stream.unconsumed_tail, 1)
     except zlib.error as error:
-        raise CheckpointError(f"{subject} does not inflate: {error}; fetch the file again") from error
+        raise CheckpointError(
+            f"{subject} does not inflate: {error}; fetch the file again"
+        ) from error

@@ -15,13 +15,17 @@ import numpy as np
 from weights_conversion.errors import CheckpointError, quoted, shown
 from weights_conversion.tensors import Index, LazyTensor
 
-MAX_TENSORS = 10_000  # EVA02-E-14-plus with its text tower has 1,230; with an average and two moments 4,900
+MAX_TENSORS = (
+    10_000  # EVA02-E-14-plus with its text tower has 1,230; with an average and two moments 4,900
+)
 MAX_NAME = 512  # characters; the longest published names have about 100
 MAX_TENSOR_BYTES = 1 << 48  # beyond any file, and far inside what numpy can address
 MAX_MARKS = 200_000  # braces, brackets and commas of a header or index; 10,000 tensors of four axes have 110,000
 FEW_BYTES = 16 << 10  # of a tensor: norms, biases and tokens
 MAX_DIMENSIONS = 32  # what every numpy allows; weights have at most 6
-STATE_DICT_ONLY = "save only the weights, torch.save(model.state_dict(), path), or write them as safetensors"
+STATE_DICT_ONLY = (
+    "save only the weights, torch.save(model.state_dict(), path), or write them as safetensors"
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,9 @@ def parsed(data: bytes) -> Any:
     would be lost, and for a text that takes many times its own memory."""
     marks = sum(data.count(mark) for mark in (b"{", b"[", b","))
     if marks > MAX_MARKS:
-        raise CheckpointError(f"{marks:,} braces, brackets and commas, where {MAX_MARKS:,} are read at most")
+        raise CheckpointError(
+            f"{marks:,} braces, brackets and commas, where {MAX_MARKS:,} are read at most"
+        )
     try:
         return json.loads(data, object_pairs_hook=_unique)
     except CheckpointError:
@@ -91,7 +97,9 @@ def check_shape(shape: tuple[int, ...], itemsize: int) -> None:
 def check_count(tensors: int) -> None:
     """Raises CheckpointError for more tensors than any model has."""
     if tensors > MAX_TENSORS:
-        raise CheckpointError(f"holds {tensors:,} tensors, more than the {MAX_TENSORS:,} that are read from one file")
+        raise CheckpointError(
+            f"holds {tensors:,} tensors, more than the {MAX_TENSORS:,} that are read from one file"
+        )
 
 
 def map_bytes(path: Path, offset: int, nbytes: int) -> np.ndarray:
@@ -117,7 +125,10 @@ def _read(path: Path, offset: int, nbytes: int) -> np.ndarray:
 
 
 def lazy(
-    shape: tuple[int, ...], dtype: np.dtype, data: Callable[[], np.ndarray], strides: tuple[int, ...] | None = None
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    data: Callable[[], np.ndarray],
+    strides: tuple[int, ...] | None = None,
 ) -> LazyTensor:
     """The tensor whose bytes `data` maps each time that it is read; strides in bytes, None for C order."""
 

@@ -58,7 +58,9 @@ def _tensor(archive: Archive, name: str) -> LazyTensor | None:
     nbytes = math.prod(shape) * dtype.itemsize
     found = archive.members[name].size
     if start + nbytes != found:
-        raise CheckpointError(f"has {quoted(name)} in {found:,} bytes, where its header calls for {start + nbytes:,}")
+        raise CheckpointError(
+            f"has {quoted(name)} in {found:,} bytes, where its header calls for {start + nbytes:,}"
+        )
     strides = None
     if by_columns == "True":
         strides = tuple(math.prod(shape[:axis]) * dtype.itemsize for axis in range(len(shape)))
@@ -72,7 +74,9 @@ def _header(data: bytes, name: str) -> tuple[str, int]:
     start = 8 + (width or 0)
     end = start + int.from_bytes(data[8:start], "little")
     if width is None or end > len(data):
-        raise CheckpointError(f"has {quoted(name)}, which is no array that numpy wrote; the file is damaged or hostile")
+        raise CheckpointError(
+            f"has {quoted(name)}, which is no array that numpy wrote; the file is damaged or hostile"
+        )
     return data[start:end].decode("latin-1"), end
 
 
@@ -92,4 +96,6 @@ def _dtype(name: str, order: str, kind: str, size: str) -> np.dtype:
     try:
         return np.dtype(f"<{kind}{size}")
     except TypeError as error:
-        raise CheckpointError(f"has the array {quoted(name)} of the unknown type {kind}{size}") from error
+        raise CheckpointError(
+            f"has the array {quoted(name)} of the unknown type {kind}{size}"
+        ) from error

@@ -68,7 +68,9 @@ def unpickle(file: BufferedIOBase, lookup: Lookup, persistent: Persistent) -> ob
         raise
     except (ValueError, IndexError, TypeError, AttributeError, OverflowError, KeyError) as error:
         reason = quoted(f"{type(error).__name__}: {error}")
-        raise CheckpointError(f"has a pickle that is damaged or that torch did not write ({reason})") from error
+        raise CheckpointError(
+            f"has a pickle that is damaged or that torch did not write ({reason})"
+        ) from error
     _check_size(root)
     return root
 
@@ -82,7 +84,9 @@ class _Source:
     def read(self, size: int) -> bytes:
         self._left -= size
         if size > MAX_TEXT_BYTES or self._left < 0:
-            raise CheckpointError(f"has a pickle with more text than names and settings need; {STATE_DICT_ONLY}")
+            raise CheckpointError(
+                f"has a pickle with more text than names and settings need; {STATE_DICT_ONLY}"
+            )
         return self._read(size)
 
     def line(self) -> str:
@@ -122,7 +126,9 @@ class _Machine:
         again, and each call would make another one of it."""
         self.copies += sum(len(c) for c in containers if isinstance(c, (dict, list, tuple)))
         if self.copies > MAX_COPIES:
-            raise CheckpointError(f"has a pickle whose calls copy more than {MAX_COPIES:,} parts; {STATE_DICT_ONLY}")
+            raise CheckpointError(
+                f"has a pickle whose calls copy more than {MAX_COPIES:,} parts; {STATE_DICT_ONLY}"
+            )
 
     def push(self, value: object) -> None:
         self.stack.append(value)
@@ -140,7 +146,9 @@ class _Machine:
         # newer protocols leave the number out: the next one is meant
         index = len(self.memo) if index is None else index
         if index > MAX_OPCODES:
-            raise CheckpointError(f"has a pickle that numbers its parts up to {index:,}; torch did not write it")
+            raise CheckpointError(
+                f"has a pickle that numbers its parts up to {index:,}; torch did not write it"
+            )
         self.memo[index] = self.stack[-1]
 
     def get(self, index: int) -> None:
@@ -186,7 +194,9 @@ class _Machine:
             self.charge(state)
             for key, value in state.items() if isinstance(state, dict) else ():
                 set_item(target.attributes, key, value)
-        elif not isinstance(target, (dict, Inert)):  # a state dict's _metadata, a dtype's byte order: not needed
+        elif not isinstance(
+            target, (dict, Inert)
+        ):  # a state dict's _metadata, a dtype's byte order: not needed
             raise TypeError(f"a state for {type(target).__name__}")
 
     def persistent_id(self, _: object) -> None:
@@ -208,7 +218,9 @@ def set_item(target: dict[str, object], key: object, value: object) -> None:
         plain = type(key) is int and key.bit_length() <= LONG_BITS
         key = str(key) if plain else f"<{type(key).__name__} {len(target)}>"
     if key in target:
-        raise CheckpointError(f"has a pickle that sets {quoted(key)} twice; the file is damaged or hostile")
+        raise CheckpointError(
+            f"has a pickle that sets {quoted(key)} twice; the file is damaged or hostile"
+        )
     target[key] = value
 
 
@@ -216,7 +228,9 @@ def _refusal(code: bytes) -> Exception:
     name = next((op.name for op in pickletools.opcodes if op.code.encode("latin-1") == code), None)
     if name is None:
         return ValueError(f"{code!r} is no opcode" if code else "it ends in the middle")
-    return CheckpointError(f"has a pickle with the opcode {name}, which torch does not write; {STATE_DICT_ONLY}")
+    return CheckpointError(
+        f"has a pickle with the opcode {name}, which torch does not write; {STATE_DICT_ONLY}"
+    )
 
 
 def _stack_named(machine: _Machine, _: object) -> None:
@@ -226,7 +240,15 @@ def _stack_named(machine: _Machine, _: object) -> None:
 
 ARGUMENTS = (
     *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "SHORT_BINSTRING", "BINSTRING"),
-    *("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+    *(
+        "SHORT_BINUNICODE",
+        "BINUNICODE",
+        "BINUNICODE8",
+        "SHORT_BINBYTES",
+        "BINBYTES",
+        "BINBYTES8",
+        "BYTEARRAY8",
+    ),
 )
 ACTIONS: dict[str, Action] = {
     **dict.fromkeys(ARGUMENTS, _Machine.push),

@@ -13,7 +13,14 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from weights_conversion.errors import CheckpointError, listed, quoted
-from weights_conversion.readers.common import check_count, check_name, check_shape, lazy, map_bytes, parsed
+from weights_conversion.readers.common import (
+    check_count,
+    check_name,
+    check_shape,
+    lazy,
+    map_bytes,
+    parsed,
+)
 from weights_conversion.tensors import LazyTensor
 
 MAX_HEADER_BYTES = 8 << 20  # 10,000 tensors take 1.3 MB; some metadata hold pictures
@@ -41,7 +48,9 @@ def read_safetensors(path: Path) -> tuple[dict[str, LazyTensor], dict[str, str]]
         size = file.seek(0, os.SEEK_END)
     # asked before the library reads it, which would parse a header of any length
     if MAX_HEADER_BYTES < length <= size:
-        raise CheckpointError(f"has a header of {length:,} bytes; at most {MAX_HEADER_BYTES:,} are read")
+        raise CheckpointError(
+            f"has a header of {length:,} bytes; at most {MAX_HEADER_BYTES:,} are read"
+        )
     try:
         with safe_open(path, framework="numpy") as file:
             check_count(len(file.keys()))
@@ -73,7 +82,9 @@ def _header(text: bytes) -> dict[str, Any]:
     for name, entry in header.items():
         if name != "__metadata__" and entry.keys() != FIELDS:
             more = listed(sorted(entry.keys() - FIELDS))
-            raise CheckpointError(f"says of {quoted(name)} what safetensors does not have: {more}; write it again")
+            raise CheckpointError(
+                f"says of {quoted(name)} what safetensors does not have: {more}; write it again"
+            )
     return header
 
 

@@ -11,7 +11,9 @@ from weights_conversion.readers.archive import Archive
 from weights_conversion.readers.common import STATE_DICT_ONLY
 
 HEAD_BYTES = 512
-HEADER_LIMIT = 1 << 40  # eight letters read as a number are far beyond it, the length of a safetensors header far below
+HEADER_LIMIT = (
+    1 << 40
+)  # eight letters read as a number are far beyond it, the length of a safetensors header far below
 SAFETENSORS, ZIP, LEGACY = "safetensors", "zip", "torch before 1.6"
 READABLE = "safetensors, torch's .pt and .pth, and numpy's .npz files can be read"
 LEGACY_MAGIC = b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # the ten bytes of torch's number, whatever the protocol
@@ -33,13 +35,28 @@ def _named(*parts: str) -> Test:
 
 # what the first bytes or the name say -> what it is and the way out; the first that holds is taken
 OTHERS: tuple[tuple[Test, str], ...] = (
-    (_starts(b"version https://git-lfs"), "is a git-lfs pointer, not the file itself; run git lfs pull"),
-    (_text(b"<!doctype", b"<html", b"<?xml", b"<head"), "is a web page, not a checkpoint; download the file itself"),
-    (_text(b"{", b"["), "is JSON text, not a checkpoint; download the file itself, or pass the folder of an index"),
-    (_starts(b"\x89HDF\r\n\x1a\n"), "is an HDF5 file, as Keras writes them; save its arrays with numpy.savez"),
+    (
+        _starts(b"version https://git-lfs"),
+        "is a git-lfs pointer, not the file itself; run git lfs pull",
+    ),
+    (
+        _text(b"<!doctype", b"<html", b"<?xml", b"<head"),
+        "is a web page, not a checkpoint; download the file itself",
+    ),
+    (
+        _text(b"{", b"["),
+        "is JSON text, not a checkpoint; download the file itself, or pass the folder of an index",
+    ),
+    (
+        _starts(b"\x89HDF\r\n\x1a\n"),
+        "is an HDF5 file, as Keras writes them; save its arrays with numpy.savez",
+    ),
     (_starts(b"GGUF", b"GGML"), "is a GGUF file; take the model's safetensors or .pt file"),
     (_starts(b"\x93NUMPY"), "is a single numpy array; save all arrays with numpy.savez"),
-    (_starts(b"\x1f\x8b"), "is gzipped; unpack it with gunzip or tar -xzf, and pass what comes out"),
+    (
+        _starts(b"\x1f\x8b"),
+        "is gzipped; unpack it with gunzip or tar -xzf, and pass what comes out",
+    ),
     (
         _starts(b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!\x1a\x07", b"\x28\xb5\x2f\xfd"),
         "is packed; unpack it, pass the result",
@@ -51,19 +68,35 @@ OTHERS: tuple[tuple[Test, str], ...] = (
     ),
     (_named(".onnx"), "is an ONNX graph; take the checkpoint that it was exported from"),
     (
-        _starts(b"\x08\x03\x12", b"\x08\x04\x12", b"\x08\x05\x12", b"\x08\x06\x12", b"\x08\x07\x12", b"\x08\x08\x12"),
+        _starts(
+            b"\x08\x03\x12",
+            b"\x08\x04\x12",
+            b"\x08\x05\x12",
+            b"\x08\x06\x12",
+            b"\x08\x07\x12",
+            b"\x08\x08\x12",
+        ),
         "is an ONNX graph; take the checkpoint that it was exported from",
     ),
     (
         _named("saved_model.pb", ".index", ".data-0000"),
         "is part of a TensorFlow checkpoint; save its arrays with numpy.savez",
     ),
-    (_named(".msgpack"), "is a Flax msgpack file; save its arrays with numpy.savez, or take the safetensors file"),
-    (_starts(b"\x80"), "is a pickle, but not one of torch's; save its arrays with numpy.savez or as safetensors"),
+    (
+        _named(".msgpack"),
+        "is a Flax msgpack file; save its arrays with numpy.savez, or take the safetensors file",
+    ),
+    (
+        _starts(b"\x80"),
+        "is a pickle, but not one of torch's; save its arrays with numpy.savez or as safetensors",
+    ),
 )
 # a file or folder in a folder -> the same for folders
 FOLDERS: tuple[tuple[str, str], ...] = (
-    ("_CHECKPOINT_METADATA", "is an Orbax checkpoint; restore a run with fmjax, or save its arrays with numpy.savez"),
+    (
+        "_CHECKPOINT_METADATA",
+        "is an Orbax checkpoint; restore a run with fmjax, or save its arrays with numpy.savez",
+    ),
     ("flax_model.msgpack", "has a Flax msgpack file only; save its arrays with numpy.savez"),
     ("saved_model.pb", "is a TensorFlow SavedModel; save its arrays with numpy.savez"),
     ("*.data-00000-of-*", "is a TensorFlow checkpoint; save its arrays with numpy.savez"),
@@ -94,12 +127,16 @@ def container(path: Path) -> str:
             raise CheckpointError(what)
     if path.suffix == ".safetensors":
         return SAFETENSORS
-    raise CheckpointError(f"is no checkpoint that is known here (it starts with {head[:8]!r}); {READABLE}")
+    raise CheckpointError(
+        f"is no checkpoint that is known here (it starts with {head[:8]!r}); {READABLE}"
+    )
 
 
 def torch_root(archive: Archive) -> str | None:
     """The folder of a torch archive that its pickle lies in, None for another zip."""
-    roots = [name.removesuffix("/data.pkl") for name in archive.members if name.endswith("/data.pkl")]
+    roots = [
+        name.removesuffix("/data.pkl") for name in archive.members if name.endswith("/data.pkl")
+    ]
     # a folder at the top; a pickle that lies deeper is part of something else
     roots = [root for root in roots if "/" not in root]
     if len(roots) > 1:

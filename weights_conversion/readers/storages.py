@@ -17,7 +17,9 @@ from weights_conversion.tensors import LazyTensor
 MAX_SHARING = 4  # all tensors together, in storages: tied and viewed weights count each time that they are named
 SPARE_BYTES = 64 << 20  # on top of that, for small files
 VIEWS = ("conj", "neg")  # what a tensor's flags can say
-MAX_EXPANDED_BYTES = 1 << 20  # a tensor larger than its storage repeats values; position indices do, weights do not
+MAX_EXPANDED_BYTES = (
+    1 << 20
+)  # a tensor larger than its storage repeats values; position indices do, weights do not
 
 STORAGES: dict[str, np.dtype] = {
     "DoubleStorage": np.dtype(np.float64),
@@ -58,8 +60,14 @@ REASONS = (  # part of a refused name -> what such a file is, and the way out
     ("QUInt", "is quantised; take the file of the float model"),
     ("_rebuild_sparse", "has sparse tensors; save them with .to_dense()"),
     ("_get_layout", "has sparse tensors; save them with .to_dense()"),
-    ("_rebuild_meta", "has tensors without values (device 'meta'); save it after the weights are loaded"),
-    ("_rebuild_device_tensor", f"was saved on an accelerator; move the model to the CPU and {STATE_DICT_ONLY}"),
+    (
+        "_rebuild_meta",
+        "has tensors without values (device 'meta'); save it after the weights are loaded",
+    ),
+    (
+        "_rebuild_device_tensor",
+        f"was saved on an accelerator; move the model to the CPU and {STATE_DICT_ONLY}",
+    ),
 )
 
 
@@ -116,7 +124,9 @@ def lazy_tensors(tensors: Mapping[str, Tensor], fetch: Fetch) -> dict[str, LazyT
     """
     # each storage counts once, however many tensors look at it
     logical = sum(tensor.nbytes for tensor in tensors.values())
-    stored = sum({tensor.storage.key: tensor.storage.nbytes for tensor in tensors.values()}.values())
+    stored = sum(
+        {tensor.storage.key: tensor.storage.nbytes for tensor in tensors.values()}.values()
+    )
     if logical > MAX_SHARING * stored + SPARE_BYTES:
         raise CheckpointError(
             f"has tensors of {logical:,} bytes in {stored:,} bytes of storage, more than {MAX_SHARING} times; "
@@ -142,7 +152,9 @@ class Storages(dict[str, Storage]):
     def __call__(self, key: tuple[object, ...]) -> Storage:
         found = storage(key)
         if self.setdefault(found.key, found) != found:
-            raise CheckpointError(f"describes the storage {quoted(found.key)} in two ways; the file is damaged")
+            raise CheckpointError(
+                f"describes the storage {quoted(found.key)} in two ways; the file is damaged"
+            )
         return found
 
 
@@ -152,31 +164,48 @@ def storage(key: tuple[object, ...]) -> Storage:
     if len(key) < 5 or key[0] != "storage" or any(rest is not None for rest in key[5:]):
         raise CheckpointError(f"refers to something else than a storage; {STATE_DICT_ONLY}")
     _, kind, name, _, count = key[:5]
-    if not isinstance(kind, Kind) or not isinstance(name, str) or type(count) is not int or count < 0:
-        raise CheckpointError("describes a storage in a way that torch does not; the file is damaged or hostile")
+    if (
+        not isinstance(kind, Kind)
+        or not isinstance(name, str)
+        or type(count) is not int
+        or count < 0
+    ):
+        raise CheckpointError(
+            "describes a storage in a way that torch does not; the file is damaged or hostile"
+        )
     # where it lay (the fourth: "cuda:0") says nothing of its values
     found = Storage(name, kind.dtype, count)
     check_shape((found.nbytes,), 1)
     return found
 
 
-def _tensor(where: object, offset: object, shape: object, strides: object, dtype: object = None) -> Tensor:
+def _tensor(
+    where: object, offset: object, shape: object, strides: object, dtype: object = None
+) -> Tensor:
     """The view of a storage, checked against what its persistent id said of it."""
     # all of these are a file's own words, so each is checked for its type before it is counted with
-    if not isinstance(where, Storage) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
+    if (
+        not isinstance(where, Storage)
+        or not isinstance(shape, tuple)
+        or not isinstance(strides, tuple)
+    ):
         raise TypeError("a tensor that is made of something else than a storage")
     dtype = dtype or where.dtype
     if not isinstance(dtype, np.dtype):
         raise TypeError("a tensor without a dtype")
     # negative strides are numpy's; torch has none, and they could reach before the storage
-    if len(shape) != len(strides) or any(type(n) is not int or n < 0 for n in (offset, *shape, *strides)):
+    if len(shape) != len(strides) or any(
+        type(n) is not int or n < 0 for n in (offset, *shape, *strides)
+    ):
         raise CheckpointError(
             "has a tensor with an impossible offset, shape or strides; the file is damaged or hostile"
         )
     check_shape(shape, dtype.itemsize)
     tensor = Tensor(where, dtype, cast(int, offset), shape, strides)
     if tensor.span and tensor.offset * dtype.itemsize + tensor.span > where.nbytes:
-        raise CheckpointError(f"has a tensor that reaches outside its storage {quoted(where.key)}; the file is damaged")
+        raise CheckpointError(
+            f"has a tensor that reaches outside its storage {quoted(where.key)}; the file is damaged"
+        )
     if tensor.nbytes > max(where.nbytes, MAX_EXPANDED_BYTES):
         raise CheckpointError(
             f"has a tensor of {tensor.nbytes:,} bytes in a storage of {where.nbytes:,}; "
@@ -203,8 +232,12 @@ def _check_flags(flags: list[object]) -> None:
     """Raises CheckpointError for views of other values; torch writes one table of at most these two."""
     if len(flags) > 1 or any(isinstance(row, dict) and len(row) > len(VIEWS) for row in flags):
         raise TypeError("a tensor with more flags than there are")
-    if any(isinstance(row, dict) and any(value is not False for value in row.values()) for row in flags):
-        raise CheckpointError("has tensors that are conjugated or negated views; save them with .resolve_conj()")
+    if any(
+        isinstance(row, dict) and any(value is not False for value in row.values()) for row in flags
+    ):
+        raise CheckpointError(
+            "has tensors that are conjugated or negated views; save them with .resolve_conj()"
+        )
 
 
 def _rebuild_parameter(tensor: object, *_: object) -> Tensor:
@@ -213,10 +246,16 @@ def _rebuild_parameter(tensor: object, *_: object) -> Tensor:
     return tensor
 
 
-def _rebuild_from_type(function: object, _type: object, arguments: object, _state: object) -> object:
+def _rebuild_from_type(
+    function: object, _type: object, arguments: object, _state: object
+) -> object:
     """A tensor that carries Python attributes: the tensor. What makes it is one of three functions, and never this one
     again, which could be nested without end."""
-    if not isinstance(function, Global) or function.call not in REBUILDS or not isinstance(arguments, tuple):
+    if (
+        not isinstance(function, Global)
+        or function.call not in REBUILDS
+        or not isinstance(arguments, tuple)
+    ):
         raise TypeError("a tensor that is made by no function")
     return function.call(*arguments)
 
@@ -257,7 +296,9 @@ CALLS: dict[tuple[str, str], Call] = {
     ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
     ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
 }
-INERT: tuple[tuple[str, str], ...] = (  # neither tensors nor containers of them: settings, counters, random states
+INERT: tuple[
+    tuple[str, str], ...
+] = (  # neither tensors nor containers of them: settings, counters, random states
     ("argparse", "Namespace"),
     ("_codecs", "encode"),
     ("torch", "device"),
@@ -276,7 +317,13 @@ INERT: tuple[tuple[str, str], ...] = (  # neither tensors nor containers of them
     ("__builtin__", "complex"),
     ("__builtin__", "bytearray"),
 )
-SCRIPT_LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist", "restore_type_tag")
+SCRIPT_LISTS = (
+    "build_intlist",
+    "build_doublelist",
+    "build_boollist",
+    "build_tensorlist",
+    "restore_type_tag",
+)
 _CALLED = {key: Global(".".join(key), call) for key, call in CALLS.items()}
 _KEPT = {key: Global(".".join(key), _inert(".".join(key))) for key in INERT}
 _KINDS = {("torch", name): Kind(dtype) for name, dtype in STORAGES.items()}

@@ -25,10 +25,14 @@ COUNT = struct.Struct("<q")  # in front of each storage of a legacy file
 def read_torch_zip(path: Path, archive: Archive, root: str) -> Checkpoint:
     """What torch.save or torch.jit.save wrote under the folder `root` of the archive. code/ is never read."""
     if not _is_little_endian(archive, root):
-        raise CheckpointError("was saved on a big-endian machine; load and save it again with torch on an ordinary one")
+        raise CheckpointError(
+            "was saved on a big-endian machine; load and save it again with torch on an ordinary one"
+        )
     pickled = archive.members[f"{root}/data.pkl"]
     if pickled.size > MAX_PICKLE_BYTES:
-        raise CheckpointError(f"has a pickle of {pickled.size:,} bytes; at most {MAX_PICKLE_BYTES:,} are read")
+        raise CheckpointError(
+            f"has a pickle of {pickled.size:,} bytes; at most {MAX_PICKLE_BYTES:,} are read"
+        )
     # only torch.jit.save writes constants, and only its pickles name classes of the file's own
     names = script_lookup if f"{root}/constants.pkl" in archive.members else lookup
     storages = Storages()
@@ -38,7 +42,9 @@ def read_torch_zip(path: Path, archive: Archive, root: str) -> Checkpoint:
         needed = storages[key]
         member = archive.members.get(f"{root}/data/{key}")
         if member is None or member.size < needed.nbytes:
-            raise CheckpointError(f"lacks the {needed.nbytes:,} bytes of the storage {quoted(key)}; fetch it again")
+            raise CheckpointError(
+                f"lacks the {needed.nbytes:,} bytes of the storage {quoted(key)}; fetch it again"
+            )
 
     def fetch(key: str, start: int, nbytes: int) -> np.ndarray:
         return archive.bytes_of(f"{root}/data/{key}", start, nbytes)
@@ -62,7 +68,9 @@ def read_torch_legacy(path: Path) -> Checkpoint:
                 "is a pickle, but not one of torch's; save its arrays with numpy.savez or as safetensors"
             )
         if system.get("little_endian") is not True:
-            raise CheckpointError("was saved on a big-endian machine; load and save it again with torch on another one")
+            raise CheckpointError(
+                "was saved on a big-endian machine; load and save it again with torch on another one"
+            )
         # the fifth pickle lists the storages in the order in which their values follow
         found = unwrap(unpickle(file, lookup, storages))
         places = _places(file, unpickle(file, lookup, Storages()), storages)
@@ -85,7 +93,9 @@ def _places(file: BufferedIOBase, keys: object, storages: Storages) -> dict[str,
         found, places[key] = storages[key], start + COUNT.size
         end = places[key] + found.nbytes
         if end > size:
-            raise CheckpointError(f"is cut short: {size:,} bytes, where at least {end:,} are needed; fetch it again")
+            raise CheckpointError(
+                f"is cut short: {size:,} bytes, where at least {end:,} are needed; fetch it again"
+            )
         file.seek(start)
         if COUNT.unpack(file.read(COUNT.size)) != (found.count,):
             raise CheckpointError(

@@ -17,7 +17,9 @@ from weights_conversion.readers.storages import Tensor
 # RADIO's own loaders prefer them, and are what published numbers were measured with; DINO's full checkpoints hold a
 # student and the teacher, which is its average. `model` and `module` come last: they also name what wraps a state dict.
 WRAPPERS = ("state_dict_ema", "model_ema", "teacher", "state_dict", "model", "module")
-PREFIXES = re.compile(r"\A(module\.|_orig_mod\.)+")  # of DataParallel and torch.compile; off where all names have them
+PREFIXES = re.compile(
+    r"\A(module\.|_orig_mod\.)+"
+)  # of DataParallel and torch.compile; off where all names have them
 MAX_OTHERS = 1000  # entries that are no tensors, of which the names are kept
 
 
@@ -41,9 +43,13 @@ def unwrap(root: object) -> Unwrapped:
     if isinstance(root, Script):
         return _named(_parted(_flat(root.attributes, holders))[0], (), ())
     if not isinstance(root, dict):
-        raise CheckpointError(f"holds a {type(root).__name__.lower()}, not a state dict; {STATE_DICT_ONLY}")
+        raise CheckpointError(
+            f"holds a {type(root).__name__.lower()}, not a state dict; {STATE_DICT_ONLY}"
+        )
     if "state_dict_encrypted" in root:
-        raise CheckpointError("is encrypted by NVIDIA TAO; decrypt it with TAO and its key, then pass the result")
+        raise CheckpointError(
+            "is encrypted by NVIDIA TAO; decrypt it with TAO and its key, then pass the result"
+        )
     taken: list[str] = []
     others: list[str] = []
     chosen: dict[str, Any] = root
@@ -76,7 +82,9 @@ def _mark(value: object, holders: dict[int, bool]) -> bool:
     return holders[id(value)]
 
 
-def _flat(container: Mapping[str, object], holders: dict[int, bool], prefix: str = "") -> Iterator[tuple[str, object]]:
+def _flat(
+    container: Mapping[str, object], holders: dict[int, bool], prefix: str = ""
+) -> Iterator[tuple[str, object]]:
     """Dotted name and value of all that is no mapping of tensors. Names are cut where they are too long for one: the
     same few keys, nested and shared, could make gigabytes of them."""
     for key, value in container.items():
@@ -88,7 +96,9 @@ def _flat(container: Mapping[str, object], holders: dict[int, bool], prefix: str
             yield name, value
 
 
-def _unprefixed(rows: Iterable[tuple[str, object]], taken: list[str], others: list[str]) -> Unwrapped:
+def _unprefixed(
+    rows: Iterable[tuple[str, object]], taken: list[str], others: list[str]
+) -> Unwrapped:
     tensors, left = _parted(rows)
     others = others + [".".join((*taken, name)) for name in left]
     prefix = _shared_prefix([name for name, _ in tensors])
@@ -120,9 +130,13 @@ def _parted(rows: Iterable[tuple[str, object]]) -> tuple[list[tuple[str, Tensor]
     return tensors, others
 
 
-def _named(tensors: list[tuple[str, Tensor]], taken: tuple[str, ...], others: tuple[str, ...]) -> Unwrapped:
+def _named(
+    tensors: list[tuple[str, Tensor]], taken: tuple[str, ...], others: tuple[str, ...]
+) -> Unwrapped:
     if not tensors:
-        raise CheckpointError(f"holds no tensors under names ({listed(others) or 'it is empty'}); {STATE_DICT_ONLY}")
+        raise CheckpointError(
+            f"holds no tensors under names ({listed(others) or 'it is empty'}); {STATE_DICT_ONLY}"
+        )
     named: dict[str, Tensor] = {}
     for name, tensor in tensors:
         check_name(name)

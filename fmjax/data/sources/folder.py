@@ -36,7 +36,9 @@ def image_folder(root: Path, classes: Sequence[str] | None = None) -> Splits:
     train, val = _classes(folders["train"], found, classes), None
     if "val" in folders:
         if same_folder(folders["train"], folders["val"]):
-            raise DataError(f"{escaped(str(folders['val']))} is {folders['train'].name}/ itself, by a link; remove it")
+            raise DataError(
+                f"{escaped(str(folders['val']))} is {folders['train'].name}/ itself, by a link; remove it"
+            )
         val = _classes(folders["val"], found, train.classes)
     return Splits(train, val, found.left_out(), _notes(found, folders.get("test")))
 
@@ -44,10 +46,14 @@ def image_folder(root: Path, classes: Sequence[str] | None = None) -> Splits:
 def _notes(found: Found, test: Path | None) -> tuple[str, ...]:
     notes = []
     if test is not None:
-        notes.append(f"{escaped(test.name)}/ is left out; to score a run on it, name it: folder:{escaped(str(test))}")
+        notes.append(
+            f"{escaped(test.name)}/ is left out; to score a run on it, name it: folder:{escaped(str(test))}"
+        )
     if found.nested:
         example = escaped(str(Path(found.nested[0]).relative_to(found.root)))
-        notes.append(f"{len(found.nested):,} images in folders below a class folder count for the class ({example})")
+        notes.append(
+            f"{len(found.nested):,} images in folders below a class folder count for the class ({example})"
+        )
     return tuple(notes)
 
 
@@ -63,7 +69,9 @@ def _classes(root: Path, found: Found, known: Sequence[str] | None) -> Examples:
             f"{escaped(str(root))} has classes without images: {few(empty)}; add images or remove the folders"
         )
     if len(names) < 2:
-        raise DataError(f"{escaped(str(root))} has one class, {few(names)}; classification needs two or more")
+        raise DataError(
+            f"{escaped(str(root))} has one class, {few(names)}; classification needs two or more"
+        )
     paths = [path for row in by_class.values() for path in row]
     label = {name: number for number, name in enumerate(names)}
     counts = [len(row) for row in by_class.values()]
@@ -76,7 +84,11 @@ def _check_known(root: Path, names: Sequence[str], known: Sequence[str]) -> None
     if not unknown:
         return
     near = {folded(name): name for name in known}
-    meant = [f"{escaped(name)} for {escaped(near[folded(name)])}" for name in unknown if folded(name) in near]
+    meant = [
+        f"{escaped(name)} for {escaped(near[folded(name)])}"
+        for name in unknown
+        if folded(name) in near
+    ]
     hint = f" ({', '.join(meant[:3])}?)" if meant else ""
     raise DataError(
         f"{escaped(str(root))} has classes that the training set has not: {few(unknown)}{hint}; rename or remove them"

@@ -14,7 +14,18 @@ import numpy as np
 from fmjax.config.data import ImagesConfig
 from fmjax.data import masks
 from fmjax.data.example import Examples, Splits
-from fmjax.data.folders import OUTSIDE, Found, entries, few, folded, images, left_out, parts, roles_of, same_folder
+from fmjax.data.folders import (
+    OUTSIDE,
+    Found,
+    entries,
+    few,
+    folded,
+    images,
+    left_out,
+    parts,
+    roles_of,
+    same_folder,
+)
 from fmjax.data.images import FORMATS, Unreadable, regular_file
 from fmjax.errors import DataError, escaped
 
@@ -50,12 +61,16 @@ def open_examples(
     found = Found(root)
     folders = _parts(root, found)
     if "val" in folders and same_folder(folders["train"], folders["val"]):
-        raise DataError(f"{escaped(str(folders['val']))} is {folders['train'].name}/ itself, by a link; remove it")
+        raise DataError(
+            f"{escaped(str(folders['val']))} is {folders['train'].name}/ itself, by a link; remove it"
+        )
     pairs = [_pairs(folders[role], found) for role in ("", "train", "val") if role in folders]
     names, notes = _classes(root, pairs, config, known=tuple(classes or ()))
     if "test" in folders:
         test = folders["test"]
-        notes.append(f"{escaped(test.name)}/ is left out; to score a run on it, name it: masks:{escaped(str(test))}")
+        notes.append(
+            f"{escaped(test.name)}/ is left out; to score a run on it, name it: masks:{escaped(str(test))}"
+        )
     train, *val = [_examples(part, names) for part in pairs]
     return Splits(train, val[0] if val else None, found.left_out(), tuple(notes))
 
@@ -152,7 +167,9 @@ def _classes(
     else:
         _check_known(pairs, config)
     if config.ignore < len(names):
-        notes.append(f"the value {config.ignore} is ignored, so no pixel is of class {escaped(names[config.ignore])}")
+        notes.append(
+            f"the value {config.ignore} is ignored, so no pixel is of class {escaped(names[config.ignore])}"
+        )
     return names, notes
 
 
@@ -213,24 +230,32 @@ def read_classes(path: Path) -> tuple[str, ...]:
             raise DataError(f"it has more than {MAX_BYTES:,} bytes")
         text = content.decode("utf-8-sig")
     except (OSError, ValueError) as error:
-        raise DataError(f"{where} cannot be read: {escaped(str(error), 200)}; write a class name a line") from error
+        raise DataError(
+            f"{where} cannot be read: {escaped(str(error), 200)}; write a class name a line"
+        ) from error
     names = [line.strip() for line in text.rstrip().split("\n")]
     if names == [""]:
         raise DataError(f"{where} is empty; write a class name a line, that of value 0 first")
     if "" in names:
-        raise DataError(f"{where} has no name in line {names.index('') + 1}; each value needs one, from 0 on")
+        raise DataError(
+            f"{where} has no name in line {names.index('') + 1}; each value needs one, from 0 on"
+        )
     _check_names(where, names)
     return tuple(names)
 
 
 def _check_names(where: str, names: Sequence[str]) -> None:
     if not 2 <= len(names) <= MAX_CLASSES:
-        raise DataError(f"{where} has {len(names):,} names; segmentation needs two to {MAX_CLASSES:,}")
+        raise DataError(
+            f"{where} has {len(names):,} names; segmentation needs two to {MAX_CLASSES:,}"
+        )
     seen: dict[str, int] = {}
     for line, name in enumerate(names, 1):
         twin = seen.setdefault(folded(name), line)
         if twin != line:
-            raise DataError(f"{where} has the name {escaped(name)!r} in lines {twin} and {line}; rename one")
+            raise DataError(
+                f"{where} has the name {escaped(name)!r} in lines {twin} and {line}; rename one"
+            )
 
 
 def _examples(part: Pairs, names: tuple[str, ...]) -> Examples:

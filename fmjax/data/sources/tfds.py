@@ -45,7 +45,11 @@ def tensorflow_dataset(name: str, data_dir: str = "") -> Splits:
     train = _tfds_split(builder, "train", classes)
     if held_out is None:
         return Splits(train, None)
-    notes = (f"tfds:{name} has no validation split; val is its {held_out} split",) if held_out == "test" else ()
+    notes = (
+        (f"tfds:{name} has no validation split; val is its {held_out} split",)
+        if held_out == "test"
+        else ()
+    )
     return Splits(train, _tfds_split(builder, held_out, classes), notes=notes)
 
 

@@ -43,7 +43,10 @@ class CLIP(Original):
         for name, value in (constants | {"vocab_size": TEXT["vocab_size"]}).items():
             model.__dict__.pop(name, None)
             model.register_buffer(name, torch.tensor(value))
-        images, words = torch.zeros(1, 3, *self.spec.image_size), torch.zeros(1, CONTEXT, dtype=torch.int64)
+        images, words = (
+            torch.zeros(1, 3, *self.spec.image_size),
+            torch.zeros(1, CONTEXT, dtype=torch.int64),
+        )
         script = torch.jit.trace(model, (images, words), check_trace=False)
         path = folder / "checkpoint.pt"
         torch.jit.save(script.half(), path)

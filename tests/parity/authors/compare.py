@@ -67,7 +67,9 @@ def available(directory: Path) -> list[Original]:
         raise UsageError(f"--authors {str(directory)!r} is no directory; give {wanted}")
     found = [row for row in ORIGINALS if (directory / row.folder).is_dir()]
     if not found:
-        raise UsageError(f"--authors {str(directory)!r} holds none of the authors' repositories; give {wanted}")
+        raise UsageError(
+            f"--authors {str(directory)!r} holds none of the authors' repositories; give {wanted}"
+        )
     return found
 
 
@@ -76,7 +78,10 @@ def compare(original: Original, directory: Path) -> Comparison:
     file, and runs both at every size that the authors' code takes."""
     checkout = directory / original.folder
     commit, committed = _commit(checkout)
-    with importable(checkout / original.source, original.packages), tempfile.TemporaryDirectory() as folder:
+    with (
+        importable(checkout / original.source, original.packages),
+        tempfile.TemporaryDirectory() as folder,
+    ):
         theirs = torch_reference.randomise(original.build(), seed=1)
         file = original.save(theirs, Path(folder))
         with _cut(original):
@@ -120,7 +125,9 @@ def _cut(original: Original) -> Iterator[None]:
         yield
 
 
-def _errors(original: Original, theirs: Any, file: Path, ours: ViT, size: Size) -> tuple[float, float, float]:
+def _errors(
+    original: Original, theirs: Any, file: Path, ours: ViT, size: Size
+) -> tuple[float, float, float]:
     """Of the tokens, the pooled output, and the gradient of a random weighted sum of both."""
     rng = np.random.default_rng(0)
     images = rng.standard_normal((1, 3, *size), np.float32)
@@ -142,14 +149,18 @@ def _outputs(model: ViT, images: Any) -> tuple[jax.Array, jax.Array]:
     return all_tokens(out, model.spec), out.pooled
 
 
-def _run(model: ViT, images: np.ndarray, sum_weights: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+def _run(
+    model: ViT, images: np.ndarray, sum_weights: tuple[np.ndarray, ...]
+) -> tuple[np.ndarray, ...]:
     """fmjax's tokens, pooled output and gradient of the image."""
     apply, params = functional(model)
 
     def objective(images: jax.Array, params: Any):
         out = apply(params, images)
         found = all_tokens(out, model.spec), out.pooled
-        return sum((value * weight).sum() for value, weight in zip(found, sum_weights, strict=True)), found
+        return sum(
+            (value * weight).sum() for value, weight in zip(found, sum_weights, strict=True)
+        ), found
 
     with jax.default_matmul_precision("highest"):
         (_, found), gradient = jax.jit(jax.value_and_grad(objective, has_aux=True))(images, params)

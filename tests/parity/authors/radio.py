@@ -96,7 +96,10 @@ class RADIOHub(RADIO):
     def save(self, model, folder):
         own = model.radio_model
         state = {f"base_model.{key}": value for key, value in own.model.state_dict().items()}
-        state |= {f"input_conditioner.{key}": value for key, value in own.input_conditioner.state_dict().items()}
+        state |= {
+            f"input_conditioner.{key}": value
+            for key, value in own.input_conditioner.state_dict().items()
+        }
         path = folder / "checkpoint.pth.tar"
         torch.save({"state_dict": state, "args": Namespace(**self.arguments)}, path)
         return path

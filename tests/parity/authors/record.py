@@ -15,7 +15,11 @@ from tests.parity.authors.compare import ORIGINALS, Comparison
 from tests.parity.bounds import FORWARD
 
 OWN = "demo_vit_ti4"  # trained here: it has no other authors
-OPEN_CLIP = ("laion", "datacomp", "commonpool")  # tags of what open_clip itself trained, for its own architectures
+OPEN_CLIP = (
+    "laion",
+    "datacomp",
+    "commonpool",
+)  # tags of what open_clip itself trained, for its own architectures
 TEXT = """## Beside the authors' own code
 
 The table at the end holds a dialect against the package that reads it here, which need not be its authors'. This one
@@ -68,7 +72,9 @@ def forget(path: Path, name: str) -> None:
 def section(comparisons: Sequence[Comparison]) -> str:
     """Of every published row of the zoo, when it was compared with its authors' own code and how close it is, or that
     it was not yet."""
-    folders = dict.fromkeys(f"`{original.folder}` ({original.repository})" for original in ORIGINALS)
+    folders = dict.fromkeys(
+        f"`{original.folder}` ({original.repository})" for original in ORIGINALS
+    )
     return TEXT.format(
         folders=_wrapped(f"{', '.join(folders)}."),
         bound=FORWARD,
@@ -96,7 +102,12 @@ def by_name(comparisons: Sequence[Comparison]) -> str:
     if not groups:
         return "Loaded by name instead of from that file, all of these are computed the same.\n"
     other = "; ".join(f"{', '.join(names)} by {what}" for what, names in groups.items())
-    return _wrapped(f"Loaded by name instead of from that file, these are computed otherwise: {other}.") + "\n"
+    return (
+        _wrapped(
+            f"Loaded by name instead of from that file, these are computed otherwise: {other}."
+        )
+        + "\n"
+    )
 
 
 def line(row: Comparison, alike: Sequence[Weights]) -> str:
@@ -119,7 +130,9 @@ def same_function(row: Comparison, comparisons: Sequence[Comparison]) -> list[We
     """Other weights of the architecture, not compared themselves, that the same authors publish in the same dialect
     and of which the zoo says nothing else."""
     own, named = get_weights(row.name), {other.name for other in comparisons}
-    others = [other for other in _published() if other.model == own.model and other.name not in named]
+    others = [
+        other for other in _published() if other.model == own.model and other.name not in named
+    ]
     alike = [other for other in others if other.overrides == own.overrides]
     return [other for other in alike if row.dialect in {source.dialect for source in other.sources}]
 

@@ -21,7 +21,9 @@ def run(directory: Path, pattern: str, results: Path) -> int:
     originals = [row for row in found if fnmatchcase(row.name.lower(), pattern.lower())]
     if not originals:
         names = ", ".join(row.name for row in found[:3])
-        sys.stderr.write(f"no original in {str(directory)!r} matches {pattern!r}; they are {names}, ...\n")
+        sys.stderr.write(
+            f"no original in {str(directory)!r} matches {pattern!r}; they are {names}, ...\n"
+        )
         return 2
     bad = []
     for original in originals:
@@ -35,7 +37,9 @@ def run(directory: Path, pattern: str, results: Path) -> int:
         bad += [original.name] if result.over else []
         record.store(results, [result])
         tell(f"{'over' if result.over else 'ok':<5}{record.line(result, ())}")
-    tell(f"{len(originals) - len(bad)} of {len(originals)} equal to their authors' code {', '.join(bad)}")
+    tell(
+        f"{len(originals) - len(bad)} of {len(originals)} equal to their authors' code {', '.join(bad)}"
+    )
     return 1 if bad else 0
 
 
