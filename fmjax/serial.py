@@ -94,9 +94,8 @@ def _fits(hint: Any, value: Any) -> bool:
         return isinstance(value, str | int) and value in parts
     if kind is tuple:
         return isinstance(value, list) and _all_fit(parts, value)
-    if (
-        hint is float
-    ):  # whole numbers are floats in JSON; infinity and nan, which Python's reader takes, are not
+    if hint is float:
+        # whole numbers are floats in JSON; infinity and nan, which Python's reader takes, are not
         return type(value) in (int, float) and abs(value) <= sys.float_info.max
     return type(value) is hint  # not isinstance: True is no number
 

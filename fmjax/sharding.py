@@ -30,10 +30,8 @@ RULES: tuple[tuple[str, Axes], ...] = (
     (r"pool\.(out|mlp\.down)\.kernel", (None, "fsdp")),
     (r"kernel", ("fsdp", None)),  # of a head that is one layer
     (r"(.*\.)?(bias|scale|mean|var)|cls_token|pool\.probe", ()),  # vectors: whole on every device
-    (
-        r".*",
-        (),
-    ),  # no parameter of ours comes here, which a test holds: a new one is to be thought of
+    # no parameter of ours comes here, which a test holds: a new one is to be thought of
+    (r".*", ()),
 )
 
 

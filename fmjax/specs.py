@@ -22,9 +22,8 @@ Resample = Literal[
 ]
 ClassifierInput = Literal["pool", "cls", "patches", "cls_patches"]
 Pool = Literal["cls", "patches", "map"]
-Interpolation = Literal[
-    "bicubic", "bilinear", "bilinear_no_antialias"
-]  # the last is TensorFlow's, in big_vision
+# the last is TensorFlow's, in big_vision
+Interpolation = Literal["bicubic", "bilinear", "bilinear_no_antialias"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,9 +135,8 @@ class ViTSpec:
     def _block_parameters(self) -> int:
         width, hidden = self.width, self.mlp_dim
         norm = self._norm_vectors * width
-        inner = (
-            2 if self.mlp == "swiglu" else 1
-        )  # matrices into the hidden layer: the gate's and the values'
+        # matrices into the hidden layer: the gate's and the values'
+        inner = 2 if self.mlp == "swiglu" else 1
         biases = self.qkv_bias * (2 + self.k_bias) + self.bias
         attention = 4 * width**2 + biases * width + self.attn_norm * norm
         mlp = (inner + 1) * width * hidden + self.bias * (inner * hidden + width)
@@ -166,13 +164,11 @@ class Source:
     filename: str
     dialect: str
     sha256: str | None = None
-    overrides: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # ViTSpec fields in which this publisher's code differs
+    # ViTSpec fields in which this publisher's code differs
+    overrides: Mapping[str, Any] = field(default_factory=dict)
     _: KW_ONLY
-    preprocessing: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # fields of Weights, of the preprocessing, likewise
+    # fields of Weights, of the preprocessing, likewise
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
     revision: str | None = None  # a hub's commit; None: the first use records it
 
 
@@ -185,18 +181,16 @@ class Weights:
     sources: tuple[Source, ...]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    image_size: tuple[
-        int, int
-    ]  # what evaluation feeds the network, which may differ from the position table's
+    # what evaluation feeds the network, which may differ from the position table's
+    image_size: tuple[int, int]
     licence: str
     interpolation: Interpolation = "bicubic"
     resize_mode: Literal["shortest", "squash"] = "shortest"
     crop_pct: float = 1.0  # image size / resized size: 0.875 resizes to 256 and crops 224
     num_classes: int = 0  # width of the classifier that is published with them
     accuracy: Mapping[str, float] = field(default_factory=dict)  # published, in percent
-    overrides: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # ViTSpec fields that belong to these weights
+    # ViTSpec fields that belong to these weights
+    overrides: Mapping[str, Any] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     unverified: str = (
         ""  # what could not be confirmed of these weights from published sources; "" where all was

@@ -86,33 +86,26 @@ class Dialect:
     name: str
     rules: tuple[Rule, ...]
     prefix: str = ""  # stands before every name of rules, constants and drop
-    extras: Mapping[str, str] = field(
-        default_factory=dict
-    )  # pattern -> what it is; carried along byte for byte
-    constants: Mapping[str, Constant] = field(
-        default_factory=dict
-    )  # asserted on reading, made again on writing
+    # pattern -> what it is; carried along byte for byte
+    extras: Mapping[str, str] = field(default_factory=dict)
+    # asserted on reading, made again on writing
+    constants: Mapping[str, Constant] = field(default_factory=dict)
     drop: Mapping[str, str] = field(default_factory=dict)  # pattern -> why it is left out
-    refuses: Mapping[str, str] = field(
-        default_factory=dict
-    )  # pattern -> why no file that has it is read
-    facts: Mapping[str, Fact] = field(
-        default_factory=dict
-    )  # extra -> the fields of a spec that its values decide
-    requires: tuple[
-        Names, ...
-    ] = ()  # a file has keys that match all of these patterns (of a tuple: one of them) ...
+    # pattern -> why no file that has it is read
+    refuses: Mapping[str, str] = field(default_factory=dict)
+    # extra -> the fields of a spec that its values decide
+    facts: Mapping[str, Fact] = field(default_factory=dict)
+    # a file has keys that match all of these patterns (of a tuple: one of them) ...
+    requires: tuple[Names, ...] = ()
     forbids: tuple[str, ...] = ()  # ... none that matches one of these ...
-    sized: Mapping[str, tuple[int | None, ...]] = field(
-        default_factory=dict
-    )  # ... and these, if there, in this shape
+    # ... and these, if there, in this shape
+    sized: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
     # what training code and wrappers may put before all names, the likeliest first, and the one that a file was found
     # to have
     containers: tuple[str, ...] = ("",)
     container: str = ""
-    renames: tuple[
-        tuple[str, str], ...
-    ] = ()  # (pattern, replacement) that bring names of a file to those of the rules
+    # (pattern, replacement) that bring names of a file to those of the rules
+    renames: tuple[tuple[str, str], ...] = ()
     classifier: str = (
         "pool"  # what a classifier of its files sees: the pooled tokens, or "cls_patches"
     )

@@ -36,9 +36,8 @@ class Misfits:
     dialect: str
     missing: list[str] = field(default_factory=list)
     unmapped: list[str] = field(default_factory=list)
-    misshapen: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(
-        default_factory=dict
-    )  # key -> (found, expected)
+    # key -> (found, expected)
+    misshapen: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
     unfilled: list[str] = field(default_factory=list)
 
     def compare(

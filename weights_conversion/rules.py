@@ -105,9 +105,8 @@ class Conversion:
     extras: dict[str, LazyTensor]
     dropped: dict[str, str]
     tensors: int  # how many of the file's tensors became parameters
-    facts: dict[str, Any] = field(
-        default_factory=dict
-    )  # fields of the spec that the file's extras decide
+    # fields of the spec that the file's extras decide
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def to_jax(

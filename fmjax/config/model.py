@@ -25,10 +25,8 @@ class ModelConfig:
     init: Literal["pretrained", "random"] = (
         "pretrained"  # random: the same network without its weights
     )
-    image_size: tuple[int, int] = (
-        0,
-        0,
-    )  # (height, width) in pixels; (0, 0) is what the weights were evaluated at
+    # (height, width) in pixels; (0, 0) is what the weights were evaluated at
+    image_size: tuple[int, int] = (0, 0)
     resample: Literal["weights"] | Resample = (
         "weights"  # how the position table follows another image size
     )

@@ -25,9 +25,8 @@ class Recipe:
     b2: float = 0.999  # share of the old second moment
     eps: float = 1e-8  # added to the root of the second moment
     rates: Table = ()  # lr of parameters in units of lr, 1 without a row; those of 0 are not trained, and cost nothing
-    decay: Table = (
-        (r".*\.kernel", 1.0),
-    )  # weight decay of parameters in units of weight_decay, 0 without a row
+    # weight decay of parameters in units of weight_decay, 0 without a row
+    decay: Table = ((r".*\.kernel", 1.0),)
     layer_decay: float = 1.0  # lr of a block over that of the block after it (arXiv:2106.08254)
     clip_norm: float = 1.0  # largest global gradient norm; 0 switches clipping off
     accumulate: int = 1  # parts of a batch that are computed one after the other

@@ -57,10 +57,8 @@ class SegmentConfig(TaskConfig):
         1  # whose patches the layer sees: the last so many, or increasing indices
     )
     head: Literal["linear", "batch_norm"] = "linear"
-    scales: tuple[float, float] = (
-        0.5,
-        2.0,
-    )  # of a training crop; at 1 the picture's shorter side fills the image
+    # of a training crop; at 1 the picture's shorter side fills the image
+    scales: tuple[float, float] = (0.5, 2.0)
 
     def __post_init__(self) -> None:
         some = self.layers if isinstance(self.layers, int) else len(self.layers)

@@ -21,9 +21,8 @@ from fmjax.data.images import Unreadable, read
 from fmjax.data.masks import WrongMask
 from fmjax.errors import DataError, escaped
 
-if (
-    TYPE_CHECKING
-):  # Grain imports jax where it finds it, so each function that uses it imports it itself
+if TYPE_CHECKING:
+    # Grain imports jax where it finds it, so each function that uses it imports it itself
     import grain.python as grain
 
 Batch = dict[str, Any]  # of numpy arrays
@@ -114,18 +113,13 @@ class Loader:
             found = self.view(self._decoded(index, example), rng)
             check_view(found, self.blank)
             return found, ""
-        except (
-            WrongMask,
-            WrongView,
-        ):  # no unreadable picture: the run stops and says what is wrong
+        except (WrongMask, WrongView):
+            # no unreadable picture: the run stops and says what is wrong
             raise
         except Unreadable as error:
             return None, error.reason
-        except (
-            ValueError,
-            OverflowError,
-            MemoryError,
-        ) as error:  # of a view, for a shape that it cannot take
+        except (ValueError, OverflowError, MemoryError) as error:
+            # of a view, for a shape that it cannot take
             return None, escaped(f"it cannot be resized: {error or type(error).__name__}", 200)
 
     def _decoded(self, index: int, example: Example) -> Example:

@@ -12,9 +12,8 @@ import numpy as np
 from fmjax.data.folders import LeftOut, few
 from fmjax.errors import DataError
 
-Example = dict[
-    str, Any
-]  # fields of one: as they lie (path, file contents, PIL image, array), later arrays
+# fields of one: as they lie (path, file contents, PIL image, array), later arrays
+Example = dict[str, Any]
 Field = Callable[[int], Any]
 
 
@@ -23,9 +22,8 @@ class Examples:
     """A set of examples. `fields["image"](i)` is a Picture, as is a mask; any other field is a number or an array."""
 
     fields: Mapping[str, Field]
-    labels: (
-        np.ndarray
-    )  # int32 [N]: index into `classes`, by which a split is stratified; zeros where unlabelled
+    # int32 [N]: index into `classes`, by which a split is stratified; zeros where unlabelled
+    labels: np.ndarray
     classes: tuple[str, ...]
     names: Callable[[int], str]
     files: Sequence[Path] = ()  # of each image, where they are files

@@ -56,17 +56,12 @@ FORMATS = {
 } | ({"AVIF": (".avif",)} if AVIF else {})
 SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 KNOWN = "JPEG, PNG, WebP, BMP, GIF, TIFF" + ", AVIF" * AVIF + " or PPM"
-DECODING = {
-    "WEBP": 16,
-    "AVIF": 9,
-}  # bytes a pixel, measured; all others take at most BYTES_PER_PIXEL
+# bytes a pixel, measured; all others take at most BYTES_PER_PIXEL
+DECODING = {"WEBP": 16, "AVIF": 9}
 SEGMENTS = 10_000  # of a JPEG's header
 SCANS = 32  # that a JPEG of the largest size may have: each goes over all of its blocks
-BY_PYTHON = (
-    "bmp_rle",
-    "ppm",
-    "ppm_plain",
-)  # decoders of Pillow's that take about a microsecond a pixel
+# decoders of Pillow's that take about a microsecond a pixel
+BY_PYTHON = ("bmp_rle", "ppm", "ppm_plain")
 
 
 class Unreadable(DataError):
@@ -202,9 +197,8 @@ def _scans(image: Any, file: Reader) -> int:
         return 1
     # of a JPEG, the first scan's header was read last; a file of several pictures has been rewound
     channels = image.layers
-    length = (
-        8 + 2 * channels
-    )  # FF DA, two bytes of length, how many channels, two bytes for each, three more
+    # FF DA, two bytes of length, how many channels, two bytes for each, three more
+    length = 8 + 2 * channels
     start = file.tell() - length if image.format == "JPEG" else _first_scan(file)
     usual = bytes((0xFF, 0xDA, 0, length - 2, channels))  # all channels in one scan
     if file.around(start, 5) == usual and "progressive" not in image.info:

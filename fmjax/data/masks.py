@@ -100,9 +100,8 @@ def _values(image: Any, name: str) -> np.ndarray:
     tiles = getattr(image, "tile", None)
     spread = SPREAD.get(tiles[0][3], 1) if tiles and image.format == "PNG" else 1
     image.load()
-    single = image.mode in SINGLE or (
-        image.mode == "I" and image.format == "PNG"
-    )  # 16 bits, in older Pillow
+    # 16 bits, in older Pillow
+    single = image.mode in SINGLE or (image.mode == "I" and image.format == "PNG")
     if not single:
         raise WrongMask(
             f"{name} has pixels of the kind {image.mode}, and a mask has one channel, whose value is the class; "

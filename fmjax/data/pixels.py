@@ -13,29 +13,16 @@ from PIL import ExifTags, Image, ImageOps
 
 from fmjax.errors import DataError
 
-BAND = (
-    1 << 20
-)  # pixels that are converted at once: what a conversion needs beside the picture stays small
+# pixels that are converted at once: what a conversion needs beside the picture stays small
+BAND = 1 << 20
 WHITE = (255, 255, 255, 255)
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
-UNSIGNED = (
-    "PNG",
-    "PPM",
-)  # formats whose integers Pillow hands out as 0..65535, in mode I where it is older
-COLOURS = (
-    "P",
-    "CMYK",
-    "YCbCr",
-    "HSV",
-    "RGBX",
-)  # Pillow's own conversion of them is exact or a standard
-ALPHA = {
-    "RGBA": "RGBA",
-    "LA": "LA",
-    "PA": "PA",
-    "RGBa": "RGBA",
-    "La": "LA",
-}  # mode -> that without premultiplying
+# formats whose integers Pillow hands out as 0..65535, in mode I where it is older
+UNSIGNED = ("PNG", "PPM")
+# Pillow's own conversion of them is exact or a standard
+COLOURS = ("P", "CMYK", "YCbCr", "HSV", "RGBX")
+# mode -> that without premultiplying
+ALPHA = {"RGBA": "RGBA", "LA": "LA", "PA": "PA", "RGBa": "RGBA", "La": "LA"}
 BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # tags of TIFF
 HALF_LEVEL = 0.5 / 255
 RESAVE = "save it as 8 or 16 bits"

@@ -40,9 +40,8 @@ def _remove_empty_steps(folder: Path) -> None:
     for path in folder.glob("*"):
         if path.name.isdecimal() and int(path.name) not in steps:
             for inner, _, _ in os.walk(path, topdown=False):
-                with suppress(
-                    OSError
-                ):  # a folder that can only be read, or is not empty after all, stays
+                with suppress(OSError):
+                    # a folder that can only be read, or is not empty after all, stays
                     os.rmdir(inner)
 
 

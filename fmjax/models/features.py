@@ -15,9 +15,8 @@ from jaxtyping import Array, Float
 class Features:
     """What a backbone says of a batch of images. Everything is after the final norm; what a model has not is None."""
 
-    pooled: (
-        Float[Array, "B E"] | None
-    )  # the original's image embedding: projected for CLIP, the class token for DINOv2
+    # the original's image embedding: projected for CLIP, the class token for DINOv2
+    pooled: Float[Array, "B E"] | None
     cls: Float[Array, "B D"] | None
     registers: Float[Array, "B R D"] | None
     patches: Float[Array, "B h w D"]

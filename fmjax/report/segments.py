@@ -43,9 +43,8 @@ def class_colours(count: int) -> np.ndarray:
     """uint8 [count 3]: black for the first class, which often is the background; neighbours in number differ."""
     from matplotlib import colormaps
 
-    turns = (
-        np.arange(count - 1) * 0.381966
-    ) % 1  # of the circle of hues: the golden angle never meets itself
+    # of the circle of hues: the golden angle never meets itself
+    turns = (np.arange(count - 1) * 0.381966) % 1
     # hues come near each other after five: every other one is darker
     shades = np.where(np.arange(count - 1) % 2, 0.6, 1.0)[:, None]
     hues = colormaps["hsv"](turns)[:, :3] * shades

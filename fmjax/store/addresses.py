@@ -25,9 +25,8 @@ def shown(address: str) -> str:
     bare, query, _ = rest.partition("?")
     # what looks like a host may be the first half of a password
     if not HOST.fullmatch(bare.partition("/")[0].rpartition("@")[2]):
-        bare, query, _ = rest.rpartition("@")[2].partition(
-            "?"
-        )  # a password with a slash or a question mark in it
+        # a password with a slash or a question mark in it
+        bare, query, _ = rest.rpartition("@")[2].partition("?")
     host, slash, path = bare.partition("/")
     text = scheme + separator + host.rpartition("@")[2] + slash + path + (query and "?...")
     return _printable(text)

@@ -218,9 +218,8 @@ def _accept(response: requests.Response, address: str) -> None:
     if status in (200, 206):
         _check_kind(response, where)
         return
-    if (
-        status == 416
-    ):  # no such range: the part is not of this content, which is found out when it begins
+    if status == 416:
+        # no such range: the part is not of this content, which is found out when it begins
         return
     meaning = f" ({MEANINGS[status]})" if status in MEANINGS else ""
     said = f"{host} answered {status}{meaning} for {where}"

@@ -34,11 +34,11 @@ from fmjax.store.network import (
 
 HOME = "https://huggingface.co"
 COMMIT = re.compile(r"[0-9a-f]{40}")
-ETAG = re.compile(
-    r"[0-9a-f]{40}|[0-9a-f]{64}"
-)  # git's sha1 of a small file, the sha256 of a large one
+# git's sha1 of a small file, the sha256 of a large one
+ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 REPOSITORY = re.compile(r"(?:[\w-][\w.-]{0,95}/)?[\w-][\w.-]{0,95}", re.ASCII)
 ACCEPT = "`fmjax download %s --accept-new`"
+# of httpx, requests
 SILENT = (
     "ConnectError",
     "ConnectTimeout",
@@ -46,7 +46,7 @@ SILENT = (
     "PoolTimeout",
     "ProxyError",
     "TimeoutError",
-)  # of httpx, requests
+)
 T = TypeVar("T")
 
 
@@ -91,9 +91,8 @@ def fetch(source: Source, revision: str | None, *, name: str, most: int) -> Copy
     pointer = cache / folder / "snapshots" / commit / source.filename
     token = build_hf_headers().get("authorization")
     try:
-        with _held(
-            cache / ".locks" / folder / f"{etag}.lock"
-        ):  # the client's own lock: it may be at the same file
+        with _held(cache / ".locks" / folder / f"{etag}.lock"):
+            # the client's own lock: it may be at the same file
             if not blob.exists():
                 download(
                     hf_hub_url(source.location, source.filename, revision=commit),

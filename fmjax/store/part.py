@@ -13,9 +13,8 @@ from typing import Any, BinaryIO
 
 from fmjax.serial import write_atomically
 
-RANGE = re.compile(
-    r"bytes (?:([0-9]{1,18})-[0-9]{1,18}|\*)/([0-9]{1,18}|\*)"
-)  # the first byte, the size of all
+# the first byte, the size of all
+RANGE = re.compile(r"bytes (?:([0-9]{1,18})-[0-9]{1,18}|\*)/([0-9]{1,18}|\*)")
 LENGTH = re.compile(r"[0-9]{1,18}")
 NOTE_BYTES = 16 << 20  # how often the note is written: what a kill may lose
 PIECE = 1 << 20  # bytes hashed at a time

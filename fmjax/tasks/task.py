@@ -20,22 +20,18 @@ from fmjax.data.transforms import Views
 from fmjax.errors import UsageError
 from fmjax.models.vit import ViT
 
-Example = dict[
-    str, Any
-]  # one, on the host: what is read of it, then the arrays that the network is given
-Batch = dict[
-    str, Array
-]  # [B ...] arrays: the fields of the examples, and weight [B], 0 where there is nothing to learn
+# one, on the host: what is read of it, then the arrays that the network is given
+Example = dict[str, Any]
+# [B ...] arrays: the fields of the examples, and weight [B], 0 where there is nothing to learn
+Batch = dict[str, Array]
 Net = dict[str, Any]  # the named parts of what is trained, "backbone" among them
 Labels = tuple[str, ...]  # the names of the classes
-Logs = dict[
-    str, Any
-]  # numbers of a step, for its row in metrics.jsonl; and, by this name, what is averaged over steps:
+# numbers of a step, for its row in metrics.jsonl; and, by this name, what is averaged over steps:
+Logs = dict[str, Any]
 AVERAGES = "averages"  # the log of it: {"head.norm.mean": array}, see Task.loss
 MAX_ROW = 100_000  # bytes of an example's row
-Rows = dict[
-    str, Any
-]  # arrays [B ...], a row an example: under about 10 kB each, as those of all are gathered
+# arrays [B ...], a row an example: under about 10 kB each, as those of all are gathered
+Rows = dict[str, Any]
 
 
 @typing.no_type_check
@@ -45,9 +41,8 @@ class Now:
     """What a loss may know beside its batch."""
 
     step: Int[Array, ""]
-    count: Float[
-        Array, ""
-    ]  # what the loss is a mean over: `Task.count` of the whole batch, on all devices
+    # what the loss is a mean over: `Task.count` of the whole batch, on all devices
+    count: Float[Array, ""]
     key: Array  # of this step and part
     teacher: Net | None  # the average of the net, where the recipe keeps one
 
@@ -68,14 +63,11 @@ class Task:
     config: Any  # its TaskConfig
     views: Views  # how the weights' authors, and the run's augmentation, see an example
 
-    needs: ClassVar[tuple[str, ...]] = (
-        "image",
-        "label",
-    )  # fields of an example: image, label, mask, ...
+    # fields of an example: image, label, mask, ...
+    needs: ClassVar[tuple[str, ...]] = ("image", "label")
     watch: ClassVar[str] = "loss"  # the score that runs are compared by
-    shares: ClassVar[frozenset[str]] = (
-        frozenset()
-    )  # the scores and logs that are parts of one, and shown in percent
+    # the scores and logs that are parts of one, and shown in percent
+    shares: ClassVar[frozenset[str]] = frozenset()
     separable: ClassVar[bool] = True
     learns_from_average: ClassVar[bool] = False  # whether the loss uses now.teacher
 

@@ -24,9 +24,8 @@ Shape = tuple[int, ...]
 View = Mapping[str, set[Shape]]
 Tensors = Mapping[str, wc.LazyTensor]
 MAX_NAMES = 3  # that a report offers: more would be no hint
-MAX_ELEMENTS = (
-    1 << 27
-)  # of a tensor that is looked at: beyond every published one, and cheap even where it is copied
+# of a tensor that is looked at: beyond every published one, and cheap even where it is copied
+MAX_ELEMENTS = 1 << 27
 TELLING = (
     "patch_embed.kernel",
     "pos_embed",

@@ -33,9 +33,8 @@ def fill(folder: Path, count: int, names=NAMES, seed: int = 0) -> Path:
     for name in names:
         (folder / name).mkdir(parents=True)
         for i in range(count):
-            pixels = rng.integers(
-                0, 256, (12 + i, 16 + seed, 3), np.uint8
-            )  # a seed has file sizes of its own
+            # a seed has file sizes of its own
+            pixels = rng.integers(0, 256, (12 + i, 16 + seed, 3), np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{i}.png")
     return folder
 

@@ -93,9 +93,8 @@ def test_run_leaves_what_it_promises(run):
     assert json.loads((run / "classes.json").read_text()) == ["background", "disc", "square"]
     assert [row["step"] for row in rows(run) if "val_miou" in row] == [3, 6]
     found = [loss for _, loss, _ in losses(run)]
-    assert found[0] == pytest.approx(
-        np.log(3), rel=1e-4
-    )  # of a guess: pixels of no class are no part of it
+    # of a guess: pixels of no class are no part of it
+    assert found[0] == pytest.approx(np.log(3), rel=1e-4)
     assert found[-1] < found[0]
 
 

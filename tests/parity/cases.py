@@ -30,10 +30,8 @@ TIMM: dict[str, tuple[str, dict[str, Any]]] = {
     "PE-Core-bigG-14-448": ("vit_pe_core_gigantic_patch14_448", {}),
     "PE-Core-S-16-384": ("vit_pe_core_small_patch16_384", {}),
     "PE-Core-T-16-384": ("vit_pe_core_tiny_patch16_384", {}),
-    "C-RADIOv2-B": (
-        "vit_huge_patch16_radio_v3",
-        {"embed_dim": 768, "num_heads": 12},
-    ),  # like v3 without layer scales
+    # like v3 without layer scales
+    "C-RADIOv2-B": ("vit_huge_patch16_radio_v3", {"embed_dim": 768, "num_heads": 12}),
     "C-RADIOv2-L": ("vit_huge_patch16_radio_v3", {"embed_dim": 1024, "num_heads": 16}),
     "C-RADIOv2-H": ("vit_huge_patch16_radio_v3", {}),
     "C-RADIOv3-B": ("vit_base_patch16_radio_v3", {}),
@@ -65,11 +63,8 @@ DIFFERENT: dict[str, dict[str, Any]] = {
     "hf_tipsv2": ANTIALIAS,
     "open_clip": ANTIALIAS,  # NV-CLIP's, whose towers TAO runs with open_clip's layers and its own resampling
 }
-BY_TIMM = {
-    "big_vision_npz",
-    "augreg_npz",
-    "pe_original",
-}  # read by timm's own loader, then computed as timm does
+# read by timm's own loader, then computed as timm does
+BY_TIMM = {"big_vision_npz", "augreg_npz", "pe_original"}
 ONE_SIZE = {"hf_aimv2"}  # the reference takes no other size
 
 

@@ -260,10 +260,8 @@ def _gradient_errors(
         ):
             continue  # not in the differentiated sum; not a parameter of the reference
         if path == "pos_embed" and _folded(case):
-            found, gradient = (
-                found[1:],
-                gradient[1:],
-            )  # the reference has no class position of its own
+            # the reference has no class position of its own
+            found, gradient = (found[1:], gradient[1:])
         # the softmax does not see a constant added to every key: the true gradient of the k bias is zero
         scale = {"blocks.attn.k.bias": "blocks.attn.q.bias", "pool.k.bias": "pool.q.bias"}.get(path)
         errors[path] = error(found, gradient, np.abs(theirs[scale]).max() if scale else None)
@@ -292,8 +290,7 @@ def _half(
     found = max(error(a, b) for a, b in zip(ours, truth, strict=True))
     alike = min(cosine(a, b) for a, b in zip(ours, truth, strict=True))
     with warnings.catch_warnings(), torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        warnings.filterwarnings(
-            "ignore", "Mismatch dtype between input and weight"
-        )  # of torch, on its own autocast
+        # of torch, on its own autocast
+        warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")
         theirs = [x.float().numpy() for x in reference.run(torch.from_numpy(images))]
     return found, alike, max(error(a, b) for a, b in zip(theirs, truth, strict=True))

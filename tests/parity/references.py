@@ -88,9 +88,8 @@ class Timm(Reference):
         return file
 
     def run(self, images):
-        patch = (
-            self.spec.patch_size
-        )  # dynamic timm models refuse what their convolution would leave unread
+        # dynamic timm models refuse what their convolution would leave unread
+        patch = self.spec.patch_size
         images = images[..., : images.shape[2] // patch * patch, : images.shape[3] // patch * patch]
         tokens = self.model.forward_features(images)
         pooled = self.model.forward_head(tokens, pre_logits=not self.spec.embed_dim)
@@ -106,9 +105,8 @@ class TimmFilter(Timm):
         from timm.models import eva, vision_transformer
 
         module = eva if isinstance(model, eva.Eva) else vision_transformer
-        with contextlib.redirect_stdout(
-            io.StringIO()
-        ):  # it prints the exception by which it tells two variants
+        with contextlib.redirect_stdout(io.StringIO()):
+            # it prints the exception by which it tells two variants
             state = dict(module.checkpoint_filter_fn(self.renamed(dict(file)), model))
         wanted = model.state_dict()
         if "head.bias" in wanted and "head.bias" not in state and self.spec.embed_dim:
@@ -124,9 +122,8 @@ class TimmFilter(Timm):
                 re.sub(r"blocks\.\d+\.(\d+)\.", r"blocks.\1.", key): value
                 for key, value in file.items()
             }
-        if (
-            self.case.dialect == "eva02_original"
-        ):  # timm takes a pretrained norm for fc_norm, but only beside a mask token
+        if self.case.dialect == "eva02_original":
+            # timm takes a pretrained norm for fc_norm, but only beside a mask token
             return {re.sub(r"^norm\.", "fc_norm.", key): value for key, value in file.items()}
         if self.case.dialect in ("mae", "dino"):
             return {
@@ -138,10 +135,8 @@ class TimmFilter(Timm):
 
 
 RADIO_LEADS = {"radio": "radio_model.model.", "radio_hub": "base_model."}
-RADIO_ALIGNED = (
-    "C-RADIOv3-B",
-    "C-RADIOv3-H",
-)  # as timm notes of the code in each published repository
+# as timm notes of the code in each published repository
+RADIO_ALIGNED = ("C-RADIOv3-B", "C-RADIOv3-H")
 
 
 class Radio(TimmFilter):

@@ -108,9 +108,8 @@ def test_transformers_reads_the_exported_classifier(tmp_path, name, dialect, kin
     config.save_pretrained(tmp_path)
     mask = {"hf_dinov2": "dinov2", "hf_dinov2_with_registers": "dinov2_with_registers"}.get(dialect)
     base = None
-    if (
-        mask
-    ):  # transformers asks for the mask token of pretraining, which an original file brings back
+    if mask:
+        # transformers asks for the mask token of pretraining, which an original file brings back
         path = fmjax.export(model, tmp_path / "base.safetensors", dialect)
         from safetensors.numpy import load_file, save_file
 

@@ -256,9 +256,8 @@ def controls() -> dict[str, bytes]:
     return {
         "control-zip": GOOD,
         "control-deflated": b.torch_zip(program(W), method=zipfile.ZIP_DEFLATED),
-        "control-deep-key": beside(
-            b"})" + b"\x85" * DEEP + b"Ns"
-        ),  # never hashed, which would overrun the C stack
+        # never hashed, which would overrun the C stack
+        "control-deep-key": beside(b"})" + b"\x85" * DEEP + b"Ns"),
         "control-legacy": legacy(b.legacy_tensor()),
         "control-npz": npz(npy()),
         "control-npz-fortran": npz(npy(order="True")),

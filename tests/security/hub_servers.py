@@ -19,12 +19,10 @@ from tests.security.servers import (
 )
 from tests.support.misbehaving_server import Reply, Server
 
-UP = (
-    "../" * 5
-)  # out of blobs/, the repository, hub/, the client's folder and the one that is allowed
-SHA1 = hashlib.sha1(
-    b"blob %d\0" % len(CONTENT) + CONTENT, usedforsecurity=False
-).hexdigest()  # git's name
+# out of blobs/, the repository, hub/, the client's folder and the one that is allowed
+UP = "../" * 5
+# git's name
+SHA1 = hashlib.sha1(b"blob %d\0" % len(CONTENT) + CONTENT, usedforsecurity=False).hexdigest()
 
 
 def hub(

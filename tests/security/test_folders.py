@@ -17,9 +17,8 @@ MAX_MEGABYTES = 300
 
 @pytest.fixture(scope="module")
 def report() -> dict[str, dict]:
-    with (
-        tempfile.TemporaryDirectory() as name
-    ):  # pytest's own are closed to the user that permissions are tried with
+    with tempfile.TemporaryDirectory() as name:
+        # pytest's own are closed to the user that permissions are tried with
         base = Path(name)
         base.chmod(0o755)
         two(base / "control-plain")

@@ -16,12 +16,8 @@ ROOT = Path(__file__).parents[2]
 PLACES = ("fifo", "loop", "gone", "device", "nul", "long", "empty-folder")
 OPENED = [*corpus.hostile(), *(f"place-{name}" for name in PLACES), *corpus.INDEXES]
 NAMES = [*OPENED, *corpus.fitting(), *corpus.facts()]
-STAGES = {
-    "kind": "fit",
-    "value": "read",
-    "name": "fit",
-    "facts": "facts",
-}  # where each group of files is refused
+# where each group of files is refused
+STAGES = {"kind": "fit", "value": "read", "name": "fit", "facts": "facts"}
 MAX_SECONDS = 1.0  # of processor time, which other work on the machine does not change
 MAX_WALL_SECONDS = 5.0  # nothing may hang
 MAX_MEGABYTES = 200

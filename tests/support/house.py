@@ -22,10 +22,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("fmjax", "weights_conversion")
 ROWS = ("fmjax/zoo", "weights_conversion/dialects")  # rooms of rows: their density is that of data
 
-DOORS = (
-    "fmjax",
-    "weights_conversion.__main__",
-)  # they lead to all the others, and stand on no floor
+# they lead to all the others, and stand on no floor
+DOORS = ("fmjax", "weights_conversion.__main__")
 
 MAX_LINES = 400  # of a file
 MAX_LOOSE = 12  # files in fmjax/ itself
@@ -48,9 +46,8 @@ BLANK = {
     tokenize.DEDENT,
     tokenize.ENDMARKER,
 }
-STRING = re.compile(
-    r"\s*[rbfRBF]{0,2}[\"']"
-)  # how a line that is only a string, or a row by name, begins
+# how a line that is only a string, or a row by name, begins
+STRING = re.compile(r"\s*[rbfRBF]{0,2}[\"']")
 ORDER = re.compile(r"#\s*(noqa|pyright|type:|ruff)")  # a comment to a tool says nothing to a reader
 
 

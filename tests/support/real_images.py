@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-STAMPS = Path(
-    "/usr/share/tuxpaint/stamps"
-)  # Debian: tuxpaint-stamps-default (GPL-2, used by tests only)
+# Debian: tuxpaint-stamps-default (GPL-2, used by tests only)
+STAMPS = Path("/usr/share/tuxpaint/stamps")
 CLASSES = {
     "bird": "animals/birds",
     "fish": "animals/fish",

@@ -129,12 +129,10 @@ def test_the_random_scale_reaches_from_half_to_twice():
         (scale_jitter_crop(example(90, 90), config, rng)["mask"] == IGNORED).mean()
         for _ in range(100)
     ]
-    assert max(filled) == pytest.approx(
-        0.75, abs=0.05
-    )  # a quarter is left of what is half as wide and high
-    assert (
-        0.5 < np.mean([part == 0 for part in filled]) < 0.8
-    )  # two thirds of the factors are above 1
+    # a quarter is left of what is half as wide and high
+    assert max(filled) == pytest.approx(0.75, abs=0.05)
+    # two thirds of the factors are above 1
+    assert 0.5 < np.mean([part == 0 for part in filled]) < 0.8
 
 
 def test_a_value_is_never_a_mixture_and_the_mask_of_the_right_size_is_left_as_it_is():

@@ -79,9 +79,8 @@ def test_a_lead_that_no_file_has_is_not_put_before_names(tmp_path, in_small):
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(), (7,), (300, 700), (2, 3, 4), (0, 3)])
 def test_one_value_that_is_no_number_is_found_anywhere(dtype, shape):
-    whole = np.full(
-        shape, ml_dtypes.finfo(dtype).max, dtype
-    )  # whose sum is not finite, and each of them is
+    # whose sum is not finite, and each of them is
+    whole = np.full(shape, ml_dtypes.finfo(dtype).max, dtype)
     assert finite(whole)
     for place in {0, whole.size // 2, whole.size - 1} if whole.size else ():
         for value in (np.nan, np.inf, -np.inf):

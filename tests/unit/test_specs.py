@@ -24,12 +24,8 @@ from fmjax.models.build import param_shapes
 PUBLISHED = json.loads(Path(__file__).with_name("published_keys.json").read_text())
 FILES = [(model, dialect) for model, row in PUBLISHED.items() for dialect in row["dialects"]]
 ALL = [fmjax.get_weights(name) for name in fmjax.list_models(pretrained=True)]
-BUFFERS = (
-    "rope_embed.periods",
-    "*.bias_mask",
-    "*.freqs_cos",
-    "*.freqs_sin",
-)  # no parameters of the original
+# no parameters of the original
+BUFFERS = ("rope_embed.periods", "*.bias_mask", "*.freqs_cos", "*.freqs_sin")
 
 
 def published_file(model: str, dialect: str) -> dict[str, wc.LazyTensor]:

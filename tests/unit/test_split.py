@@ -226,9 +226,8 @@ def test_a_damaged_record_is_one_sentence_with_the_way_out(photos, tmp_path, dam
 def test_the_record_is_written_whole_or_not_at_all(photos, tmp_path):
     split = recorded(photos, tmp_path / "run")
     before = (tmp_path / "run" / SPLIT).read_bytes()
-    broken = replace(
-        split, val=replace(split.val, sizes=split.val.sizes[:-1])
-    )  # fails at its last row
+    # fails at its last row
+    broken = replace(split, val=replace(split.val, sizes=split.val.sizes[:-1]))
     with pytest.raises(ValueError, match="shorter"):
         write_split(tmp_path / "run", broken)
     assert (tmp_path / "run" / SPLIT).read_bytes() == before

@@ -128,8 +128,7 @@ def test_a_running_average_follows_the_batches_and_costs_no_gradient():
     expected = 0.0
     for _ in range(3):
         run.state, logs = run.functions.step(run.state, run.batch())
-        expected = 0.9 * expected + 0.1 * float(
-            logs["mean"]
-        )  # each of the two parts logs half of its own
+        # each of the two parts logs half of its own
+        expected = 0.9 * expected + 0.1 * float(logs["mean"])
     assert float(run.state.params["head"]["mean"][0]) == pytest.approx(expected, rel=1e-5)
     assert float(run.state.params["head"]["var"][0]) == 1  # of which nothing was said

@@ -26,12 +26,8 @@ SHAPES = {
     t.HEADS_OUT.for_heads(3): [(2, 6, 3, 4)],
     t.HEADS_IN.for_heads(3): [(2, 3, 4, 6)],
 }
-JAX_LAYOUT = {
-    t.IN_OUT,
-    t.HWIO,
-    t.HEADS_IN,
-    t.HEADS_OUT,
-}  # a kernel that is stored (in, out) already
+# a kernel that is stored (in, out) already
+JAX_LAYOUT = {t.IN_OUT, t.HWIO, t.HEADS_IN, t.HEADS_OUT}
 
 
 @pytest.mark.parametrize("transform", SHAPES, ids=lambda x: x.name)

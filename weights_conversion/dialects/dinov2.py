@@ -39,10 +39,8 @@ DINOV2 = Dialect(
     requires=("mask_token", "pos_embed", "blocks.0.ls1.gamma"),
     forbids=("visual.*",),
     sized={"register_tokens": (1, 4, None)},
-    containers=(
-        "",
-        "backbone.",
-    ),  # backbone.: the teacher as its trainer saves it, teacher_checkpoint.pth
+    # backbone.: the teacher as its trainer saves it, teacher_checkpoint.pth
+    containers=("", "backbone."),
 )
 
 # blocks.{chunk}.{block}, where the second number counts through all chunks (dinov2 vision_transformer.py, BlockChunk)

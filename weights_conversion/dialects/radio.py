@@ -16,10 +16,8 @@ _NORMALISER = (
     "RADIO rotates and scales the features of the backbone by it, and fmjax does not, so its numbers would be others; "
     "pass a file without it"
 )
-_MEAN, _STD = (
-    (0.48145466, 0.4578275, 0.40821073),
-    (0.26862954, 0.26130258, 0.27577711),
-)  # OpenAI CLIP's
+# OpenAI CLIP's
+_MEAN, _STD = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
 def summary_tokens(indices: np.ndarray) -> Mapping[str, Any]:

@@ -25,12 +25,10 @@ MAX_ENTRIES = (
 )
 MAX_DIRECTORY_BYTES = 4 << 20  # MAX_ENTRIES names of 300 characters
 MAX_RATIO = 4  # of deflated entries together; trained weights reach 1.1, text about 10
-SPARE_BYTES = (
-    64 << 20
-)  # inflated on top of that: all-zero biases and pickles shrink further, and are small
-KEPT_BYTES = (
-    96 << 20
-)  # of inflated entries; whatever a small file may inflate to stays, so none is inflated twice
+# inflated on top of that: all-zero biases and pickles shrink further, and are small
+SPARE_BYTES = 64 << 20
+# of inflated entries; whatever a small file may inflate to stays, so none is inflated twice
+KEPT_BYTES = 96 << 20
 MAX_TIMES = 64  # that the entries are inflated, all together: eight devices that each take the three parts of a tensor
 PIECE = 1 << 20  # bytes read at a time for a checksum: stays in the processor's cache
 

@@ -194,9 +194,8 @@ class _Machine:
             self.charge(state)
             for key, value in state.items() if isinstance(state, dict) else ():
                 set_item(target.attributes, key, value)
-        elif not isinstance(
-            target, (dict, Inert)
-        ):  # a state dict's _metadata, a dtype's byte order: not needed
+        elif not isinstance(target, (dict, Inert)):
+            # a state dict's _metadata, a dtype's byte order: not needed
             raise TypeError(f"a state for {type(target).__name__}")
 
     def persistent_id(self, _: object) -> None:

@@ -11,9 +11,8 @@ from weights_conversion.readers.archive import Archive
 from weights_conversion.readers.common import STATE_DICT_ONLY
 
 HEAD_BYTES = 512
-HEADER_LIMIT = (
-    1 << 40
-)  # eight letters read as a number are far beyond it, the length of a safetensors header far below
+# eight letters read as a number are far beyond it, the length of a safetensors header far below
+HEADER_LIMIT = 1 << 40
 SAFETENSORS, ZIP, LEGACY = "safetensors", "zip", "torch before 1.6"
 READABLE = "safetensors, torch's .pt and .pth, and numpy's .npz files can be read"
 LEGACY_MAGIC = b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # the ten bytes of torch's number, whatever the protocol

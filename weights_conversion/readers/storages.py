@@ -17,9 +17,8 @@ from weights_conversion.tensors import LazyTensor
 MAX_SHARING = 4  # all tensors together, in storages: tied and viewed weights count each time that they are named
 SPARE_BYTES = 64 << 20  # on top of that, for small files
 VIEWS = ("conj", "neg")  # what a tensor's flags can say
-MAX_EXPANDED_BYTES = (
-    1 << 20
-)  # a tensor larger than its storage repeats values; position indices do, weights do not
+# a tensor larger than its storage repeats values; position indices do, weights do not
+MAX_EXPANDED_BYTES = 1 << 20
 
 STORAGES: dict[str, np.dtype] = {
     "DoubleStorage": np.dtype(np.float64),
@@ -296,9 +295,8 @@ CALLS: dict[tuple[str, str], Call] = {
     ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
     ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
 }
-INERT: tuple[
-    tuple[str, str], ...
-] = (  # neither tensors nor containers of them: settings, counters, random states
+# neither tensors nor containers of them: settings, counters, random states
+INERT: tuple[tuple[str, str], ...] = (
     ("argparse", "Namespace"),
     ("_codecs", "encode"),
     ("torch", "device"),

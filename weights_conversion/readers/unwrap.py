@@ -17,9 +17,8 @@ from weights_conversion.readers.storages import Tensor
 # RADIO's own loaders prefer them, and are what published numbers were measured with; DINO's full checkpoints hold a
 # student and the teacher, which is its average. `model` and `module` come last: they also name what wraps a state dict.
 WRAPPERS = ("state_dict_ema", "model_ema", "teacher", "state_dict", "model", "module")
-PREFIXES = re.compile(
-    r"\A(module\.|_orig_mod\.)+"
-)  # of DataParallel and torch.compile; off where all names have them
+# of DataParallel and torch.compile; off where all names have them
+PREFIXES = re.compile(r"\A(module\.|_orig_mod\.)+")
 MAX_OTHERS = 1000  # entries that are no tensors, of which the names are kept
 
 

@@ -17,12 +17,8 @@ _CONFIGS = {
     "EVA02-E-14": "EVA02-CLIP-bigE-14",
     "EVA02-E-14-plus": "EVA02-CLIP-bigE-14-plus",
 }
-TEXT = {
-    "layers": 1,
-    "width": 64,
-    "heads": 1,
-    "vocab_size": 64,
-}  # which the image tower does not see
+# which the image tower does not see
+TEXT = {"layers": 1, "width": 64, "heads": 1, "vocab_size": 64}
 
 
 class EVA(Original):

@@ -30,9 +30,8 @@ def memory_efficient_attention(
 # module -> what is taken from it; a package that is installed is used itself
 STAND_INS: dict[str, dict[str, Any]] = {
     "xformers.ops": {"memory_efficient_attention": memory_efficient_attention},
-    "distutils.version": {
-        "LooseVersion": Version
-    },  # no longer in Python; asked for a package's version only
+    # no longer in Python; asked for a package's version only
+    "distutils.version": {"LooseVersion": Version},
 }
 
 

@@ -15,11 +15,8 @@ from tests.parity.authors.compare import ORIGINALS, Comparison
 from tests.parity.bounds import FORWARD
 
 OWN = "demo_vit_ti4"  # trained here: it has no other authors
-OPEN_CLIP = (
-    "laion",
-    "datacomp",
-    "commonpool",
-)  # tags of what open_clip itself trained, for its own architectures
+# tags of what open_clip itself trained, for its own architectures
+OPEN_CLIP = ("laion", "datacomp", "commonpool")
 TEXT = """## Beside the authors' own code
 
 The table at the end holds a dialect against the package that reads it here, which need not be its authors'. This one
