@@ -217,6 +217,11 @@ class BadImages:
     def set_state(self, state: Sequence[int]) -> None:
         self.indices = {int(index) for index in state}
 
+    def name(self, batch: Batch, tell: Callable[[str], None]) -> None:
+        """Counts the unreadable images of a batch, and tells each new one in a line."""
+        for found in self.add(batch):
+            tell(f"unreadable image left out: {found}")
+
     def add(self, batch: Batch) -> list[str]:
         bad = (batch["weight"] == 0) & (batch["index"] >= 0)
         found = dict(zip(batch["index"][bad].tolist(), batch["reason"][bad].tolist(), strict=True))

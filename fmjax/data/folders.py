@@ -203,8 +203,16 @@ def _place(folder: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def same_folder(one: Path, other: Path) -> bool:
-    return _place(one) == _place(other)
+def check_apart(train: Path, val: Path) -> None:
+    """Raises DataError where two parts are one folder."""
+    if _place(train) == _place(val):
+        raise DataError(f"{escaped(str(val))} is {train.name}/ itself, by a link; remove it")
+
+
+def test_note(test: Path, *, scheme: str) -> str:
+    """What is said of a part that no run may look at by accident. scheme: of the `--data.source`."""
+    where = f"{scheme}:{escaped(str(test))}"
+    return f"{escaped(test.name)}/ is left out; to score a run on it, name it: {where}"
 
 
 def folded(name: str) -> str:

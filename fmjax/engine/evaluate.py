@@ -80,8 +80,7 @@ def gathered(
     none."""
     kept: dict[str, list[np.ndarray]] = {}
     for batch in batches:
-        for name in bad.add(batch):
-            tell(f"unreadable image left out: {name}")
+        bad.name(batch, tell)
         # padding, and what could not be read, has no row
         real = batch["weight"] > 0
         found = {"index": batch["index"], **outputs(on_mesh(batch, mesh))}

@@ -5,8 +5,14 @@ from __future__ import annotations
 import jax
 from jax.sharding import Mesh
 
+from fmjax.config.run import MeshConfig
 from fmjax.data.batches import HOST_FIELDS, Batch
-from fmjax.sharding import batch_sharding
+from fmjax.sharding import batch_sharding, make_mesh
+
+
+def mesh_of(config: MeshConfig) -> Mesh:
+    """The mesh that a config asks for, over all devices."""
+    return make_mesh(config.data, config.fsdp, config.tensor)
 
 
 def on_mesh(batch: Batch, mesh: Mesh) -> dict[str, jax.Array]:

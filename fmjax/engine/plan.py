@@ -90,6 +90,13 @@ def make_task(config: RunConfig, images: PreprocessConfig) -> Task:
     )
 
 
+def net_of_shapes(task: Task, backbone: ViT, labels: Labels) -> Net:
+    """What a task makes of a backbone, without arrays. Raises UsageError where the backbone is no part of it."""
+    net = jax.eval_shape(lambda model: task.parts(model, labels, nnx.Rngs(0)), backbone)
+    tasks.check_net(task, net)
+    return net
+
+
 def resolve(
     config: RunConfig,
     task: Task,
@@ -99,9 +106,9 @@ def resolve(
     batch: Mapping[str, Any],
 ) -> Plan:
     """The plan of a run. backbone and batch: shapes will do. Raises UsageError for what cannot be trained."""
-    # the net, without arrays
-    net = jax.eval_shape(lambda model: task.parts(model, labels, nnx.Rngs(0)), backbone)
-    tasks.check_net(task, net)
+    net = net_of_shapes(task, backbone, labels)
+    learner = Learner(task, labels, images, net)
+    params = nested(flat(net))
     shapes = {path: leaf.shape for path, leaf in flat(net).items()}
     recipe = config.recipe
     if recipe.accumulate > 1 and not task.separable:
@@ -123,15 +130,13 @@ def resolve(
         return returned[0]
 
     # what is trained, and how: what the loss does not depend on is left as it is
-    freeze = frozen(shapes, recipe.rates, unused(loss, nested(flat(net)), batch))
-    split = flat(jax.eval_shape(partial(split_stacks, blocks=freeze.blocks), nested(flat(net))))
+    freeze = frozen(shapes, recipe.rates, unused(loss, params, batch))
+    split = flat(jax.eval_shape(partial(split_stacks, blocks=freeze.blocks), params))
     trained = {path: leaf.shape for path, leaf in split.items() if path not in freeze.paths}
 
     # evaluation is tried, too: a mistake in it would show hours later
-    outputs = jax.eval_shape(
-        lambda net, batch: task.outputs(net, prepared(batch, images)), net, batch
-    )
-    tasks.check_rows(task, outputs, len(batch["weight"]))
+    rows = jax.eval_shape(learner.outputs, params, batch)
+    tasks.check_rows(task, rows, len(batch["weight"]))
     return Plan(
         task=task,
         labels=labels,

@@ -20,7 +20,7 @@ from fmjax.data.example import Examples
 from fmjax.engine.checkpoint import Checkpoints
 from fmjax.engine.freeze import join_stacks
 from fmjax.engine.metrics import METRICS, Metrics
-from fmjax.engine.plan import Learner, Plan, make_task
+from fmjax.engine.plan import Learner, Plan, make_task, net_of_shapes
 from fmjax.engine.records import CONFIG, SPEC, damaged, read_run, read_spec
 from fmjax.engine.state import (
     State,
@@ -196,8 +196,7 @@ def outline(run: Path, config: RunConfig, labels: Labels) -> Learner:
         unroll=config.unroll,
         dtype=compute_dtype(config.model.dtype),
     )
-    net = jax.eval_shape(lambda model: task.parts(model, labels, nnx.Rngs(0)), backbone)
-    return Learner(task, labels, images, net)
+    return Learner(task, labels, images, net_of_shapes(task, backbone, labels))
 
 
 def restore_params(run: Path, net: Net, step: int | None, mesh: Mesh | None) -> Params:

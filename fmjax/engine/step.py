@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
 from fmjax.engine.freeze import merge, partition
-from fmjax.engine.plan import Plan, prepared
+from fmjax.engine.plan import Learner, Plan, prepared
 from fmjax.engine.state import State, places
 from fmjax.errors import UsageError
 from fmjax.sharding import batch_sharding, replicated
@@ -23,7 +23,6 @@ from fmjax.trees import Params, flat, nested
 
 MOMENTUM = 0.9  # share of the old in a running average, as PyTorch's BatchNorm has it
 LossPart = Callable[[Params, Batch, "Int[Array, ''] | int"], tuple[Array, Logs]]
-Step = Callable[[State, Batch], tuple[State, Logs]]
 Outputs = Callable[[Params, Batch], Rows]
 
 
@@ -45,7 +44,12 @@ def compiled(plan: Plan, mesh: Mesh) -> Compiled:
         out_shardings=(where, replicated(mesh)),
         donate_argnums=0,
     )
-    return Compiled(step, jax.jit(plan.outputs, out_shardings=replicated(mesh)))
+    return Compiled(step, compiled_outputs(plan, mesh))
+
+
+def compiled_outputs(learner: Learner, mesh: Mesh) -> Outputs:
+    """What evaluation runs; its rows are whole on every device, so that the host can take them."""
+    return jax.jit(learner.outputs, out_shardings=replicated(mesh))
 
 
 def train_step(state: State, batch: Batch, *, plan: Plan, mesh: Mesh) -> tuple[State, Logs]:

@@ -128,8 +128,7 @@ class Watch:
         """The next batch, the time that it is waited for counted, and its unreadable images named."""
         with self.progress.waiting():
             batch = next(batches)
-        for name in self.bad.add(batch):
-            self.tell(f"unreadable image left out: {name}")
+        self.bad.name(batch, self.tell)
         return batch
 
     def tell(self, line: str) -> None:

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from fmjax.models.layers import ZEROS, Linear
+from fmjax.models.heads import linear_head
+from fmjax.models.layers import Linear
 from fmjax.models.vit import ViT
 from fmjax.specs import ViTSpec
 
@@ -51,15 +52,7 @@ def statistics(x: Float[Array, "B h w I"], weight: Array) -> tuple[Array, Array,
 def dense_head(spec: ViTSpec, layers: Layers, outputs: int, *, rngs: nnx.Rngs) -> Linear:
     """A linear layer over what `patch_features` gives, computed in float32. It starts at zero."""
     count = layers if isinstance(layers, int) else len(layers)
-    return Linear(
-        count * spec.width,
-        outputs,
-        bias=True,
-        dtype=jnp.float32,
-        param_dtype=jnp.float32,
-        rngs=rngs,
-        init=ZEROS,
-    )
+    return linear_head(count * spec.width, outputs, rngs=rngs)
 
 
 def patch_features(

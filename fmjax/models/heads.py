@@ -27,10 +27,17 @@ def classifier_head(
 
     It starts at zero, so that the first loss is log(num_classes). Raises UsageError where the model has no such token.
     """
-    inputs = classifier_width(spec, classifier)
+    width = classifier_width(spec, classifier)
+    return linear_head(width, num_classes, rngs=rngs, param_dtype=param_dtype)
+
+
+def linear_head(
+    inputs: int, outputs: int, *, rngs: nnx.Rngs, param_dtype: DTypeLike = jnp.float32
+) -> Linear:
+    """A linear layer that starts at zero, computed in float32 whatever the backbone computes in."""
     return Linear(
         inputs,
-        num_classes,
+        outputs,
         bias=True,
         dtype=jnp.float32,
         param_dtype=param_dtype,

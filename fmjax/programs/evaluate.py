@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from fmjax.config.data import DataConfig
@@ -26,11 +25,12 @@ from fmjax.data.split import (
     trained_on,
 )
 from fmjax.engine.evaluate import Scores, evaluate
+from fmjax.engine.placement import mesh_of
 from fmjax.engine.plan import Learner
 from fmjax.engine.records import read_run, same_source, split_of
 from fmjax.engine.run import outline, restore_params
+from fmjax.engine.step import compiled_outputs
 from fmjax.errors import DataError
-from fmjax.sharding import make_mesh, replicated
 
 
 def main(run: str, config: EvalConfig) -> Scores:
@@ -38,7 +38,7 @@ def main(run: str, config: EvalConfig) -> Scores:
     folder = Path(run)
     own = load_preset(config.preset).task if config.preset else None
     trained, classes = read_run(folder, own)
-    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    mesh = mesh_of(config.mesh)
     data = replace(trained.data, source=config.source) if config.source else trained.data
     chosen, told = scored(folder, data, trained.data, classes)
     for line in told:
@@ -47,7 +47,7 @@ def main(run: str, config: EvalConfig) -> Scores:
     learner = outline(folder, trained, classes)
     check_fields(chosen, learner.task.needs, source=data.source)
     params = restore_params(folder, learner.net, None if config.step < 0 else config.step, mesh)
-    outputs = jax.jit(learner.outputs, out_shardings=replicated(mesh))
+    outputs = compiled_outputs(learner, mesh)
     scores = evaluate(
         learner,
         outputs,

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from fmjax.config.features import EmbedConfig, FeaturesConfig, KnnConfig, ProbeConfig
@@ -17,11 +16,12 @@ from fmjax.data.example import Examples, Splits, check_fields
 from fmjax.data.sources import open_source
 from fmjax.data.transforms import Views
 from fmjax.engine.evaluate import evaluate
+from fmjax.engine.placement import mesh_of
 from fmjax.engine.plan import Learner
 from fmjax.engine.run import asked_size, build_model
+from fmjax.engine.step import compiled_outputs
 from fmjax.errors import DataError, UsageError
 from fmjax.preprocessing import preprocess_config
-from fmjax.sharding import make_mesh, replicated
 from fmjax.targets import check_target
 from fmjax.tasks.embed import Embed, neighbours_accuracy
 from fmjax.trees import flat, nested
@@ -40,14 +40,14 @@ class Embeddings:
 
 def extract(config: FeaturesConfig, sets: list[Examples]) -> list[Embeddings]:
     """The pooled embedding of every readable image of each set."""
-    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    mesh = mesh_of(config.mesh)
     image_size = preprocess_config(config.model.name, asked_size(config.model)).image_size
     model = build_model(config.model, image_size, mesh=mesh)
     images = preprocess_config(model, image_size)
     # nothing is learned: the weights as they are, under the parameters' own names
     learner = Learner(Embed(None, Views(images)), (), images, {"backbone": model})
     params = nested(flat(learner.net))
-    outputs = jax.jit(learner.outputs, out_shardings=replicated(mesh))
+    outputs = compiled_outputs(learner, mesh)
 
     def embed(examples: Examples) -> Embeddings:
         # in the order of the set, without those that cannot be read

@@ -21,6 +21,7 @@ from fmjax.engine.evaluate import Scores
 from fmjax.engine.loop import train
 from fmjax.engine.metrics import METRICS, rows_in
 from fmjax.engine.optim import warmup_steps
+from fmjax.engine.placement import mesh_of
 from fmjax.engine.plan import Plan, make_task, resolve
 from fmjax.engine.run import Run, build, preprocessing, start_params
 from fmjax.engine.state import State, begin
@@ -28,7 +29,7 @@ from fmjax.errors import UsageError
 from fmjax.models.vit import ViT
 from fmjax.programs.evaluate import summary
 from fmjax.report.figures import draw_curves
-from fmjax.sharding import batch_divisor, make_mesh
+from fmjax.sharding import batch_divisor
 from fmjax.trees import flat
 from fmjax.weights.export import check_export, export
 from fmjax.weights.publisher import differences
@@ -78,7 +79,7 @@ def one_run(config: RunConfig, share: Path | None = None) -> tuple[Scores, Plan]
     images = divide(splits, config.data, records.recorded_split(out, config, share))
     for line in audit.lines(splits, images.train, images.val):
         console.print(line)
-    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    mesh = mesh_of(config.mesh)
     check_batch(config, mesh)
     backbone = build(config, mesh)
     records.check_spec(out, config, backbone.spec)

@@ -46,9 +46,15 @@ def draw_confusion(
 
 
 def _figure(count: int, side: float = 4.0) -> tuple[Any, Any]:
+    figure = blank_figure(side * 1.2 * count, side)
+    return figure, [figure.add_subplot(1, count, i + 1) for i in range(count)]
+
+
+def blank_figure(width: float, height: float) -> Any:
+    """A figure of so many inches that draws without a screen."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(side * 1.2 * count, side), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, [figure.add_subplot(1, count, i + 1) for i in range(count)]
+    return figure

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from fmjax.report.figures import blank_figure
+
 SHOWN = 6  # pictures
 NAMED = 20  # classes, in the legend
 
@@ -18,14 +20,10 @@ def draw_segments(path: Path, rows: Mapping[str, np.ndarray], classes: Sequence[
     rows: "picture" uint8 [N h w 3], "true" and "found" [N h w], whose largest number is of no class. The pictures are
     spread over the set, whose order may be that of its classes.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     # a column a picture: as it is, as it was marked, as it was found
     chosen = np.unique(np.linspace(0, len(rows["picture"]) - 1, SHOWN).astype(int))
     colours = class_colours(len(classes))
-    figure = Figure(figsize=(1.6 * len(chosen) + 1.8, 5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank_figure(1.6 * len(chosen) + 1.8, 5.0)
     axes = figure.subplots(3, len(chosen), squeeze=False)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])

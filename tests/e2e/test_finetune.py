@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -26,34 +25,16 @@ from fmjax.errors import DivergedError
 from fmjax.programs.finetune import finetune
 from fmjax.trees import flat
 from tests.support import torch_reference
+from tests.support.runs import SHORT as FEW
+from tests.support.runs import losses, rows
 
 assert torch_reference  # declares what torchvision needs before it is imported
-SHORT = [
-    "--steps",
-    "6",
-    "--batch-size",
-    "16",
-    "--eval-every",
-    "3",
-    "--save-every",
-    "2",
-    "--log-every",
-    "1",
-]
 # the first blocks and the embedding
 STILL = (
     (r"backbone\.blocks\.[0-3]\..*", 0.0),
     (r"backbone\.(patch_embed.*|cls_token|pos_embed)", 0.0),
 )
-SHORT += ["--recipe.warmup-steps", "2", "--no-compare-random", "--mesh.data", "8"]
-
-
-def rows(run: Path) -> list[dict]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def losses(run: Path) -> list[tuple[int, float, float]]:
-    return [(row["step"], row["loss"], row["grad_norm"]) for row in rows(run) if "loss" in row]
+SHORT = [*FEW, "--recipe.warmup-steps", "2", "--no-compare-random", "--mesh.data", "8"]
 
 
 @pytest.fixture(scope="module")

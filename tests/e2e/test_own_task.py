@@ -9,28 +9,16 @@ from pathlib import Path
 import pytest
 
 from fmjax.cli import main
+from tests.support.runs import SHORT, rows
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "adding_a_task.md").read_text()
 CODE = re.search(r"```python\n(.*?)```", GUIDE, re.S).group(1)
-SHORT = [
-    "--batch-size",
-    "16",
-    "--eval-every",
-    "3",
-    "--save-every",
-    "2",
-    "--log-every",
-    "1",
-    "--steps",
-    "6",
-]
 
 
 def numbers(run: Path) -> list[dict[str, float]]:
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [
         {name: value for name, value in row.items() if name not in ("images_per_s", "data_wait")}
-        for row in rows
+        for row in rows(run)
     ]
 
 

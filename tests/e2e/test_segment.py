@@ -14,30 +14,14 @@ from safetensors.numpy import load_file
 import fmjax
 from fmjax.cli import main
 from fmjax.trees import flat
+from tests.support.runs import SHORT as FEW
+from tests.support.runs import losses, rows
 from tests.support.scenes import drawn
 
 MODEL = ["--model.name", "demo_vit_ti4.fashion_mnist", "--task.layers", "2"]
 SHORT = [
-    "--steps",
-    "6",
-    "--batch-size",
-    "16",
-    "--eval-every",
-    "3",
-    "--save-every",
-    "2",
-    "--log-every",
-    "1",
-]
-SHORT += [
-    "--recipe.warmup-steps",
-    "2",
-    "--recipe.lr",
-    "1e-3",
-    "--mesh.data",
-    "4",
-    "--mesh.fsdp",
-    "2",
+    *FEW,
+    *["--recipe.warmup-steps", "2", "--recipe.lr", "1e-3", "--mesh.data", "4", "--mesh.fsdp", "2"],
 ]
 
 
@@ -53,14 +37,6 @@ def command(scenes: Path, out: Path, *flags: str, preset: str = "segment_tune") 
         *SHORT,
         *flags,
     ]
-
-
-def rows(run: Path) -> list[dict]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def losses(run: Path) -> list[tuple[int, float, float]]:
-    return [(row["step"], row["loss"], row["grad_norm"]) for row in rows(run) if "loss" in row]
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,11 @@
-"""A run of a task, ready for its first step, without a folder."""
+"""Runs for tests: short ones from the command line, and one that is ready for its first step, without a folder."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jax.sharding import Mesh
@@ -19,6 +21,30 @@ from fmjax.engine.state import State, begin
 from fmjax.engine.step import Compiled, compiled
 from fmjax.models.vit import ViT
 from fmjax.programs.finetune import planned
+
+# of a run from the command line: a few steps, scored, saved and logged on the way
+SHORT = [
+    "--steps",
+    "6",
+    "--batch-size",
+    "16",
+    "--eval-every",
+    "3",
+    "--save-every",
+    "2",
+    "--log-every",
+    "1",
+]
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    """What a run has logged."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(run: Path) -> list[tuple[int, float, float]]:
+    """Step, loss and norm of the gradient: what a resumed run has to come to again."""
+    return [(row["step"], row["loss"], row["grad_norm"]) for row in rows(run) if "loss" in row]
 
 
 @dataclass

@@ -9,7 +9,16 @@ import numpy as np
 
 from fmjax.config.data import ImagesConfig
 from fmjax.data.example import Examples, Splits
-from fmjax.data.folders import Found, class_folders, few, folded, images, parts, same_folder
+from fmjax.data.folders import (
+    Found,
+    check_apart,
+    class_folders,
+    few,
+    folded,
+    images,
+    parts,
+    test_note,
+)
 from fmjax.errors import DataError, escaped
 
 
@@ -35,10 +44,7 @@ def image_folder(root: Path, classes: Sequence[str] | None = None) -> Splits:
         return Splits(train, None, found.left_out(), _notes(found, None))
     train, val = _classes(folders["train"], found, classes), None
     if "val" in folders:
-        if same_folder(folders["train"], folders["val"]):
-            raise DataError(
-                f"{escaped(str(folders['val']))} is {folders['train'].name}/ itself, by a link; remove it"
-            )
+        check_apart(folders["train"], folders["val"])
         val = _classes(folders["val"], found, train.classes)
     return Splits(train, val, found.left_out(), _notes(found, folders.get("test")))
 
@@ -46,9 +52,7 @@ def image_folder(root: Path, classes: Sequence[str] | None = None) -> Splits:
 def _notes(found: Found, test: Path | None) -> tuple[str, ...]:
     notes = []
     if test is not None:
-        notes.append(
-            f"{escaped(test.name)}/ is left out; to score a run on it, name it: folder:{escaped(str(test))}"
-        )
+        notes.append(test_note(test, scheme="folder"))
     if found.nested:
         example = escaped(str(Path(found.nested[0]).relative_to(found.root)))
         notes.append(

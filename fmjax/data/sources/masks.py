@@ -17,6 +17,7 @@ from fmjax.data.example import Examples, Splits
 from fmjax.data.folders import (
     OUTSIDE,
     Found,
+    check_apart,
     entries,
     few,
     folded,
@@ -24,7 +25,7 @@ from fmjax.data.folders import (
     left_out,
     parts,
     roles_of,
-    same_folder,
+    test_note,
 )
 from fmjax.data.images import FORMATS, Unreadable, regular_file
 from fmjax.errors import DataError, escaped
@@ -60,17 +61,12 @@ def open_examples(
     root = Path(place).expanduser()
     found = Found(root)
     folders = _parts(root, found)
-    if "val" in folders and same_folder(folders["train"], folders["val"]):
-        raise DataError(
-            f"{escaped(str(folders['val']))} is {folders['train'].name}/ itself, by a link; remove it"
-        )
+    if "val" in folders:
+        check_apart(folders["train"], folders["val"])
     pairs = [_pairs(folders[role], found) for role in ("", "train", "val") if role in folders]
     names, notes = _classes(root, pairs, config, known=tuple(classes or ()))
     if "test" in folders:
-        test = folders["test"]
-        notes.append(
-            f"{escaped(test.name)}/ is left out; to score a run on it, name it: masks:{escaped(str(test))}"
-        )
+        notes.append(test_note(folders["test"], scheme="masks"))
     train, *val = [_examples(part, names) for part in pairs]
     return Splits(train, val[0] if val else None, found.left_out(), tuple(notes))
 
