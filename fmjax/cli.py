@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from fmjax.errors import FmjaxError, UsageError, exit_code, nearest, safe
+from fmjax.programs.flags import parsed
 from fmjax.programs.stopping import Terminated, terminable
 
 
@@ -95,7 +96,7 @@ def _overview() -> str:
 
 def _parse(kind: Any, args: list[str], name: str, **options: Any) -> Any:
     command = COMMANDS[name]
-    return tyro.cli(
+    return parsed(
         kind,
         args=args,
         prog=f"fmjax {name}",

@@ -14,6 +14,7 @@ from fmjax.trees import first_match
 
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")  # the mesh axes that images are spread over
+OPEN = {-1: "(open)"}  # a size that is whatever the others leave
 Axes = tuple[str | None, ...]
 
 # The axes of one block's parameter; a stacked one has its depth axis, never split, before them. fsdp is always on a
@@ -52,12 +53,19 @@ def make_mesh(
     if sizes.count(-1) == 1 and known and len(devices) % known == 0:
         sizes[sizes.index(-1)] = len(devices) // known
     if min(sizes) < 1 or int(np.prod(sizes)) != len(devices):
-        asked = f"data {data} x fsdp {fsdp} x tensor {tensor}"
+        asked = _asked({"data": data, "fsdp": fsdp, "tensor": tensor})
+        count = "1 device" if len(devices) == 1 else f"{len(devices)} devices"
         raise UsageError(
-            f"a mesh of {asked} does not fit {len(devices)} devices; set --mesh.data, --mesh.fsdp and --mesh.tensor "
+            f"a mesh of {asked} does not fit {count}; set --mesh.data, --mesh.fsdp and --mesh.tensor "
             f"so that their product is {len(devices)}"
         )
     return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def _asked(sizes: Mapping[str, int]) -> str:
+    """The sizes of a mesh as a person set them: an axis that is not split was not spoken of."""
+    said = {axis: size for axis, size in sizes.items() if size != 1} or {"data": 1}
+    return " x ".join(f"{axis} {OPEN.get(size, size)}" for axis, size in said.items())
 
 
 def param_shardings(shapes: Mapping[str, tuple[int, ...]], mesh: Mesh) -> dict[str, NamedSharding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.resources
 import importlib.util
 import sys
@@ -28,12 +29,9 @@ def load_preset(name: str) -> RunConfig:
     shipped, path = presets(), Path(name)
     if path.suffix == ".py":
         if not path.is_file():
-            known = path.stem in shipped
-            other = (
-                f"; the preset that ships with fmjax is called {path.stem}"
-                if known
-                else nearest(path.stem, shipped)
-            )
+            other = _near_file(path) or nearest(path.stem, shipped)
+            if path.stem in shipped:
+                other = f"; the preset that ships with fmjax is called {path.stem}"
             raise UsageError(f"no file {name!r}{other}")
         return _config_in(path)
     if name not in shipped:
@@ -42,6 +40,14 @@ def load_preset(name: str) -> RunConfig:
             f"a model's name"
         )
     return _config_in(shipped[name])
+
+
+def _near_file(path: Path) -> str:
+    """The Python file in the folder whose name is closest, as the tail of an error message; "" where none is."""
+    # without the suffix, which all of them share
+    files = {file.stem.lower(): file for file in path.parent.glob("*.py")}
+    close = difflib.get_close_matches(path.stem.lower(), files, n=1, cutoff=0.6)
+    return f"; did you mean {files[close[0]]}?" if close else ""
 
 
 def _config_in(path: Path) -> RunConfig:

@@ -125,6 +125,36 @@ def test_an_unknown_field_is_refused_with_the_nearest(capsys):
     assert "--recipe.lr FLOAT" in found
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (
+            ("finetune", "quickstart", "--optim.lr", "3e-4"),
+            "no flag --optim.lr; did you mean --recipe.lr?",
+        ),
+        (("finetune", "quickstart", "--lr=3e-4"), "no flag --lr; did you mean --recipe.lr?"),
+        (("finetune", "quickstart", "--model.no_flip"), "did you mean --data.flip?"),
+        (
+            ("finetune", DEMO, "--data.label-smoothing", "0.1"),
+            "did you mean --task.label-smoothing?",
+        ),
+        (("knn", DEMO, "--data.k", "3"), "did you mean --k? (`fmjax knn --help` lists all)"),
+    ],
+)
+def test_a_flag_under_another_head_is_named(capsys, args, said):
+    assert said in failure(capsys, 2, *args)
+
+
+def test_a_file_that_is_not_there_is_answered_with_the_one_that_is_near(tmp_path, capsys):
+    (tmp_path / "my_task.py").write_text("")
+    (tmp_path / "a.py").write_text("")
+    said = failure(capsys, 2, "finetune", str(tmp_path / "my_tsk.py"))
+    assert said.endswith(f"; did you mean {tmp_path / 'my_task.py'}?\n")
+    assert "did you mean" not in failure(capsys, 2, "finetune", str(tmp_path / "z.py"))
+    said = failure(capsys, 2, "finetune", str(tmp_path / "quickstart.py"))
+    assert "the preset that ships with fmjax is called quickstart" in said
+
+
 def test_checkpoint_of_another_architecture_names_all_misfits_and_the_closest(
     tmp_path, capsys, two_blocks
 ):

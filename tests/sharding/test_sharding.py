@@ -185,8 +185,12 @@ def test_each_of_eight_devices_gets_an_eighth_and_the_host_no_more(name):
 def test_a_mesh_that_does_not_fit_says_so():
     with pytest.raises(UsageError, match="does not fit 8 devices"):
         make_mesh(data=3, fsdp=2)
-    with pytest.raises(UsageError, match="does not fit 8 devices"):
+    with pytest.raises(UsageError, match=r"of data \(open\) x fsdp 3 does not fit 8 devices"):
         make_mesh(data=-1, fsdp=3)
+    with pytest.raises(UsageError, match="of data 1 does not fit 8 devices"):
+        make_mesh(data=1)
+    with pytest.raises(UsageError, match="of data 2 x tensor 2 does not fit 1 device;"):
+        make_mesh(data=2, tensor=2, devices=DEVICES[:1])
     model = jax.eval_shape(lambda: initialise(small("ViT-B-16")))
     with pytest.raises(
         UsageError,
