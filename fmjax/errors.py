@@ -15,9 +15,11 @@ __all__ = [
     "DivergedError",
     "FilesError",
     "FmjaxError",
+    "Stopped",
     "UsageError",
     "escaped",
     "exit_code",
+    "in_bytes",
     "nearest",
     "printable",
     "safe",
@@ -42,6 +44,10 @@ class FilesError(FmjaxError, OSError):
     """A place that cannot be read or written."""
 
 
+class Stopped(FmjaxError):
+    """A run that was asked to stop, by a signal; the same command goes on with it."""
+
+
 # the first row that an error is of; 5 holds for the operating system's own errors too
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (UsageError, 2),
@@ -49,6 +55,7 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (CheckpointError, 4),
     (OSError, 5),
     (DivergedError, 6),
+    (Stopped, 75),  # sysexits.h: a failure that passes when it is tried again
 )
 
 
@@ -85,3 +92,12 @@ def escaped(text: str, limit: int = 120) -> str:
     """A name as it may stand in a sentence: printable, and a long one keeps its end."""
     shown = printable(text)
     return shown if len(shown) <= limit else f"...{shown[-limit:]}"
+
+
+UNITS = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
+
+
+def in_bytes(count: int) -> str:
+    """A size as it may stand in a sentence: 1.04 GB."""
+    unit = next((row for row in UNITS if count >= row[0]), (1, "bytes"))
+    return f"{count / unit[0]:,.3g} {unit[1]}" if unit[0] > 1 else f"{count} bytes"

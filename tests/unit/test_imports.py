@@ -25,6 +25,7 @@ FLOORS = (
     ("fmjax.tasks",),
     ("fmjax.engine",),
     ("fmjax.programs",),
+    ("fmjax.commands",),
     ("fmjax.cli",),
 )
 
