@@ -235,7 +235,7 @@ def _finetune(args: list[str]) -> None:
 
     preset, rest = _first(args, "finetune", "a preset, or a model")
     config = _parse(RunConfig, rest, "finetune", default=_started(preset) if preset else None)
-    from fmjax.programs.finetune import finetune as program
+    from fmjax.programs.finetune import main as program
 
     program(config)
 

@@ -22,6 +22,7 @@ class ImagesConfig:
     max_bad: int = (
         100  # unreadable images that are named, counted and left out before the run stops
     )
+    max_bad_share: float = 0.1  # the same, as a share of the set, from the third one on
     ignore: int = 255  # value in a mask of pixels that are of no class
     max_pixels: int = (
         50_000_000  # of one picture, which may take 8 bytes each; larger ones are unreadable
@@ -31,6 +32,7 @@ class ImagesConfig:
         check_source(self.source)
         require(self.threads >= 1, "--data.threads", self.threads, "1 or more")
         require(self.max_bad >= 0, "--data.max-bad", self.max_bad, "0 or more")
+        require(0 <= self.max_bad_share <= 1, "--data.max-bad-share", self.max_bad_share, "a share")
         require(0 <= self.ignore <= 65_535, "--data.ignore", self.ignore, "0 to 65535")
         within = 1 <= self.max_pixels <= PILLOW_PIXELS
         require(

@@ -42,6 +42,11 @@ class RunConfig:
     save_every: int = 100  # steps between two checkpoints
     log_every: int = 10  # steps between two rows of metrics.jsonl
     keep: int = 2  # checkpoints, the newest ones
+    keep_best: bool = True  # also the one with the best score, which is what the run hands out
+    fallback: bool = True  # where a checkpoint is damaged, go on from the newest whole one
+    from_step: int = (
+        0  # go back to this checkpoint, with another recipe if need be; 0 is the newest
+    )
     seed: int = 0  # of new parameters, drop path and the order of the images
     compare_random: bool = False  # also train the same model from random weights, and print both
     export: Literal["timm", "open_clip_timm", "none"] = (
@@ -59,6 +64,10 @@ class RunConfig:
                 getattr(self, name),
                 "1 or more",
             )
+        back = self.from_step > 0 and not self.fresh
+        require(
+            back or self.from_step == 0, "--from-step", self.from_step, "a step, without --fresh"
+        )
         require(0 <= self.seed <= MAX_SEED, "--seed", self.seed, f"0 to {MAX_SEED}")
         require(0 <= self.drop_path < 1, "--drop-path", self.drop_path, "0 or more, below 1")
         parts = self.recipe.accumulate
@@ -78,11 +87,11 @@ class EvalConfig:
     source: Annotated[str, tyro.conf.arg(aliases=("--data.source",))] = ""
     preset: str = ""  # the .py file of a task of one's own; it is run
     mesh: MeshConfig = field(default_factory=MeshConfig)
-    step: int = -1  # of the checkpoint; -1 is the newest
+    step: int = -1  # of the checkpoint; -1 is the best of those that are kept
     batch_size: int = 32  # images at a time, over all devices; scores do not depend on it
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 1, "--batch-size", self.batch_size, "1 or more")
-        require(self.step >= -1, "--step", self.step, "a step, or -1 for the newest")
+        require(self.step >= -1, "--step", self.step, "a step, or -1 for the best")
         if self.source:
             check_source(self.source)

@@ -30,6 +30,7 @@ Rng = np.random.Generator
 View = Callable[[Example, Rng | None], Example]  # decoded fields -> arrays; no rng: evaluation
 REASON = "U200"  # as wide for all examples: batches are stacked into one array
 HOST_FIELDS = ("index", "reason")  # of a batch: for a person, not for the network
+FEW_BAD = 3  # unreadable images that are no share of a set yet, however small it is
 BLACK = 64  # pixels a side of the picture whose view stands in for an unreadable one
 
 
@@ -200,14 +201,15 @@ def _padded(batch: Batch, size: int, blank: Example) -> Batch:
 
 
 class BadImages:
-    """Counts unreadable images, each once, and stops the run when there are too many.
+    """Counts unreadable images, each once, and stops the run when there are too many: more than `limit`, or than a
+    share of the set.
 
     `add` returns the new ones' names, each with its reason, as they may be printed. get_state and set_state are what a
     run saves, so that one that goes on neither repeats the names nor counts anew.
     """
 
-    def __init__(self, examples: Examples, limit: int) -> None:
-        self.examples, self.limit = examples, limit
+    def __init__(self, examples: Examples, limit: int, share: float = 1.0) -> None:
+        self.examples, self.limit, self.share = examples, limit, share
         self.indices: set[int] = set()
 
     def get_state(self) -> list[int]:
@@ -235,4 +237,28 @@ class BadImages:
                 f"{len(self.indices)} unreadable images, more than --data.max-bad {self.limit}; the last: "
                 f"{'; '.join(told[-3:])}"
             )
+        found_share = len(self.indices) / len(self.examples)
+        if found_share > self.share and len(self.indices) >= FEW_BAD:
+            raise DataError(
+                f"{len(self.indices)} of {len(self.examples)} images cannot be read ({found_share:.0%}), more than "
+                f"--data.max-bad-share {self.share:g} of them; the last: {'; '.join(told[-3:])}"
+            )
         return told
+
+    def summary(self) -> list[str]:
+        """What of a set could not be read, in lines for the end of a run; none where all could."""
+        if not self.indices:
+            return []
+        total, labels = len(self.examples), self.examples.labels
+        share = (
+            f"{len(self.indices):,} of {total:,} training images ({len(self.indices) / total:.1%})"
+        )
+        lines = [f"note    {share} could not be read, and were left out"]
+        # a class that has no image left is no class of the model
+        found = np.bincount(labels[sorted(self.indices)], minlength=len(self.examples.classes))
+        whole = np.bincount(labels, minlength=len(self.examples.classes))
+        gone = [self.examples.classes[i] for i in np.flatnonzero((found == whole) & (whole > 0))]
+        if self.examples.labelled and gone:
+            names = ", ".join(escaped(name) for name in gone[:3])
+            lines.append(f"note    no image of {len(gone)} classes could be read: {names}")
+        return lines

@@ -1,106 +1,230 @@
 """A run's state on disk, by Orbax: parameters, optimiser, random key and data position, committed together or not at
-all."""
+all, with digests by which a damaged step is found before it is used."""
 
 from __future__ import annotations
 
-import functools
-import gc
 import json
-import logging
-import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import re
+import shutil
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import orbax.checkpoint as ocp
 
+from fmjax.engine import manifest, quiet, steps
+from fmjax.engine.digests import digests
 from fmjax.engine.state import State
-from fmjax.errors import CheckpointError
+from fmjax.errors import CheckpointError, in_bytes
 from fmjax.trees import Params
 
-
-def has_steps(run: Path) -> bool:
-    """Whether a run has checkpoints to go on from."""
-    return bool(_steps(run / "checkpoints"))
+ROOM = 2  # free space that a run needs at its start, in checkpoints: the old one goes when the new one is whole
 
 
-def _steps(folder: Path) -> list[int]:
-    """The committed steps, in order. A folder without any file in it was made by no save, and is none."""
-    found = [path for path in folder.glob("*") if path.name.isdecimal() and path.is_dir()]
-    return sorted(
-        int(path.name) for path in found if any(inner.is_file() for inner in path.rglob("*"))
-    )
+class Damaged(CheckpointError):
+    """A step that is not what was written, and why."""
 
-
-def _remove_empty_steps(folder: Path) -> None:
-    """Orbax would take them for steps: the newest one, and one of those that are kept in the place of a real one."""
-    steps = _steps(folder)
-    for path in folder.glob("*"):
-        if path.name.isdecimal() and int(path.name) not in steps:
-            for inner, _, _ in os.walk(path, topdown=False):
-                with suppress(OSError):
-                    # a folder that can only be read, or is not empty after all, stays
-                    os.rmdir(inner)
+    def __init__(self, sentence: str, reason: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
 
 
 class Checkpoints:
-    """The checkpoints of one run, in its folder `checkpoints/<step>`."""
+    """What writes the checkpoints of one run, into its folder `checkpoints/<step>`."""
 
     def __init__(self, run: Path, *, keep: int = 2) -> None:
-        self.folder = (run / "checkpoints").absolute()
-        _remove_empty_steps(self.folder)
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self.run = run.absolute()
+        self.keep = keep
+        self.best: int | None = None  # a step that is kept beside the newest ones
+        self._saving: int | None = None
+        self._resumed = steps.has_steps(run)
+        steps.remove_empty(self.run)
+        quiet.saving()
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=self,
+            enable_async_checkpointing=True,
+            cleanup_tmp_directories=True,
+            # the list of the files is written before Orbax gives the step its name: it is of the step, or there is none
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._list_files),
+        )
+        self._manager = ocp.CheckpointManager(self.run / steps.STEPS, options=options)
 
-    def latest(self) -> int | None:
-        """The newest committed step."""
-        return max(_steps(self.folder), default=None)
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any = None) -> list[bool]:
+        """Orbax's question, for the steps in order: the newest ones stay, and the best."""
+        newest = len(checkpoints) - self.keep
+        return [number >= newest or one.step == self.best for number, one in enumerate(checkpoints)]
 
     def save(self, step: int, state: State, data: dict[str, Any]) -> None:
-        """Starts to save; the step counts once all of it is on disk. data: the place in the data, as JSON."""
-        items = {name: ocp.args.StandardSave(value) for name, value in _items(state).items()}
-        self._manager.save(
-            step, args=ocp.args.Composite(**items, data=ocp.args.JsonSave(data)), force=True
-        )
-
-    def restore(self, step: int, like: State) -> tuple[State, dict[str, Any]]:
-        """The state of a step, on the devices and with the layout of `like` (arrays or shapes), and the place in the
-        data."""
-        items = _items(like)
-        found = self._restore(step, data=ocp.args.JsonRestore(), **_targets(items))
-        return State(
-            ema=found.get("ema", {}), **{k: found[k] for k in ("params", "opt")}, **found["random"]
-        ), found["data"]
-
-    def restore_params(self, step: int, like: Params) -> Params:
-        """Only the parameters of a step."""
-        if step not in _steps(self.folder):
-            raise CheckpointError(f"{self.folder} has no step {step}; it has {_steps(self.folder)}")
-        return self._restore(step, **_targets({"params": like}))["params"]
-
-    def _restore(self, step: int, **items: Any) -> Any:
+        """Starts to save; the step counts once all of it is on disk. data: the place in the data, as JSON. Raises
+        CheckpointError where the save before it has failed."""
+        self.wait()
+        items = _items(state)
+        record = {**data, "digests": digests(items)}
+        written = {name: ocp.args.StandardSave(value) for name, value in items.items()}
+        self._saving = step
         try:
-            with _orphans_are_silent():
-                return self._manager.restore(step, args=ocp.args.Composite(**items))
-        except Exception as error:  # orbax and tensorstore raise many kinds
-            reason = _flaw(self.folder / str(step), list(items), error)
-        # raised out here, as the error of orbax keeps its half-read arrays and its closed event loop alive
-        raise CheckpointError(
-            f"step {step} in {self.folder} cannot be restored: {reason}; delete that step's folder to go on from an "
-            f"older one, or start over with --fresh"
-        )
+            self._manager.save(
+                step, args=ocp.args.Composite(**written, data=ocp.args.JsonSave(record)), force=True
+            )
+        except (OSError, ValueError) as error:
+            raise self._failed(error) from None
+        if self._resumed:
+            # a run that is killed faster than it saves would lose the same steps again and again
+            self._resumed = False
+            self.wait()
+
+    def check(self) -> None:
+        """Raises CheckpointError where a save has failed meanwhile; never waits for one."""
+        if self._saving is not None and not self._manager.is_saving_in_progress():
+            self.wait()
 
     def wait(self) -> None:
-        """Until everything is committed."""
-        self._manager.wait_until_finished()
+        """Until everything is committed. Raises CheckpointError where it could not be."""
+        if self._saving is None:
+            return
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:  # orbax and tensorstore raise many kinds
+            reason = error
+        else:
+            self._saving = None
+            return
+        raise self._failed(reason)
+
+    def reload(self) -> None:
+        """After steps were moved: Orbax looks again at what is there."""
+        self._manager.reload()
 
     def close(self) -> None:
+        """Waits for the last save, and gives back what Orbax holds."""
+        self.wait()
         self._manager.close()
 
+    def _list_files(self) -> None:
+        [written] = (self.run / steps.STEPS).glob(f"{self._saving}.orbax-checkpoint-tmp*")
+        manifest.write(written)
 
-def _flaw(step: Path, items: list[str], error: Exception) -> str:
+    def _failed(self, error: Exception) -> CheckpointError:
+        """The sentence for a save that broke; what it has left behind is taken away."""
+        step, self._saving = self._saving, None
+        parts = list((self.run / steps.STEPS).glob(f"{step}.orbax-checkpoint-tmp*"))
+        need, have = sum(map(steps.size, parts)), shutil.disk_usage(self.run).free
+        for part in parts:
+            _remove(part)
+        older = steps.committed(self.run)
+        left = f"step {older[-1]} is whole" if older else "no step was saved before it"
+        return CheckpointError(
+            f"step {step} could not be saved in {self.run}: {_cause(error)} ({in_bytes(need)} were written, "
+            f"{in_bytes(have)} are free); {left}; make room and run the same command to go on"
+        )
+
+
+def _remove(folder: Path) -> None:
+    """Takes away what a broken save has left; its other threads may still write for a moment."""
+    for _ in range(50):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)
+
+
+def _cause(error: Exception) -> str:
+    """What the operating system says of a save that failed; tensorstore hands it on in the middle of its own words."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = " ".join(str(error).split())
+    found = re.search(r"([^:]+) \[os_error_code", text)
+    return found[1].strip() if found else text[-200:]
+
+
+def check_room(run: Path, size: int) -> None:
+    """Raises CheckpointError where the disk has no room for the checkpoints of a run. size: bytes of one."""
+    there = next(path for path in (run.absolute(), *run.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if free < ROOM * size:
+        raise CheckpointError(
+            f"{run} has {in_bytes(free)} free, and a run that saves {in_bytes(size)} a checkpoint needs "
+            f"{in_bytes(ROOM * size)}, as the old one goes when the new one is whole; make room, or pass another --out"
+        )
+
+
+def restore(run: Path, step: int, like: State) -> tuple[State, dict[str, Any]]:
+    """The state of a step, on the devices and with the layout of `like` (arrays or shapes), and the place in the data.
+
+    Raises Damaged for a step whose files or arrays are not what was written, CheckpointError for one of another model.
+    """
+    items = _items(like)
+    found = _restore(run, step, items)
+    state = State(
+        ema=found.get("ema", {}), **{k: found[k] for k in ("params", "opt")}, **found["random"]
+    )
+    return state, found["data"]
+
+
+def restore_params(run: Path, step: int, like: Params) -> Params:
+    """Only the parameters of a step."""
+    known = steps.committed(run)
+    if step not in known:
+        raise CheckpointError(f"{run / steps.STEPS} has no step {step}; it has {known}")
+    return _restore(run, step, {"params": like})["params"]
+
+
+def _restore(run: Path, step: int, items: dict[str, Any]) -> dict[str, Any]:
+    """Some items of a step, and its record, all of them compared with their digests."""
+    place = steps.folder(run, step).absolute()
+    reason = manifest.flaw(place, [*items, "data"]) if manifest.exists(place) else ""
+    if reason:
+        raise _damaged(run, step, reason)
+    if "opt" in items and not (place / "opt").is_dir():
+        raise CheckpointError(
+            f"step {step} in {run} has parameters only, as `fmjax ckpt prune --params-only` leaves them, so that "
+            f"training cannot go on from it; start over with --fresh, or from `fmjax ckpt export`"
+        )
+    found, reason = _read(place, items)
+    # raised out here, as the error of orbax keeps its half-read arrays and its closed event loop alive
+    if reason == FOREIGN:
+        raise CheckpointError(_sentence(run, step, reason))
+    if reason:
+        raise _damaged(run, step, reason)
+    expected = found["data"].pop("digests", None)
+    wrong = [] if expected is None else _wrong(digests({k: found[k] for k in items}), expected)
+    if wrong:
+        raise _damaged(run, step, f"the array {wrong[0]} is not the one that was saved")
+    return found
+
+
+def _read(place: Path, items: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Items of a step and its record, as Orbax reads them, and why that failed; "" where it did not."""
+    targets = {name: ocp.args.StandardRestore(value) for name, value in items.items()}
+    wanted = ocp.args.Composite(**targets, data=ocp.args.JsonRestore())
+    try:
+        with quiet.reading():
+            found = ocp.Checkpointer(ocp.CompositeCheckpointHandler()).restore(place, args=wanted)
+            return dict(found.items()), ""
+    except Exception as error:  # orbax and tensorstore raise many kinds
+        return {}, _reason(place, [*items, "data"], error)
+
+
+def _wrong(found: dict[str, str], expected: dict[str, str]) -> list[str]:
+    return sorted(path for path, digest in found.items() if expected.get(path) != digest)
+
+
+def _damaged(run: Path, step: int, reason: str) -> Damaged:
+    return Damaged(_sentence(run, step, reason), reason)
+
+
+def _sentence(run: Path, step: int, reason: str) -> str:
+    return (
+        f"step {step} in {run / steps.STEPS} cannot be restored: {reason}; delete that step's folder to go on from an "
+        f"older one, or start over with --fresh"
+    )
+
+
+FOREIGN = "its arrays are not those of this run's model and optimiser"
+
+
+def _reason(step: Path, items: list[str], error: Exception) -> str:
     """What is wrong with a step, in words of its files; orbax and tensorstore answer in words of their insides."""
     for record in _records(step, items):
         name = record.relative_to(step)
@@ -118,7 +242,7 @@ def _flaw(step: Path, items: list[str], error: Exception) -> str:
     damaged = [item for item in items if f"{step / item}/" in text]
     if damaged:
         return f"the arrays in {damaged[0]} are damaged or missing"
-    return "its arrays are not those of this run's model and optimiser"
+    return FOREIGN
 
 
 def _records(step: Path, items: list[str]) -> list[Path]:
@@ -129,35 +253,6 @@ def _records(step: Path, items: list[str]) -> list[Path]:
     return [*place, *(step / item / "_METADATA" for item in trees), *shapes]
 
 
-# What the other reads of a step say when one of them has failed: they end later, in a closed event loop
-ORPHANS = ("Event loop is closed", "Encountered error while reading array index")
-
-
-def _pass_on(previous: Callable[[Any], Any], unraisable: Any) -> None:
-    if not any(text in str(unraisable.exc_value) for text in ORPHANS):
-        previous(unraisable)
-
-
-@contextmanager
-def _orphans_are_silent() -> Iterator[None]:
-    """While arrays are read, and on after a read that failed: Python would print each orphan as a traceback of its own,
-    when it comes. What went wrong is raised besides."""
-    hook = sys.unraisablehook
-    if getattr(hook, "func", None) is not _pass_on:
-        sys.unraisablehook = functools.partial(_pass_on, hook)
-    loggers = [logging.getLogger(name) for name in ("asyncio", "absl")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-        sys.unraisablehook = hook
-    finally:
-        gc.collect()  # tasks that nobody asked are logged where they are freed
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
 def _items(state: State) -> dict[str, Any]:
     """What of a state lies in a folder of its own. An empty tree has none."""
     items = {
@@ -166,7 +261,3 @@ def _items(state: State) -> dict[str, Any]:
         "random": {"step": state.step, "key": state.key},
     }
     return items | ({"ema": state.ema} if state.ema else {})
-
-
-def _targets(items: dict[str, Any]) -> dict[str, Any]:
-    return {name: ocp.args.StandardRestore(value) for name, value in items.items()}

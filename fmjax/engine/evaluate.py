@@ -59,7 +59,7 @@ def evaluate(
     # the last batch is padded anyway: a larger one changes no row
     size = divisible(batch_size, mesh)
     batches = eval_batches(examples, learner.task.view, data, batch_size=size)
-    bad = BadImages(examples, data.max_bad)
+    bad = BadImages(examples, data.max_bad, data.max_bad_share)
     rows = gathered(
         lambda batch: outputs(params, batch), watched(batches), mesh, bad=bad, tell=tell
     )

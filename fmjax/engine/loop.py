@@ -12,41 +12,63 @@ from fmjax.engine.evaluate import Scores, evaluate
 from fmjax.engine.placement import on_mesh
 from fmjax.engine.plan import Plan
 from fmjax.engine.run import Run
+from fmjax.engine.signals import Asked, Stopping
 from fmjax.engine.state import State
 from fmjax.engine.step import compiled
-from fmjax.engine.watch import Watch
+from fmjax.engine.watch import Watch, say
+from fmjax.errors import Stopped
 
 
 def train(plan: Plan, run: Run, mesh: Mesh, state: State, images: Images) -> tuple[State, Scores]:
     """Steps from where the run is to its last one, scoring and saving on the way; the last state, and its scores.
 
-    state: the first one; it is given up where the run goes on from a saved one.
+    state: the first one; it is given up where the run goes on from a saved one. Raises Stopped, with the step that is
+    saved, where the process is asked to stop.
     """
     functions = compiled(plan, mesh)
-    bad = BadImages(images.train, plan.data.max_bad)
-    state, batches, start = run.resume(plan, mesh, state, images.train, bad)
-    score = partial(
-        evaluate,
-        plan,
-        functions.outputs,
-        examples=images.val,
-        mesh=mesh,
-        data=plan.data,
-        batch_size=plan.batch_size,
-    )
-    with Watch(plan, run.metrics(start), bad, start) as watch:
-        for number in range(start + 1, plan.steps + 1):
-            batch = watch.next(batches)
-            state, logs = functions.step(state, on_mesh(batch, mesh))
-            watch.logs(number, logs)
-            # the state after the last step is scored below, so that a finished run can be scored again
-            with watch.paused():
-                if plan.evaluates(number):
-                    watch.scores(number, score(state.params, tell=watch.tell))
-                if plan.saves(number):
-                    run.save(number, state, batches, bad)
-        scores = score(state.params, tell=watch.tell)
+    bad = BadImages(images.train, plan.data.max_bad, plan.data.max_bad_share)
+    state, batches, start = run.resume(plan, mesh, state, images.train, bad, say)
+    number = start
+    with Watch(plan, run.metrics(start), bad, start) as watch, Stopping() as stopping:
+        score = partial(
+            evaluate,
+            plan,
+            functions.outputs,
+            examples=images.val,
+            mesh=mesh,
+            data=plan.data,
+            batch_size=plan.batch_size,
+            tell=watch.tell,
+            watched=stopping.watched,
+        )
+        run.keep_best(plan, watch.metrics)
+        try:
+            # a run that was stopped while it was scored is scored first
+            if start and plan.evaluates(start) and not watch.metrics.has_scores(start):
+                watch.scores(start, score(state.params))
+            for number in range(start + 1, plan.steps + 1):
+                batch = watch.next(batches)
+                state, logs = functions.step(state, on_mesh(batch, mesh))
+                watch.logs(number, logs)
+                run.checkpoints.check()
+                with watch.paused():
+                    # saved first: the score is taken while the disk writes
+                    if plan.saves(number):
+                        run.save(number, state, batches, bad)
+                    if plan.evaluates(number):
+                        watch.scores(number, score(state.params))
+                        if run.keep_best(plan, watch.metrics) == number:
+                            run.save(number, state, batches, bad)
+                stopping.check()
+            scores = score(state.params)
+        except Asked:
+            # between two steps: the state is whole
+            run.save(number, state, batches, bad)
+            run.close()
+            raise Stopped(stopping.sentence(number)) from None
         if not watch.metrics.has_scores(plan.steps):
             watch.scores(plan.steps, scores)
+        for line in bad.summary():
+            watch.tell(line)
     run.close()
     return state, scores

@@ -62,6 +62,7 @@ class Plan(Learner):
     save_every: int
     log_every: int
     keep: int
+    keep_best: bool
 
     @property
     def params(self) -> Params:
@@ -155,6 +156,7 @@ def resolve(
         save_every=config.save_every,
         log_every=config.log_every,
         keep=config.keep,
+        keep_best=config.keep_best,
     )
 
 

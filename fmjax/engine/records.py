@@ -17,14 +17,15 @@ from fmjax.config.run import RunConfig
 from fmjax.config.schemes import SCHEMES
 from fmjax.config.tasks import SHIPPED, TaskConfig
 from fmjax.data.split import SPLIT, Split, examples, read_split, write_split
-from fmjax.engine.checkpoint import has_steps
+from fmjax.engine import steps
+from fmjax.engine.steps import has_steps
 from fmjax.errors import CheckpointError, UsageError
 from fmjax.serial import from_dict, to_json, write_atomically
 from fmjax.targets import check_not_source
 
 CONFIG, CLASSES, SPEC = "config.json", "classes.json", "spec.json"
 # what a rerun may change: the rest would make the resumed run another one
-SAFE_DATA = ("data_dir", "threads", "max_bad")
+SAFE_DATA = ("data_dir", "threads", "max_bad", "max_bad_share")
 SAFE_MODEL = ("checkpoint", "offline")
 SAFE = (
     "out",
@@ -34,6 +35,9 @@ SAFE = (
     "save_every",
     "log_every",
     "keep",
+    "keep_best",
+    "fallback",
+    "from_step",
     "compare_random",
     "export",
     "fresh",
@@ -41,6 +45,20 @@ SAFE = (
     "unroll",
 )
 LATER = ("metrics.jsonl", "curves.png", "confusion.png")
+# what may be another from a step on that the user goes back to: it changes no array of the state
+FROM_A_STEP = (
+    "lr",
+    "warmup_steps",
+    "final_lr",
+    "weight_decay",
+    "decay",
+    "b1",
+    "b2",
+    "eps",
+    "layer_decay",
+    "clip_norm",
+    "accumulate",
+)
 MAX_BYTES = 64 * 2**20  # of a record
 MAX_PIXELS = 2**26  # of the images that a run feeds its network
 MAX_THREADS = 1_024
@@ -298,6 +316,9 @@ def check_same(run: Path, config: RunConfig, classes: tuple[str, ...]) -> None:
     neutral["model"] = replace(
         old.model, **{name: getattr(config.model, name) for name in SAFE_MODEL}
     )
+    if config.from_step:
+        free = {name: getattr(config.recipe, name) for name in FROM_A_STEP}
+        neutral["recipe"] = replace(old.recipe, **free)
     before, after = config_record(replace(old, **neutral)), config_record(config)
     changed = [*_differences(before, after), *_class_differences(old_classes, classes)]
     if changed:
@@ -305,6 +326,25 @@ def check_same(run: Path, config: RunConfig, classes: tuple[str, ...]) -> None:
             f"{run} holds a run with other settings ({'; '.join(changed)}); pass another --out, or --fresh to "
             f"start it over"
         )
+
+
+def go_back(run: Path, config: RunConfig) -> list[str]:
+    """Sets the steps after --from-step aside, and says so in a line; once, as the same command run again goes on.
+
+    Raises UsageError where that step is not saved.
+    """
+    if not config.from_step or not steps.has_steps(run):
+        return []
+    old, _ = read_run(run, config.task)
+    if (old.from_step, old.recipe) == (config.from_step, config.recipe):
+        return []
+    known = steps.committed(run)
+    if config.from_step not in known:
+        raise UsageError(f"--from-step is {config.from_step}; {run} has the steps {known}")
+    later = [step for step in known if step > config.from_step]
+    places = [steps.set_aside(run, step) for step in later]
+    told = f"; set aside in {places[0].parent}: {later}" if later else ""
+    return [f"note    going back to step {config.from_step}{told}"]
 
 
 def safe_data(run: Path, old: RunConfig, config: RunConfig) -> tuple[str, ...]:

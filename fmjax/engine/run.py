@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,12 @@ from fmjax.config.run import RunConfig
 from fmjax.config.tasks import TaskConfig
 from fmjax.data.batches import BadImages, train_batches
 from fmjax.data.example import Examples
-from fmjax.engine.checkpoint import Checkpoints
+from fmjax.engine import steps
+from fmjax.engine.checkpoint import Checkpoints, Damaged
+from fmjax.engine.checkpoint import restore as restore_state
+from fmjax.engine.checkpoint import restore_params as params_of
 from fmjax.engine.freeze import join_stacks
-from fmjax.engine.metrics import METRICS, Metrics
+from fmjax.engine.metrics import METRICS, Metrics, rows_in
 from fmjax.engine.plan import Learner, Plan, make_task, net_of_shapes
 from fmjax.engine.records import CONFIG, SPEC, damaged, read_run, read_spec
 from fmjax.engine.state import (
@@ -40,41 +43,93 @@ from fmjax.trees import Params, flat, nested
 from fmjax.weights import export as files
 from fmjax.weights.load import load, published
 
+Tell = Callable[[str], None]
 
-@dataclass(frozen=True)
+
+@dataclass
 class Run:
-    """The folder of a run that trains."""
+    """The folder of a run that trains.
+
+    fallback: whether a damaged step is set aside for an older one.
+    """
 
     folder: Path
     checkpoints: Checkpoints
+    fallback: bool = True
+    saved: int = 0  # the newest step that is on disk, or on the way there
 
     def resume(
-        self, plan: Plan, mesh: Mesh, state: State, examples: Examples, bad: BadImages
+        self,
+        plan: Plan,
+        mesh: Mesh,
+        state: State,
+        examples: Examples,
+        bad: BadImages,
+        tell: Tell,
     ) -> tuple[State, Iterator[dict[str, Any]], int]:
         """The newest saved state, the data at its position, and its step; the state that is passed, the data's start
-        and 0 where nothing is saved."""
+        and 0 where nothing is saved. tell: is given a line for each damaged step."""
         seed = stream_seed(plan.seed, "data")
         batches = train_batches(
             examples, plan.task.view, plan.data, batch_size=plan.batch_size, seed=seed
         )
-        start = self.checkpoints.latest() or 0
-        if start > plan.steps:
-            raise UsageError(
-                f"{self.folder} is at step {start} already, beyond --steps {plan.steps}; pass more steps, or --fresh"
-            )
-        if not start:
+        known = steps.committed(self.folder)
+        if not known:
             return state, batches, 0
+        if known[-1] > plan.steps:
+            raise UsageError(
+                f"{self.folder} is at step {known[-1]} already, beyond --steps {plan.steps}; pass more steps, or "
+                f"--fresh"
+            )
         # the first state's memory is given back before the saved one is read
-        state, data = self.checkpoints.restore(start, _on_disk(plan, mesh, emptied(state)))
+        like = _on_disk(plan, mesh, emptied(state))
+        state, data, self.saved = self._newest_whole(known, like, tell)
         batches.set_state(data["position"])
         bad.set_state(data["unreadable"])
         params = in_training(plan, state.params, places(plan, mesh))
-        return replace(state, params=params), batches, start
+        return replace(state, params=params), batches, self.saved
+
+    def _newest_whole(
+        self, known: list[int], like: State, tell: Tell
+    ) -> tuple[State, dict[str, Any], int]:
+        """The newest state whose digests are right, its record and its step; damaged ones after it are set aside."""
+        reasons: dict[int, Damaged] = {}
+        for step in reversed(known):
+            try:
+                state, data = restore_state(self.folder, step, like)
+            except Damaged as error:
+                if not self.fallback:
+                    raise
+                reasons[step] = error
+                continue
+            for broken, error in reasons.items():
+                place = steps.set_aside(self.folder, broken)
+                tell(
+                    f"note    step {broken} is damaged ({error.reason}) and set aside in {place}; the run goes on from "
+                    f"step {step}"
+                )
+            self.checkpoints.reload()
+            return state, data, step
+        # nothing is moved where nothing is whole: a person may know more
+        told = "; ".join(f"step {step}: {error.reason}" for step, error in reasons.items())
+        raise CheckpointError(
+            f"no step of {self.folder} can be restored: {told}; put back a copy of one, or start over with --fresh"
+        )
 
     def save(self, step: int, state: State, batches: Any, bad: BadImages) -> None:
-        """Starts to save; the step counts once all of it is on disk."""
+        """Starts to save, unless the step is saved; it counts once all of it is on disk."""
+        if step == self.saved:
+            return
         data = {"position": batches.get_state(), "unreadable": bad.get_state()}
         self.checkpoints.save(step, to_disk(state), data)
+        self.saved = step
+
+    def keep_best(self, plan: Plan, metrics: Metrics) -> int | None:
+        """Lets the best step of those that are scored stay beside the newest ones, and returns it."""
+        if plan.keep_best:
+            task = plan.task
+            self.checkpoints.best = steps.best(metrics.rows(), task.watch, highest=task.highest)
+        return self.checkpoints.best
 
     def metrics(self, start: int) -> Metrics:
         """The rows up to a step."""
@@ -82,7 +137,6 @@ class Run:
 
     def close(self) -> None:
         """Until everything is on disk."""
-        self.checkpoints.wait()
         self.checkpoints.close()
 
 
@@ -199,17 +253,25 @@ def outline(run: Path, config: RunConfig, labels: Labels) -> Learner:
     return Learner(task, labels, images, net_of_shapes(task, backbone, labels))
 
 
-def restore_params(run: Path, net: Net, step: int | None, mesh: Mesh | None) -> Params:
-    """The parameters of a run's net at its newest or a given step. Raises CheckpointError where there is none."""
-    checkpoints = Checkpoints(run)
-    wanted = checkpoints.latest() if step is None else step
-    if wanted is None:
+def chosen_step(run: Path, config: RunConfig, task: Task, step: int | None) -> int:
+    """The step that is meant: a given one; None is the best of those that are kept, or the newest where none is.
+
+    Raises CheckpointError where there is no step.
+    """
+    if step is not None:
+        return step
+    known = steps.committed(run)
+    if not known:
         raise CheckpointError(
             f"{run} has no checkpoint yet; run the same `fmjax finetune` command to go on"
         )
-    params = checkpoints.restore_params(wanted, _placed(flat(net), mesh))
-    checkpoints.close()
-    return params
+    best = steps.best(rows_in(run / METRICS), task.watch, highest=task.highest)
+    return best if config.keep_best and best in known else known[-1]
+
+
+def restore_params(run: Path, net: Net, step: int, mesh: Mesh | None) -> Params:
+    """The parameters of a run's net at a step. Raises CheckpointError where it is missing or damaged."""
+    return params_of(run, step, _placed(flat(net), mesh))
 
 
 def restore(
@@ -219,7 +281,7 @@ def restore(
     mesh: Mesh | None = None,
     task: TaskConfig | None = None,
 ) -> ViT:
-    """The model of a fine-tuned run at its newest or a given step, a classifier included.
+    """The model of a fine-tuned run at its best or a given step, a classifier included.
 
     mesh: where the parameters lie; None is one device. task: the settings of a task of your own, where the run learned
     one. Raises CheckpointError where the folder holds no run or no such step.
@@ -227,6 +289,7 @@ def restore(
     folder = Path(run)
     config, labels = read_run(folder, task)
     learner = outline(folder, config, labels)
+    step = chosen_step(folder, config, learner.task, step)
     return learner.task.joined(learner.bound(restore_params(folder, learner.net, step, mesh)))
 
 
@@ -238,7 +301,7 @@ def export(
     *,
     classifier: bool = True,
 ) -> Path:
-    """Writes a model, or the newest state of a run, as a safetensors file of a PyTorch dialect and returns its path.
+    """Writes a model, or the best state of a run, as a safetensors file of a PyTorch dialect and returns its path.
 
     base: the original file; what fmjax does not model (text towers, mask tokens) returns from it unchanged. A
     classifier takes the place of the projection, as in timm; classifier=False leaves it out and keeps the projection.

@@ -60,6 +60,11 @@ class Stopping:
         if self.signal is not None:
             raise Asked
 
+    def sentence(self, step: int) -> str:
+        """What is said of a run that has stopped."""
+        name = "a signal" if self.signal is None else self.signal.name
+        return f"stopped by {name} after step {step}, which is saved; run the same command to go on"
+
     def watched(self, batches: Iterable[T]) -> Iterator[T]:
         """The batches of work that may be cut short, as an evaluation is."""
         for batch in batches:

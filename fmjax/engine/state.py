@@ -48,6 +48,17 @@ def begin(plan: Plan, params: Params, mesh: Mesh) -> State:
     )
 
 
+def size(plan: Plan) -> int:
+    """Bytes of a state, which are those of a checkpoint."""
+
+    def made(params: Params) -> Any:
+        trained, _ = partition(params, plan.freeze)
+        return params, plan.tx.init(trained), trained if plan.ema else {}
+
+    leaves = jax.tree.leaves(jax.eval_shape(made, plan.params))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+
 def in_training(plan: Plan, params: Params, where: State) -> Params:
     """Parameters as they lie on disk -> as they lie in training: leading frozen blocks in a stack of their own."""
     return (

@@ -24,6 +24,11 @@ from fmjax.errors import DivergedError
 COLUMNS = 80
 
 
+def say(line: str) -> None:
+    """A line before the first step."""
+    console.print(line)
+
+
 class Progress:
     """Step, a task's numbers, images/s, share of the time spent waiting for data, and time to go.
 

@@ -12,8 +12,8 @@ import numpy as np
 import weights_conversion as wc
 from fmjax import names
 from fmjax.console import console
-from fmjax.engine.checkpoint import has_steps
 from fmjax.engine.run import CONFIG, restore
+from fmjax.engine.steps import has_steps
 from fmjax.errors import CheckpointError, UsageError
 from fmjax.names import resolve
 from fmjax.specs import ViTSpec

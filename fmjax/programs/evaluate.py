@@ -28,7 +28,7 @@ from fmjax.engine.evaluate import Scores, evaluate
 from fmjax.engine.placement import mesh_of
 from fmjax.engine.plan import Learner
 from fmjax.engine.records import read_run, same_source, split_of
-from fmjax.engine.run import outline, restore_params
+from fmjax.engine.run import chosen_step, outline, restore_params
 from fmjax.engine.step import compiled_outputs
 from fmjax.errors import DataError
 
@@ -46,7 +46,9 @@ def main(run: str, config: EvalConfig) -> Scores:
     # before any array is read: whether the data have what the task needs
     learner = outline(folder, trained, classes)
     check_fields(chosen, learner.task.needs, source=data.source)
-    params = restore_params(folder, learner.net, None if config.step < 0 else config.step, mesh)
+    step = chosen_step(folder, trained, learner.task, None if config.step < 0 else config.step)
+    console.print(f"step    {step}")
+    params = restore_params(folder, learner.net, step, mesh)
     outputs = compiled_outputs(learner, mesh)
     scores = evaluate(
         learner,

@@ -16,16 +16,26 @@ from fmjax.data.example import check_fields
 from fmjax.data.sources import open_source
 from fmjax.data.split import UNRECORDED, Images, divide
 from fmjax.engine import records
-from fmjax.engine.checkpoint import Checkpoints, has_steps
+from fmjax.engine.checkpoint import Checkpoints, check_room
 from fmjax.engine.evaluate import Scores
+from fmjax.engine.lock import held
 from fmjax.engine.loop import train
 from fmjax.engine.metrics import METRICS, rows_in
 from fmjax.engine.optim import warmup_steps
 from fmjax.engine.placement import mesh_of
 from fmjax.engine.plan import Plan, make_task, resolve
-from fmjax.engine.run import Run, build, preprocessing, start_params
-from fmjax.engine.state import State, begin
-from fmjax.errors import UsageError
+from fmjax.engine.run import (
+    Run,
+    build,
+    chosen_step,
+    preprocessing,
+    restore_params,
+    start_params,
+)
+from fmjax.engine.signals import Terminated
+from fmjax.engine.state import State, begin, size
+from fmjax.engine.steps import committed, has_steps
+from fmjax.errors import Stopped, UsageError, in_bytes
 from fmjax.models.vit import ViT
 from fmjax.programs.evaluate import summary
 from fmjax.report.figures import draw_curves
@@ -33,6 +43,16 @@ from fmjax.sharding import batch_divisor
 from fmjax.trees import flat
 from fmjax.weights.export import check_export, export
 from fmjax.weights.publisher import differences
+
+
+def main(config: RunConfig) -> Scores:
+    """`finetune` for the command line: a signal before the first step, or after the last, ends it with a sentence."""
+    try:
+        return finetune(config)
+    except (KeyboardInterrupt, Terminated):
+        saved = committed(Path(config.out))
+        where = f"step {saved[-1]} is saved" if saved else "no step was done"
+    raise Stopped(f"stopped; {where}; run the same command to go on")
 
 
 def finetune(config: RunConfig) -> Scores:
@@ -88,12 +108,16 @@ def one_run(config: RunConfig, share: Path | None = None) -> tuple[Scores, Plan]
         check_export(plan.task.joined(plan.net), config.export)
     if images.changes is None and has_steps(out) and not config.fresh:
         console.print(f"note    {UNRECORDED}")
-    records.write_run(out, config, images.split, backbone.spec)
-    describe(config, plan, mesh, images)
-    state = begin(plan, start_params(plan.task, backbone, plan.labels, config.seed, mesh), mesh)
-    run = Run(out, Checkpoints(out, keep=config.keep))
-    state, scores = train(plan, run, mesh, state, images)
-    finish(config, out, plan, state, scores)
+    check_room(out, size(plan))
+    with held(out):
+        for line in records.go_back(out, config):
+            console.print(line)
+        records.write_run(out, config, images.split, backbone.spec)
+        describe(config, plan, mesh, images)
+        params = start_params(plan.task, backbone, plan.labels, config.seed, mesh)
+        run = Run(out, Checkpoints(out, keep=config.keep), config.fallback)
+        state, scores = train(plan, run, mesh, begin(plan, params, mesh), images)
+        finish(config, out, plan, mesh, state, scores)
     return scores, plan
 
 
@@ -144,6 +168,10 @@ def describe(config: RunConfig, plan: Plan, mesh: Mesh, images: Images) -> None:
     console.print(
         f"mesh    {axes} ({jax.devices()[0].platform}), batch {config.batch_size}, {config.steps} steps"
     )
+    kept = f"the newest {config.keep}" + (" and the best" if config.keep_best else "")
+    console.print(
+        f"disk    {in_bytes(size(plan))} a checkpoint, of which {kept} stay in {config.out}"
+    )
     warmup = warmup_steps(config.recipe, config.steps)
     if warmup != config.recipe.warmup_steps:
         console.print(
@@ -152,20 +180,31 @@ def describe(config: RunConfig, plan: Plan, mesh: Mesh, images: Images) -> None:
         )
 
 
-def finish(config: RunConfig, out: Path, plan: Plan, state: State, scores: Scores) -> None:
-    """Curves, the task's own pictures, and the exported file."""
+def finish(
+    config: RunConfig, out: Path, plan: Plan, mesh: Mesh, state: State, scores: Scores
+) -> None:
+    """Curves, the task's own pictures, and the exported file, of the best step."""
+    watched = f"val_{plan.task.watch}"
     draw_curves(out / "curves.png", rows_in(out / METRICS), plan.task.watch)
     plan.task.draw(scores.rows, plan.labels, out)
     console.print(summary(plan, scores))
+    step = chosen_step(out, config, plan.task, None)
+    last = step == plan.steps
+    if not last:
+        [row] = [row for row in rows_in(out / METRICS) if row["step"] == step and watched in row]
+        console.print(
+            f"best    {plan.task.words({plan.task.watch: row[watched]})} at step {step}, which is kept"
+        )
     if config.export != "none":
-        model = plan.task.joined(plan.bound(state.params))
+        params = state.params if last else restore_params(out, plan.net, step, mesh)
+        model = plan.task.joined(plan.bound(params))
         left = sorted(part for part in plan.net if part != "backbone" and model.classifier is None)
         if left:
             console.print(
                 f"note    the export is of the backbone; {', '.join(left)} stay in the run's checkpoints"
             )
         path = export(model, records.export_path(out, config), config.export)
-        console.print(f"export  {path}")
+        console.print(f"export  {path} of step {step}")
         changed = differences(model.spec, config.export)
         if changed:
             console.print(f"note    the code that reads {config.export} computes {changed}")

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -66,10 +66,17 @@ class Task:
     # fields of an example: image, label, mask, ...
     needs: ClassVar[tuple[str, ...]] = ("image", "label")
     watch: ClassVar[str] = "loss"  # the score that runs are compared by
+    # which value of it is the best; "" is the highest of a share, and the lowest of anything else
+    watch_best: ClassVar[Literal["", "highest", "lowest"]] = ""
     # the scores and logs that are parts of one, and shown in percent
     shares: ClassVar[frozenset[str]] = frozenset()
     separable: ClassVar[bool] = True
     learns_from_average: ClassVar[bool] = False  # whether the loss uses now.teacher
+
+    @property
+    def highest(self) -> bool:
+        """Whether the best value of `watch` is the highest."""
+        return self.watch_best == "highest" or (not self.watch_best and self.watch in self.shares)
 
     def view(self, example: Example, rng: np.random.Generator | None) -> Example:
         """The arrays that the network is given of an example. rng: None in evaluation, which draws nothing."""

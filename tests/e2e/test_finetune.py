@@ -45,8 +45,15 @@ def run(tmp_path_factory) -> Path:
     return out
 
 
+def best(run: Path) -> int:
+    """The step with the best accuracy, the later one of equals."""
+    scored = [(row["val_accuracy"], row["step"]) for row in rows(run) if "val_accuracy" in row]
+    return max(scored)[1]
+
+
 def test_run_leaves_what_it_promises(run):
     assert {p.name for p in run.iterdir()} == {
+        ".lock",
         "checkpoints",
         "classes.json",
         "config.json",
@@ -59,7 +66,9 @@ def test_run_leaves_what_it_promises(run):
     }
     assert [step for step, _, _ in losses(run)] == [1, 2, 3, 4, 5, 6]
     assert [row["step"] for row in rows(run) if "val_accuracy" in row] == [3, 6]
-    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["4", "6"]
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == sorted(
+        {"4", "6", str(best(run))}
+    )
 
 
 def test_every_parameter_but_the_frozen_moved(run):
@@ -83,9 +92,12 @@ def test_export_loads_strictly_in_timm_with_equal_logits(run):
 
 
 def test_eval_gives_the_score_of_the_run(run, capsys):
-    assert main(["eval", str(run)]) == 0
-    final = [row for row in rows(run) if "val_accuracy" in row][-1]
-    assert f"accuracy {final['val_accuracy']:.1%}" in capsys.readouterr().out
+    for flags, step in (([], best(run)), (["--step", "6"], 6)):
+        assert main(["eval", str(run), *flags]) == 0
+        [row] = [row for row in rows(run) if row["step"] == step and "val_accuracy" in row]
+        out = capsys.readouterr().out
+        assert f"step    {step}\n" in out
+        assert f"accuracy {row['val_accuracy']:.1%}" in out
 
 
 def test_running_again_resumes_and_other_settings_are_refused(run, tmp_path, capsys):
@@ -121,7 +133,7 @@ def test_a_damaged_log_and_an_empty_step_do_not_stop_a_resume(run, tmp_path, cap
     assert f"metrics.jsonl: line {len(rows(run)) + 1} is damaged and left out" in out
     assert losses(copy) == losses(run)
     assert rows(copy)[: len(kept)] == kept
-    assert sorted(p.name for p in (copy / "checkpoints").iterdir()) == ["4", "6"]
+    assert not (copy / "checkpoints" / "999").exists()
 
 
 def test_the_first_step_trains_and_a_long_warm_up_is_cut_with_a_sentence(run, tmp_path, capsys):

@@ -19,7 +19,7 @@ from fmjax.config.presets import load_preset
 from fmjax.config.run import RunConfig
 from fmjax.data.sources import open_source
 from fmjax.data.split import divide
-from fmjax.engine.checkpoint import Checkpoints, has_steps
+from fmjax.engine.checkpoint import Checkpoints, restore_params
 from fmjax.engine.records import (
     check_same,
     check_sizes,
@@ -30,6 +30,7 @@ from fmjax.engine.records import (
     recorded_split,
     write_run,
 )
+from fmjax.engine.steps import committed, has_steps
 from fmjax.errors import CheckpointError, UsageError
 
 DIGITS = tuple(str(i) for i in range(10))
@@ -239,9 +240,11 @@ def test_every_architecture_is_within_the_bounds():
 def test_an_empty_folder_among_the_checkpoints_is_no_step(run):
     (run / "checkpoints" / "999").mkdir()
     (run / "checkpoints" / "1000" / "params").mkdir(parents=True)
-    assert Checkpoints(run).latest() == 3
+    Checkpoints(run).close()
+    assert committed(run) == [3]
+    assert not (run / "checkpoints" / "999").exists()
     with pytest.raises(CheckpointError, match=r"has no step 999; it has \[3\]"):
-        Checkpoints(run).restore_params(999, {})
+        restore_params(run, 999, {})
     assert not has_steps(run.parent)
 
 

@@ -1,0 +1,56 @@
+"""What Orbax would print of an error that is raised as well: hundreds of lines, in words of its insides."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# What the other reads of a step say when one of them has failed: they end later, in a closed event loop
+ORPHANS = ("Event loop is closed", "Encountered error while reading array index")
+
+
+def saving() -> None:
+    """From now on: a save fails in a thread of Orbax's, at a time of its own, and is raised where the run asks for
+    it."""
+    _hush_orphans()
+    logger = logging.getLogger("absl")
+    if _not_of_orbax not in logger.filters:
+        logger.addFilter(_not_of_orbax)
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.pathname
+
+
+def _hush_orphans() -> None:
+    if getattr(sys.unraisablehook, "func", None) is not _pass_on:
+        sys.unraisablehook = functools.partial(_pass_on, sys.unraisablehook)
+
+
+def _pass_on(previous: Callable[[Any], Any], unraisable: Any) -> None:
+    if not any(text in str(unraisable.exc_value) for text in ORPHANS):
+        previous(unraisable)
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """While arrays are read, and on after a read that failed: Python would print each orphan as a traceback of its own,
+    when it comes. What went wrong is raised besides."""
+    hook = sys.unraisablehook
+    _hush_orphans()
+    loggers = [logging.getLogger(name) for name in ("asyncio", "absl")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+        sys.unraisablehook = hook
+    finally:
+        gc.collect()  # tasks that nobody asked are logged where they are freed
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
