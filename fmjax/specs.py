@@ -35,17 +35,14 @@ class Rope:
     """
 
     base: float = 10000.0
-    coordinates: Literal["index", "centred"] = (
-        "index"  # 0, 1, 2, ...; or 2 pi times the patch's centre in [-1, 1]
-    )
+    # 0, 1, 2, ...; or 2 pi times the patch's centre in [-1, 1]
+    coordinates: Literal["index", "centred"] = "index"
     offset: float = 0.0  # added to indices
-    reference_grid: tuple[int, int] | None = (
-        None  # indices are rescaled to this many rows and columns
-    )
+    # indices are rescaled to this many rows and columns
+    reference_grid: tuple[int, int] | None = None
     first_axis: Literal["rows", "columns"] = "rows"  # whose channels come first
-    pairs: Literal["neighbours", "halves"] = (
-        "neighbours"  # channels (0, 1), (2, 3) ...; or (0, K/2), (1, K/2 + 1) ...
-    )
+    # channels (0, 1), (2, 3) ...; or (0, K/2), (1, K/2 + 1) ...
+    pairs: Literal["neighbours", "halves"] = "neighbours"
     period_dtype: Literal["float32", "bfloat16"] = "float32"  # what the periods were rounded to
 
 
@@ -60,9 +57,8 @@ class ViTSpec:
     mlp_dim: int  # the hidden width, after the gate has been applied
     patch_size: int
     image_size: tuple[int, int]  # the size (height, width) that the position table was made for
-    activation: Activation = (
-        "gelu"  # "gelu" is the exact (erf) form; a SwiGLU uses silu and ignores it
-    )
+    # "gelu" is the exact (erf) form; a SwiGLU uses silu and ignores it
+    activation: Activation = "gelu"
     norm: Literal["layer", "rms"] = "layer"
     mlp: Literal["mlp", "swiglu"] = "mlp"
     block: Literal["pre_norm", "post_norm"] = "pre_norm"  # post_norm: x + norm(f(x)), EVA02-E
@@ -70,9 +66,8 @@ class ViTSpec:
     norm_pre: bool = False  # CLIP's LayerNorm between the embedding and the first block
     patch_bias: bool = True
     patch_norm: bool = False  # a norm on the patches before positions are added
-    positions: Literal["cls_patches", "patches", "none"] = (
-        "cls_patches"  # what the position table has rows for
-    )
+    # what the position table has rows for
+    positions: Literal["cls_patches", "patches", "none"] = "cls_patches"
     num_cls: int = 1  # class tokens; those after the first have no position and are summaries
     num_registers: int = 0
     register_position: Literal["after_cls", "end"] = "after_cls"
@@ -94,9 +89,8 @@ class ViTSpec:
     resample: Resample = "bicubic_antialias"  # how the position table follows another image size
     aliases: tuple[str, ...] = ()
     weights: str = ""  # the published weights, "arch.tag", that this spec was asked for with
-    publisher: str = (
-        ""  # the dialect of the source whose code it is computed by; "" is the authors' own
-    )
+    # the dialect of the source whose code it is computed by; "" is the authors' own
+    publisher: str = ""
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -192,9 +186,8 @@ class Weights:
     # ViTSpec fields that belong to these weights
     overrides: Mapping[str, Any] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
-    unverified: str = (
-        ""  # what could not be confirmed of these weights from published sources; "" where all was
-    )
+    # what could not be confirmed of these weights from published sources; "" where all was
+    unverified: str = ""
     note: str = ""
 
     @property

@@ -106,12 +106,10 @@ class Dialect:
     container: str = ""
     # (pattern, replacement) that bring names of a file to those of the rules
     renames: tuple[tuple[str, str], ...] = ()
-    classifier: str = (
-        "pool"  # what a classifier of its files sees: the pooled tokens, or "cls_patches"
-    )
-    code: str = (
-        ""  # whose code computes such models, where several dialects have the same; "" is its own
-    )
+    # what a classifier of its files sees: the pooled tokens, or "cls_patches"
+    classifier: str = "pool"
+    # whose code computes such models, where several dialects have the same; "" is its own
+    code: str = ""
     read_only: str = ""  # why no file of it is written; "" where one can be
 
     @property

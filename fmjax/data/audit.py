@@ -58,6 +58,7 @@ def linked_line(examples: Examples) -> str:
         status = _status(path)
         if status is None:
             continue
+        # links of both kinds: device and inode are those of the file behind them
         first = seen.setdefault((status.st_dev, status.st_ino), number)
         if examples.labels[first] != examples.labels[number]:
             twice.append((examples.files[first], path))
@@ -73,13 +74,16 @@ def _short(path: Path) -> str:
 
 def shared(train: Sequence[Path], val: Sequence[Path]) -> tuple[list[tuple[Path, Path]], bool]:
     """((path in train, path in val) of files with the same content, whether all files could be compared)."""
+    # every n-th of both parts, so that a set of any size is compared in a bounded time
     step = -(-(len(train) + len(val)) // MOST_FILES)
     pairs: list[tuple[Path, Path]] = []
     if not train or not val:
         return pairs, True
     left = MOST_BYTES
+    # the cheap keys first: a size, then 4 KB, then the whole of the few that are still alike
     for alike in _common((train[::step], val[::step]), _size):
         for close in _common(alike, _head):
+            # paid before it is read: the bound holds for what is read, not for what was
             left -= _size(close[0][0]) * (len(close[0]) + len(close[1]))
             if left < 0:
                 return pairs, False
@@ -95,6 +99,7 @@ def _common(
     for part, group in zip(parts, groups, strict=True):
         for path in part:
             found = key(path)
+            # 0 bytes and what cannot be read have a false key: that two files are empty says nothing
             if found:
                 group.setdefault(found, []).append(path)
     return [(paths, groups[1][found]) for found, paths in groups[0].items() if found in groups[1]]

@@ -47,6 +47,7 @@ def train_batches(
 
     if len(examples) == 0:
         raise DataError("there are no training images")
+    # any generator will do: only the shapes of the view count, not what it draws
     loader = Loader.of(examples, view, config, rng=np.random.default_rng(0))
     # indices are shuffled: an example itself is read by the thread that decodes it
     shuffled = grain.MapDataset.source(range(len(examples))).seed(seed).shuffle().repeat()
@@ -75,6 +76,7 @@ def eval_batches(
 def _threads(config: ImagesConfig) -> grain.ReadOptions:
     import grain.python as grain
 
+    # a few examples ahead for every thread, so that one large picture does not hold up the batch
     return grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=4 * config.threads)
 
 
@@ -142,6 +144,7 @@ class WrongView(DataError):
 
 def check_view(found: Any, blank: Example | None = None) -> None:
     """Raises WrongView for what cannot be stacked into a batch. blank: what every example has to be like."""
+    # Grain stacks what it is given field by field, and would name neither the task nor the field
     if not isinstance(found, dict):
         raise WrongView(
             f"the task's view gives {type(found).__name__}; it must give a dict of arrays"
@@ -156,6 +159,7 @@ def check_view(found: Any, blank: Example | None = None) -> None:
                 f"the task's view gives {name!r} as {type(value).__name__}; it must be an array of numbers, as "
                 f"self.views makes of a picture called image"
             )
+    # one array a field: a view that fits a picture's own size cannot be stacked with another picture's
     shapes = [
         {name: np.shape(value) for name, value in example.items()}
         for example in (found, blank or found)
@@ -191,6 +195,7 @@ def _padded(batch: Batch, size: int, blank: Example) -> Batch:
     missing = size - len(batch["index"])
     if not missing:
         return batch
+    # a network compiled for one batch size takes no smaller last batch
     filler = {**blank, "weight": 0, "index": -1, "reason": ""}
 
     def filled(name: str, rows: np.ndarray) -> np.ndarray:
@@ -225,8 +230,10 @@ class BadImages:
             tell(f"unreadable image left out: {found}")
 
     def add(self, batch: Batch) -> list[str]:
+        # padding has weight 0 too, and index -1
         bad = (batch["weight"] == 0) & (batch["index"] >= 0)
         found = dict(zip(batch["index"][bad].tolist(), batch["reason"][bad].tolist(), strict=True))
+        # training meets every example again and again: each is named, and counts, once
         new = {
             index: reason for index, reason in sorted(found.items()) if index not in self.indices
         }

@@ -28,9 +28,8 @@ class Examples:
     names: Callable[[int], str]
     files: Sequence[Path] = ()  # of each image, where they are files
     masks: Sequence[Path] = ()  # of each mask, where they are files
-    labelled: bool = (
-        True  # whether an example as a whole is of a class, so that its label is one of its fields
-    )
+    # whether an example as a whole is of a class, so that its label is one of its fields
+    labelled: bool = True
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -129,6 +128,8 @@ def _parts(
     from sklearn.model_selection import train_test_split
 
     everything = np.arange(len(examples))
+    # a fraction near 0 or 1 must leave neither part without an example of each class
     count = min(max(round(len(examples) * fraction), least), len(examples) - least)
     train, val = train_test_split(everything, test_size=count, stratify=stratify, random_state=seed)
+    # in the source's order: the shuffle of training is by place, so that a record of names gives it again
     return examples.subset(np.sort(train)), examples.subset(np.sort(val))

@@ -93,8 +93,10 @@ def parts(
     folders = subfolders(root, Found(root))
     named = [folder for folder in folders if folder.name.lower() in ROLES]
     by_role = {ROLES[folder.name.lower()]: folder for folder in named}
+    # the name alone makes no part: train/ may be a class, beside car/ and ship/
     if not named or not _are_parts(folders, named, by_role):
         return {"": root}
+    # train/ and training/: whichever were taken, the other's images would be gone in silence
     for folder in named:
         if by_role[ROLES[folder.name.lower()]] != folder:
             other = by_role[ROLES[folder.name.lower()]].name
@@ -106,6 +108,7 @@ def parts(
             f"{escaped(str(root))} has {few(f'{folder.name}/' for folder in named)} and no train/; name one of them, "
             f"as in {scheme}:DIR/{named[0].name}, or add train/"
         )
+    # what lies beside the parts is nobody's: it is counted, so that a person sees what was not read
     for entry in entries(root):
         if root / entry.name not in named and entry.name not in used:
             found.skip(_beside(entry), entry.path)
@@ -114,6 +117,7 @@ def parts(
 
 def _are_parts(folders: list[Path], named: list[Path], by_role: dict[str, Path]) -> bool:
     """Whether folders called train, val or test are parts. They may be classes: a train is a vehicle, too."""
+    # two parts; or nothing else; or one that holds folders, as a part has those of its classes and a class has images
     if "train" in by_role and len(by_role) > 1:
         return True
     if len(named) == len(folders) > 1:
@@ -138,10 +142,12 @@ def entries(folder: str | Path) -> list[os.DirEntry[str]]:
 
 def left_out(entry: os.DirEntry[str]) -> str:
     """Why an entry is no image: "" for an image, "folder" for a folder."""
+    # by the name first: an archiver's ._cat.jpg ends like an image and is none
     if entry.name.startswith(".") or entry.name in SYSTEM:
         return HIDDEN
     if entry.is_symlink():
         try:
+            # a link to a file is that file; one to a folder is not gone into, as it may lead in a circle
             mode = entry.stat().st_mode
         except OSError:
             return DEAD
@@ -187,6 +193,7 @@ def class_folders(root: Path, found: Found) -> list[Path]:
 
 def _check_places(root: Path, folders: Sequence[Path]) -> None:
     """Links make one folder two classes, or a class of all the others."""
+    # with the folders above: a link back to one of them would take in every other class
     seen = {_place(folder): folder.name for folder in (root, *root.absolute().parents)}
     for folder in folders:
         place = _place(folder)
@@ -238,10 +245,12 @@ def images(
 
     check: gets the folder and those in it. Raises DataError where it is a whole set of its own.
     """
+    # a list of folders in the place of recursion: how deep they lie is up to the user
     paths, waiting = [], [str(folder)]
     while waiting:
         here = waiting.pop()
         try:
+            # the class itself has to open; a folder below it is counted and left out
             rows = entries(here)
         except OSError as error:
             if here == str(folder):
@@ -259,6 +268,7 @@ def images(
                 waiting.append(entry.path)
             else:
                 found.skip(reason, entry.path)
+        # only the folders right inside have been met by now, and they tell a set that was put into a class
         if not below:
             (check or _check_level)(folder, waiting)
     return sorted(map(Path, paths))

@@ -171,6 +171,7 @@ def _check_size(image: Any, scans: int, max_pixels: int) -> None:
         kind, taken = "a progressive JPEG", 4 + 2 * image.layers
     limit = max_pixels * BYTES_PER_PIXEL // max(taken, BYTES_PER_PIXEL)
     if _by_python(image):
+        # a microsecond a pixel: at the default cap a picture takes five seconds at most
         kind, limit = f"a {image.format} of this rare kind", max_pixels // 10
     if width * height > limit:
         raise DataError(
@@ -222,6 +223,7 @@ def _first_scan(file: Reader) -> int:
 def _check_tiles(image: Any, limit: int) -> None:
     """A TIFF's tile is decoded whole, however small the picture is."""
     tags = getattr(image, "tag_v2", {})
+    # TileWidth and TileLength (TIFF 6.0, sec. 15)
     width, height = tags.get(322, 0), tags.get(323, 0)
     if width * height > limit:
         raise DataError(
@@ -230,6 +232,7 @@ def _check_tiles(image: Any, limit: int) -> None:
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
+    # what Pillow takes as grey or RGB; of floats nothing tells whether white is 1 or 255
     if (
         array.dtype != np.uint8
         or array.ndim not in (2, 3)
@@ -242,4 +245,5 @@ def _from_array(array: np.ndarray) -> Image.Image:
         raise DataError(
             f"an array of the shape {array.shape} holds no pixels; pass uint8 [height, width, 3]"
         )
+    # to Pillow, grey has no axis of channels
     return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)

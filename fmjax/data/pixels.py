@@ -55,6 +55,7 @@ def upright(image: Image.Image) -> Image.Image:
 def _rule(image: Image.Image) -> tuple[str, Callable[[Image.Image], Image.Image] | None]:
     """(mode of the result, how a band is converted); None where the picture is plain already."""
     mode = image.mode
+    # 16 bits come before transparency, which is one grey level of them and is looked up with the others
     if mode in SIXTEEN_BITS or (mode == "I" and image.format in UNSIGNED):
         levels = _levels(image)
         return "L", lambda band: Image.fromarray(levels[np.clip(np.asarray(band), 0, 65535)])
@@ -93,6 +94,7 @@ def _levels(image: Image.Image) -> np.ndarray:
         levels = 255 - levels
     clear = image.info.get("transparency")
     if isinstance(clear, int):
+        # the grey level that stands for "nothing here", over white
         levels[clear] = 255
     return levels
 
@@ -115,6 +117,7 @@ def _from_unit(values: np.ndarray, inverted: bool) -> np.ndarray:
 
 
 def _over_white(band: Image.Image) -> Image.Image:
+    # alpha_composite takes colours that are not multiplied by their alpha yet
     straight = ALPHA.get(band.mode, band.mode)
     rgba = (band if straight == band.mode else band.convert(straight)).convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", rgba.size, WHITE), rgba).convert("RGB")
@@ -135,6 +138,7 @@ def _by_bands(
 ) -> Image.Image:
     if image.width * image.height <= BAND:
         return convert(image)
+    # the copies that a conversion makes are of a band, not of 50 million pixels
     out = Image.new(mode, image.size)
     for top, band in bands(image):
         out.paste(convert(band), (0, top))

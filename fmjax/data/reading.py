@@ -8,9 +8,8 @@ from typing import Any
 from fmjax.errors import DataError
 
 READS = 10_000  # calls for a header: a photograph's takes about 30
-BYTES_PER_READ = (
-    64  # of pixels, on average: chunks, strips and tiles of a few bytes are a way to burn time
-)
+# of pixels, on average: chunks, strips and tiles of a few bytes are a way to burn time
+BYTES_PER_READ = 64
 BYTES_PER_PIXEL = 4  # that are read at most
 BLOCK = 1 << 16
 READ = io.BufferedReader.read
@@ -60,6 +59,7 @@ class Reader(io.BufferedReader):
         self.seek(start)
         while block := READ(self, 1 << 20):
             found += (last + block).count(needle)
+            # the first of the two bytes may end this block
             last = block[-1:]
         self.seek(back)
         return found

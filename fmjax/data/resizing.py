@@ -43,6 +43,7 @@ def windowed(
         return sampled(image, target, window=window)
     method = RESAMPLING[interpolation]
     width, height = window[2] - window[0], window[3] - window[1]
+    # 1 x 4000 pixels, scaled until they cover a square, would be 224 x 896,000 before the crop
     if target[0] * target[1] > WHOLE * width * height:
         return _pixels(image.resize((width, height), method, box=_back(window, target, image.size)))
     whole = image.resize(target, method) if target != image.size else image
@@ -55,6 +56,7 @@ def nearest(
     """The same window of the mask scaled to the target: of each pixel, the value at its centre, never a mixture."""
     left, top, right, bottom = window
     height, width = mask.shape
+    # the centre of a pixel lies half a pixel in
     rows = ((np.arange(top, bottom) + 0.5) * (height / target[1])).astype(np.int64)
     columns = ((np.arange(left, right) + 0.5) * (width / target[0])).astype(np.int64)
     return mask[np.ix_(np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1))]
@@ -72,6 +74,7 @@ def scaled(
 def covering(size: Size, wanted: Size) -> Size:
     """(width, height) with the image's own shape that covers the wanted size; rounding down as torchvision does."""
     width, height = size
+    # products are compared, as quotients of equal shapes may round apart
     if width * wanted[1] <= height * wanted[0]:
         return wanted[0], int(wanted[0] * height / width)
     return int(wanted[1] * width / height), wanted[1]
@@ -86,6 +89,7 @@ def contained(size: Size, wanted: Size) -> Size:
 
 
 def _centre(size: tuple[int, int], width: int, height: int) -> Box:
+    # a half is rounded to the even side, as torchvision's center_crop does
     left, top = round((size[0] - width) / 2.0), round((size[1] - height) / 2.0)
     return left, top, left + width, top + height
 
@@ -115,6 +119,7 @@ def sampled(
     left, top, right, bottom = window
     x0, x1, x = _neighbours(image.width, target[0], left, right)
     y0, y1, y = _neighbours(image.height, target[1], top, bottom)
+    # only what is read becomes float32: of a photograph scaled down that is a small part
     columns, rows = np.unique([x0, x1]), np.unique([y0, y1])
     source = _gathered(image, rows, columns).astype(np.float32)
     x0, x1 = np.searchsorted(columns, x0), np.searchsorted(columns, x1)
@@ -129,6 +134,7 @@ def _neighbours(
     length: int, out: int, start: int, stop: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(lower index, upper index, weight of the upper) of the points start..stop of `out` points over a side."""
+    # in float32, as the original's kernel: the cast to bytes would show other digits
     scale = np.float32(length) / np.float32(out)
     points = (np.arange(start, stop, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
     floor = np.floor(points)

@@ -105,12 +105,14 @@ def divide(splits: Splits, data: DataConfig, recorded: Split | None) -> Images:
     are gone, or are no longer what they were.
     """
     if recorded is None:
+        # a first start: what is drawn here is what gets recorded
         train, val = splits.both(data.val_fraction, data.split_seed)
         parts = (part_of(source, data.source) for source in (train, val))
         return Images(train, val, Split(train.classes, *parts), None)
     everything = joined(splits)
     present = part_of(everything, data.source)
     changes = compare(recorded, present)
+    # images that came since are left out; one that is gone or another would make a resumed run a different run
     if changes.lost:
         raise DataError(
             f"{data.source} is not what the run was trained on: {changes}; restore the files, or pass "
@@ -143,6 +145,7 @@ def trained_on(source: Examples, place: str, recorded: Split) -> list[str]:
     """The names of the files that have the name and the size of one that the run was trained on."""
     known = dict(zip(recorded.train.names, recorded.train.sizes.tolist(), strict=True))
     part = part_of(source, place)
+    # a name alone proves nothing: every set has a 1.jpg
     sizes = zip(part.names, part.sizes.tolist(), strict=True)
     return [name for name, size in sizes if size != NOT_A_FILE and known.get(name) == size]
 
@@ -152,6 +155,7 @@ def joined(splits: Splits) -> Examples:
     train, val = splits.train, splits.val
     if val is None:
         return train
+    # an index goes on counting through the second part
     count = len(train)
 
     def either(one: Field, other: Field) -> Field:
@@ -222,6 +226,7 @@ def compare(recorded: Split, present: Part, *, training: bool = True) -> Changes
     removed, changed = [], []
     for part in (recorded.train, recorded.val) if training else (recorded.val,):
         found = np.fromiter((where.get(name, -1) for name in part.names), np.int64, len(part))
+        # where an image is gone, found is -1, and what it looks up is not used
         other = (present.sizes[found] != part.sizes) | (present.labels[found] != part.labels)
         removed += [part.names[i] for i in np.flatnonzero(found < 0)]
         changed += [part.names[i] for i in np.flatnonzero((found >= 0) & other)]
@@ -281,6 +286,7 @@ def read_split(run: Path) -> Split | None:
 
 def _parsed(path: Path) -> Split:
     """Raises one of several errors for a file that `write_split` did not write."""
+    # line by line, as there is one for each of perhaps millions of images
     digest, rows, last = hashlib.sha256(), {"train": [], "val": []}, b""
     with path.open("rb") as file:
         first = next(file, b"")
@@ -294,6 +300,7 @@ def _parsed(path: Path) -> Split:
             kind, *facts = json.loads(line)
             rows[kind].append(facts)
         rest = file.read(1)
+    # cut short, edited, or with a line behind the digest: all three are damage
     if rest or json.loads(last)["sha256"] != digest.hexdigest() or head["format"] != FORMAT:
         raise ValueError("another digest")
     return Split(tuple(head["classes"]), _part(rows["train"]), _part(rows["val"]))

@@ -94,6 +94,7 @@ def fit_inside(example: Example, config: PreprocessConfig, *, ignore: int = IGNO
 
 def mirror(example: Example, rng: np.random.Generator, *, probability: float) -> Example:
     """The mirror image of an example of arrays, or the example itself."""
+    # drawn whatever the probability, so that it changes nothing else that is random
     if rng.random() >= probability:
         return example
     return _moved(example, image=lambda image: image[:, ::-1], mask=lambda mask: mask[:, ::-1])
@@ -123,6 +124,7 @@ def crop_box(size: Size, scale: float, rng: np.random.Generator) -> Box:
     width, height = size
     for _ in range(TRIES):
         area = width * height * rng.uniform(scale, 1)
+        # evenly in its logarithm: as often 3:4 as 4:3
         aspect = np.exp(rng.uniform(*np.log(ASPECT)))
         w, h = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:

@@ -41,10 +41,12 @@ def statistics(x: Float[Array, "B h w I"], weight: Array) -> tuple[Array, Array,
 
     weight: [B], 0 for examples that do not count.
     """
+    # an example that could not be read has weight 0, and its patches are in no mean
     per_place = weight[:, None, None, None] / (x.shape[1] * x.shape[2])
     count = jnp.maximum(weight.sum(), 1.0)
     mean = (x * per_place).sum((0, 1, 2)) / count
     var = (jnp.square(x - mean) * per_place).sum((0, 1, 2)) / count
+    # torch normalises by the variance of the batch and averages that of a sample, which is n / (n - 1) of it
     places = count * x.shape[1] * x.shape[2]
     return mean, var, var * places / jnp.maximum(places - 1, 1)
 

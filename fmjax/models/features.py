@@ -20,7 +20,6 @@ class Features:
     cls: Float[Array, "B D"] | None
     registers: Float[Array, "B R D"] | None
     patches: Float[Array, "B h w D"]
-    summary: Float[Array, "B S D"] | None = (
-        None  # all class tokens, the first one too, where there are several
-    )
+    # all class tokens, the first one too, where there are several
+    summary: Float[Array, "B S D"] | None = None
     logits: Float[Array, "B K"] | None = None

@@ -34,6 +34,7 @@ def with_params(model: ViT, params: Params) -> ViT:
     misshapen."""
     leaves = ordered(params, leaf_paths(model))
     old = flat(model)
+    # all of them: one wrong shape may be a typing error, and twelve are another model
     wrong = [
         f"{p} {n.shape}, expected {o.shape}"
         for (p, o), n in zip(old.items(), leaves, strict=True)

@@ -60,6 +60,7 @@ def classifier_input(features: Features, classifier: ClassifierInput) -> Float[A
     "pool": the pooled tokens; or, after the final norm, "cls": the class token, "patches": the mean of the patches,
     "cls_patches": both (DINOv2's linear probe).
     """
+    # the patches as an image-wide mean, which registers and class tokens stay out of
     mean = features.patches.mean((1, 2))  # B D
     parts: dict[ClassifierInput, list[Any]] = {
         "pool": [features.pooled],

@@ -77,6 +77,7 @@ class LayerScale(nnx.Module):
     """A learned factor for each channel (arXiv:2103.17239)."""
 
     def __init__(self, width: int, *, param_dtype: DTypeLike):
+        # a block starts close to the identity, as DINOv2 trains; a published file brings its own
         self.scale = nnx.Param(jnp.full((width,), 1e-5, param_dtype))
 
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
@@ -126,6 +127,7 @@ class Attention(nnx.Module):
     ) -> Float[Array, "B L D"]:
         q, k, v = (split_heads(f(x), self.num_heads) for f in (self.q, self.k, self.v))
         if rope is not None:
+            # v stays: only the angle between a query and a key is to tell their distance
             q, k = rotate(q, rope, self.pairs), rotate(k, rope, self.pairs)
         y = rearrange(attend(q, k, v), "b n l k -> b l (n k)")
         return self.out(y if self.norm is None else self.norm(y))
@@ -200,6 +202,7 @@ class Mlp(nnx.Module):
 
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         y = self.up(x)  # *B F
+        # SwiGLU's activation is part of its form, whatever the row says of plain MLPs
         y = ACTIVATIONS[self.activation](y) if self.gate is None else jax.nn.silu(self.gate(x)) * y
         if self.norm is not None:
             y = self.norm(y)
@@ -269,5 +272,6 @@ def drop_path(
         return x
     # one draw an image: the branch is there for all its tokens or for none
     keep = 1 - rate
+    # what stays is scaled up, so that the mean over draws is the branch itself
     kept = jax.random.bernoulli(key, keep, (x.shape[0], 1, 1))
     return x * (kept / keep).astype(x.dtype)

@@ -168,6 +168,7 @@ class ViT(nnx.Module):
         check_image_size(images.shape[1:3], spec)
         patches = self._patches(images)  # B h w D
         grid: Grid = (patches.shape[1], patches.shape[2])
+        # registers stand where the authors' code puts them: it decides nothing for attention, and everything for slices
         registers = [] if self.registers is None else [self.registers[...]]
         leading, last = [*self._class_tokens(), *registers], []
         if spec.register_position == "end":

@@ -11,10 +11,12 @@ import numpy as np
 
 def draw_curves(path: Path, rows: Sequence[dict[str, Any]], watch: str) -> None:
     """Loss and the watched score over steps, training and validation, as a PNG."""
+    # one figure where the score that is watched is the loss
     titles = tuple(dict.fromkeys(("loss", watch)))
     figure, axes = _figure(len(titles))
     for axis, name in zip(axes, titles, strict=True):
         for label, key in (("train", name), ("val", f"val_{name}")):
+            # a row has what its step measured: training every few steps, validation at an evaluation
             points = [(row["step"], row[key]) for row in rows if key in row]
             if points:
                 axis.plot(
@@ -33,6 +35,7 @@ def draw_confusion(
     from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
     matrix = confusion_matrix(labels, predictions, labels=range(len(classes)))
+    # wide enough to tell the names of the classes apart; numbers only where a cell has room for one
     figure, (axis,) = _figure(1, side=max(4.0, min(16.0, 0.45 * len(classes))))
     display = ConfusionMatrixDisplay(matrix, display_labels=list(classes))
     display.plot(
@@ -55,6 +58,7 @@ def blank_figure(width: float, height: float) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    # drawn by hand: pyplot would look for a screen, and keep every figure until the end
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure

@@ -87,6 +87,7 @@ def no_weights(path: Path) -> str:
     try:
         kind = sniff.container(path)
         if kind == sniff.SAFETENSORS:
+            # the readers themselves decide: their refusal is the reason, in words that a person can act on
             read_safetensors(path)
         if kind == sniff.ZIP:
             open_archive(path)

@@ -222,6 +222,7 @@ def _patiently(call: Callable[[], T], explain: Callable[[Exception], CheckpointE
         except Exception as error:
             if not _passing(error):
                 raise explain(error) from error
+            # the server's own wait, where it names one, goes before ours
             failures += 1
             response = getattr(error, "response", None)
             wait_s = None if response is None else retry_after(response.headers)

@@ -18,9 +18,8 @@ from fmjax.errors import CheckpointError
 from fmjax.store import addresses
 
 ANSWER_S = 10.0  # for an answer; FMJAX_TIMEOUT_S replaces it
-CONNECTING = (
-    0.45  # the share of it for a connection: two hosts that cannot be reached fail within the whole
-)
+# the share of it for a connection: two hosts that cannot be reached fail within the whole
+CONNECTING = 0.45
 ANSWERING = 3.0  # times that for the whole head of an answer, redirects included
 RETRIES = 5
 BACKOFF_S = 0.5  # doubled by every retry

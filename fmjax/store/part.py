@@ -95,6 +95,7 @@ class Part:
         self._file.write(chunk)
         self._digest.update(chunk)
         self.size += len(chunk)
+        # the bytes before the note, which must not promise what a kill would take away
         if self.size - self._noted_size >= NOTE_BYTES:
             self._file.flush()
             self._write_note()

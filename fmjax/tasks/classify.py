@@ -76,6 +76,7 @@ def classifier_scores(logits: Float[np.ndarray, "N K"], labels: np.ndarray) -> d
     from sklearn.metrics import f1_score, log_loss
 
     predicted, present = logits.argmax(-1), np.unique(labels)
+    # less the largest, no exp overflows; in float64, as the mean is over a whole set
     shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
     return {
         "accuracy": float((predicted == labels).mean()),

@@ -135,6 +135,7 @@ def make(config: Any, views: Views) -> Task:
             f"the home of {type(config).__name__} is {config.home!r}; it must be the task's class, as in "
             f"`home = MyTask`, which is a fmjax.tasks.task.Task"
         )
+    # told before the weights are read: a base method would only be met at the first step
     lacking = [
         name
         for name in ("parts", "loss", "outputs", "scores")
@@ -216,6 +217,7 @@ def check_rows(task: Task, rows: Mapping[str, Any], size: int) -> None:
                 f"{type(task).__name__}.outputs gives {name!r} of shape {shape} for a batch of {size}; its first axis "
                 f"must be the examples, one row each"
             )
+    # the rows of all examples are kept until the end, so a large one is refused while it is only a shape
     total = sum(map(_row_bytes, rows.values()))
     if total > MAX_ROW:
         raise UsageError(

@@ -125,6 +125,7 @@ def _ranked(views: Sequence[View]) -> list[tuple[int, str]]:
         return []
     rows = []
     for name in names.list_models():
+        # a few shapes of numbers: all architectures are compared in milliseconds, and none is traced
         spec = names.get_spec(name)
         rows.append((min(_distance(view, spec) for view in views), name))
     return sorted(rows, key=lambda row: row[0])

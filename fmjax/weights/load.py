@@ -124,6 +124,7 @@ def _for_size(
     final = resized(spec, image_size)
     params = dict(loaded.conversion.params)
     if final.grid != spec.grid and "pos_embed" in params:
+        # once and on the host: training starts from a table of its own size, as the originals do
         params["pos_embed"] = _resized_table(params["pos_embed"], spec, final)
     return final, params
 
@@ -267,6 +268,7 @@ def _placed(
     def read(index: Any) -> np.ndarray:
         return tensor.read(index or ())  # an empty index: the device holds the whole array
 
+    # each device asks for its own slice, so no host holds the whole model
     return jax.make_array_from_callback(tensor.shape, sharding, read)
 
 

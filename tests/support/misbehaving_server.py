@@ -26,9 +26,8 @@ class Reply:
     cut: int | None = None
     ranges: bool = True
     wait_s: float = 0.0
-    raw: Callable[[], Iterable[bytes]] | None = (
-        None  # all that is sent, head included, in the place of the rest
-    )
+    # all that is sent, head included, in the place of the rest
+    raw: Callable[[], Iterable[bytes]] | None = None
 
 
 @dataclass(frozen=True)

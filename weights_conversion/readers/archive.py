@@ -20,9 +20,8 @@ import numpy as np
 from weights_conversion.errors import CheckpointError, quoted, shown
 from weights_conversion.readers.common import map_bytes
 
-MAX_ENTRIES = (
-    12_000  # 10,000 tensors and what lies beside them; listing them takes a tenth of a second
-)
+# 10,000 tensors and what lies beside them; listing them takes a tenth of a second
+MAX_ENTRIES = 12_000
 MAX_DIRECTORY_BYTES = 4 << 20  # MAX_ENTRIES names of 300 characters
 MAX_RATIO = 4  # of deflated entries together; trained weights reach 1.1, text about 10
 # inflated on top of that: all-zero biases and pickles shrink further, and are small
@@ -81,6 +80,7 @@ class Archive:
             return np.empty(0, np.uint8)
         if member.deflated:
             return self._inflate(member)[start : start + nbytes]
+        # zip keeps a sum for a whole entry, so a slice alone could not be checked
         if name not in self._intact:
             self._check(member, _crc(self.path, member))
         return map_bytes(self.path, member.start + start, nbytes)
@@ -154,6 +154,7 @@ def open_archive(path: Path) -> Archive:
     """
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
+        # as the directory says, which readers go by; what lies elsewhere in the file is no entry
         start, nbytes, count = _directory(file, size)
         file.seek(start)
         entries = _entries(file.read(nbytes), count)
@@ -325,6 +326,7 @@ def _check_names(names: list[str]) -> None:
             raise CheckpointError(
                 f"has a zip entry called {quoted(name)}, which leaves the archive; do not trust it"
             )
+    # a reader that takes the first of two and one that takes the last see different weights
     if len({posixpath.normpath(name) for name in names}) != len(names):
         raise CheckpointError(
             "has two zip entries of one name, so what it holds depends on the reader; do not trust it"
@@ -363,6 +365,7 @@ def _check_ratio(members: list[Member]) -> None:
 
 def _crc(path: Path, member: Member) -> int:
     """The checksum of an entry's bytes in the file, read piece by piece into one buffer."""
+    # read into one buffer, as mapped pages of a large entry would count as memory of the process
     crc, left = 0, member.packed
     buffer = memoryview(bytearray(min(PIECE, member.packed)))
     try:

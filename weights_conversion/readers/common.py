@@ -15,9 +15,8 @@ import numpy as np
 from weights_conversion.errors import CheckpointError, quoted, shown
 from weights_conversion.tensors import Index, LazyTensor
 
-MAX_TENSORS = (
-    10_000  # EVA02-E-14-plus with its text tower has 1,230; with an average and two moments 4,900
-)
+# EVA02-E-14-plus with its text tower has 1,230; with an average and two moments 4,900
+MAX_TENSORS = 10_000
 MAX_NAME = 512  # characters; the longest published names have about 100
 MAX_TENSOR_BYTES = 1 << 48  # beyond any file, and far inside what numpy can address
 MAX_MARKS = 200_000  # braces, brackets and commas of a header or index; 10,000 tensors of four axes have 110,000
@@ -63,6 +62,7 @@ def _encodes(text: str) -> bool:
 def parsed(data: bytes) -> Any:
     """The JSON text as an object. Raises CheckpointError for what is none, for two entries of one name, of which one
     would be lost, and for a text that takes many times its own memory."""
+    # a small text of brackets becomes millions of objects: counted before it is parsed
     marks = sum(data.count(mark) for mark in (b"{", b"[", b","))
     if marks > MAX_MARKS:
         raise CheckpointError(

@@ -69,6 +69,7 @@ def _tensor(archive: Archive, name: str) -> LazyTensor | None:
 
 def _header(data: bytes, name: str) -> tuple[str, int]:
     """The text of an array's header, and where its values start."""
+    # magic, two bytes of version, then a length of two or of four bytes (numpy.lib.format)
     is_array = data.startswith(MAGIC) and len(data) > 12
     width = LENGTHS.get(data[6]) if is_array else None
     start = 8 + (width or 0)

@@ -302,6 +302,7 @@ def parts(value: object) -> tuple[object, ...]:
 
 def _check_size(root: object) -> None:
     """Raises CheckpointError where walking the object would take long or never end."""
+    # a few opcodes can nest a list in itself a hundred times, which walked is 2^100 parts
     waiting, nodes = [(root, 0)], 1
     while waiting:
         value, depth = waiting.pop()

@@ -80,6 +80,7 @@ def _header(text: bytes) -> dict[str, Any]:
     except CheckpointError as error:
         raise CheckpointError(f"has a header with {error}; write it again") from error
     for name, entry in header.items():
+        # what the library overlooks would be lost when the file is converted
         if name != "__metadata__" and entry.keys() != FIELDS:
             more = listed(sorted(entry.keys() - FIELDS))
             raise CheckpointError(

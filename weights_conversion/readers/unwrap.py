@@ -124,6 +124,7 @@ def _parted(rows: Iterable[tuple[str, object]]) -> tuple[list[tuple[str, Tensor]
             check_name(name)
             tensors.append((name, value))
             check_count(len(tensors))
+        # a few are enough for a sentence: a training state may hold thousands
         elif len(others) < MAX_OTHERS:
             others.append(name)
     return tensors, others

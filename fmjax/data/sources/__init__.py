@@ -15,6 +15,7 @@ def open_source(config: ImagesConfig, classes: Sequence[str] | None = None) -> S
 
     classes: those that a model tells apart, in its order; a folder may then hold fewer of them, but no others.
     """
+    # by its name in the table: who reads folders does not wait for the libraries of other schemes
     scheme, place = scheme_of(config.source)
     module, _, function = scheme.home.partition(":")
     opened = getattr(importlib.import_module(module), function)

@@ -45,6 +45,7 @@ def image_folder(root: Path, classes: Sequence[str] | None = None) -> Splits:
     train, val = _classes(folders["train"], found, classes), None
     if "val" in folders:
         check_apart(folders["train"], folders["val"])
+        # numbered as in train, whatever val alone would give: a label means one class
         val = _classes(folders["val"], found, train.classes)
     return Splits(train, val, found.left_out(), _notes(found, folders.get("test")))
 
@@ -63,10 +64,12 @@ def _notes(found: Found, test: Path | None) -> tuple[str, ...]:
 
 def _classes(root: Path, found: Found, known: Sequence[str] | None) -> Examples:
     """The images of a folder's class folders; known: the classes that there may be, of a model or of train/."""
+    # the classes that there may be number the labels; without any, the folders do, in the order of their names
     folders = class_folders(root, found)
     names = tuple(known or (folder.name for folder in folders))
     _check_known(root, [folder.name for folder in folders], names)
     by_class = {folder.name: images(folder, found) for folder in folders}
+    # a class without images would be an output of the network that nothing ever asks for
     empty = [name for name, paths in by_class.items() if not paths]
     if empty:
         raise DataError(
@@ -87,6 +90,7 @@ def _check_known(root: Path, names: Sequence[str], known: Sequence[str]) -> None
     unknown = [name for name in names if name not in known]
     if not unknown:
         return
+    # Cat for cat: what a copy to another file system does to a name
     near = {folded(name): name for name in known}
     meant = [
         f"{escaped(name)} for {escaped(near[folded(name)])}"

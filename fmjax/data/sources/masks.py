@@ -63,6 +63,7 @@ def open_examples(
     folders = _parts(root, found)
     if "val" in folders:
         check_apart(folders["train"], folders["val"])
+    # train comes before val, and both are read before any class is told: a value means the same in both
     pairs = [_pairs(folders[role], found) for role in ("", "train", "val") if role in folders]
     names, notes = _classes(root, pairs, config, known=tuple(classes or ()))
     if "test" in folders:
@@ -89,6 +90,7 @@ def _pairs(folder: Path, found: Found) -> Pairs:
     absent = [name for name in (IMAGES, MASKS) if not (folder / name).is_dir()]
     if absent:
         raise DataError(f"{escaped(str(folder))} has no {absent[0]}/; {LAYOUT}")
+    # an image without a mask is an error, and a mask without an image left out: people annotate a part of a set
     pictures = _by_stem(folder / IMAGES, images(folder / IMAGES, found, check=_check_level))
     if not pictures:
         raise DataError(f"{escaped(str(folder / IMAGES))} has no images; add some")
@@ -96,6 +98,7 @@ def _pairs(folder: Path, found: Found) -> Pairs:
     pngs = _by_stem(folder / MASKS, [path for path in drawn if path.suffix.lower() == ".png"])
     others = [path for path in drawn if path.suffix.lower() != ".png"]
     missing = [path for stem, path in pictures.items() if stem not in pngs]
+    # before anything is left out, as masks in another format are the most frequent reason
     if missing:
         raise _lacking(folder, missing, others)
     for path in others:
@@ -110,6 +113,7 @@ def _by_stem(folder: Path, paths: Iterable[Path]) -> dict[str, Path]:
     """Files by their path below a folder, without its suffix. Raises DataError where two have one."""
     out: dict[str, Path] = {}
     for path in paths:
+        # with the folders below: a/1.jpg goes with a/1.png
         stem = str(path.relative_to(folder).with_suffix(""))
         twin = out.setdefault(stem, path)
         if twin != path:
@@ -121,6 +125,7 @@ def _by_stem(folder: Path, paths: Iterable[Path]) -> dict[str, Path]:
 
 
 def _lacking(folder: Path, missing: Sequence[Path], others: Sequence[Path]) -> DataError:
+    # JPEG changes values at every edge, so that no conversion brings the classes back
     lossy = [path.name for path in others if path.suffix.lower() in FORMATS["JPEG"]]
     if lossy:
         return DataError(
@@ -147,6 +152,7 @@ def _classes(
     root: Path, pairs: Sequence[Pairs], config: ImagesConfig, *, known: tuple[str, ...]
 ) -> tuple[tuple[str, ...], list[str]]:
     """(names of the classes, what to say of them)."""
+    # its own names, then those of a model; numbers where there are neither
     listed = read_classes(root / CLASSES) if os.path.lexists(root / CLASSES) else ()
     if listed and known and listed != known:
         raise DataError(
@@ -155,6 +161,7 @@ def _classes(
         )
     names, notes = listed or known, []
     if not names:
+        # only now has every mask to be opened
         names = _counted(root, pairs, config)
         notes.append(
             f"{escaped(str(root))} has no {CLASSES}, so its classes are the numbers up to the largest value in its "
@@ -172,6 +179,7 @@ def _classes(
 def _counted(root: Path, pairs: Sequence[Pairs], config: ImagesConfig) -> tuple[str, ...]:
     """ "0" to the largest value of all masks, each of which is read."""
     highest = -1
+    # Pillow decodes without the interpreter's lock, so that threads share the work
     with ThreadPoolExecutor(config.threads) as pool:
         for part in pairs:
             found = pool.map(partial(_highest, config=config), part.masks)
@@ -179,6 +187,7 @@ def _counted(root: Path, pairs: Sequence[Pairs], config: ImagesConfig) -> tuple[
             if max(values, default=-1) < 0:
                 raise _nothing(part, config)
             highest = max(highest, *values)
+    # most often two classes saved as black and white, of which 255 is the ignored value
     if highest < 1:
         raise DataError(
             f"the masks of {escaped(str(root))} have the value 0 and the ignored {config.ignore} only; segmentation "
@@ -204,6 +213,7 @@ def _highest(path: Path, config: ImagesConfig) -> int | None:
 def _check_known(pairs: Sequence[Pairs], config: ImagesConfig) -> None:
     """Raises DataError for a part whose masks are all ignored; usually its first mask tells that it is not so."""
     for part in pairs:
+        # one at a time, until the first that has a class
         values = (_highest(path, config) for path in part.masks)
         if not any(value is not None and value >= 0 for value in values):
             raise _nothing(part, config)
@@ -221,9 +231,11 @@ def read_classes(path: Path) -> tuple[str, ...]:
     where = escaped(str(path))
     try:
         with regular_file(path) as file:
+            # one byte more tells a file that is too long without reading the whole of it
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise DataError(f"it has more than {MAX_BYTES:,} bytes")
+        # with the mark that some editors write first, or without it
         text = content.decode("utf-8-sig")
     except (OSError, ValueError) as error:
         raise DataError(
@@ -232,6 +244,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
     names = [line.strip() for line in text.rstrip().split("\n")]
     if names == [""]:
         raise DataError(f"{where} is empty; write a class name a line, that of value 0 first")
+    # a line left out would shift the class of every value behind it
     if "" in names:
         raise DataError(
             f"{where} has no name in line {names.index('') + 1}; each value needs one, from 0 on"
@@ -257,6 +270,7 @@ def _check_names(where: str, names: Sequence[str]) -> None:
 def _examples(part: Pairs, names: tuple[str, ...]) -> Examples:
     return Examples(
         fields={"image": lambda i: part.images[i], "mask": lambda i: part.masks[i]},
+        # no example as a whole is of a class, so none is split or balanced by one
         labels=np.zeros(len(part.images), np.int32),
         classes=names,
         names=lambda i: str(part.images[i]),

@@ -28,6 +28,7 @@ def tensorflow_dataset(name: str, data_dir: str = "") -> Splits:
 
     try:
         builder = tfds.builder(name, data_dir=data_dir or None, file_format="array_record")
+        # ArrayRecord has random access, which a shuffle needs, and is read without TensorFlow
         builder.download_and_prepare(file_format="array_record")
     except Exception as error:  # tfds raises whatever its builders raise
         raise DataError(
@@ -41,6 +42,7 @@ def tensorflow_dataset(name: str, data_dir: str = "") -> Splits:
         )
     classes = tuple(features["label"].names)
     splits = builder.info.splits
+    # some sets have a test split only: it is taken, and said, as a score on it is no longer a test
     held_out = next((split for split in ("validation", "test") if split in splits), None)
     train = _tfds_split(builder, "train", classes)
     if held_out is None:
@@ -56,6 +58,7 @@ def tensorflow_dataset(name: str, data_dir: str = "") -> Splits:
 def _tfds_split(builder: Any, split: str, classes: tuple[str, ...]) -> Examples:
     import tensorflow_datasets as tfds
 
+    # still encoded: pictures are decoded by the rules and within the bounds of all others
     rows = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
     labels = np.asarray([row["label"] for row in rows], np.int32)
     fields = {"image": lambda i: rows[i]["image"]}
