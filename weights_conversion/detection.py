@@ -74,7 +74,8 @@ def detect(
     found = candidates(file)
     if len(found) > 1:
         # in the order of `likely`, since the first is taken where all are alike
-        expected = [one for name in dict.fromkeys(likely) for one in found if one.name == name]
+        order = list(dict.fromkeys(likely))
+        expected = [one for name in order for one in found if one.name == name]
         found = expected or found
     if not found:
         known = ", ".join(sorted(dialects()))

@@ -71,7 +71,8 @@ class Constant:
     parts: tuple[float, ...]
 
     def values(self, shapes: Shapes) -> np.ndarray:
-        return np.repeat(np.asarray(self.parts, np.float32), shapes[self.like][-1])
+        length = shapes[self.like][-1]
+        return np.repeat(np.asarray(self.parts, np.float32), length)
 
 
 def zeros(like: str) -> Constant:
@@ -143,7 +144,8 @@ class Dialect:
             if _has(shapes, pattern) or _has(shapes, self.container + pattern):
                 return False
         sized = {self.container + key: shape for key, shape in self.sized.items()}
-        return all(_fits(shapes[key], shape) for key, shape in sized.items() if key in shapes)
+        there = [key for key in sized if key in shapes]
+        return all(_fits(shapes[key], sized[key]) for key in there)
 
     def rule_name(self, key: str) -> str:
         """A file's name as the rules write it."""

@@ -45,12 +45,14 @@ class Misfits:
     ) -> None:
         self.missing = [key for key in expected if key not in found]
         self.unmapped = [key for key in found if key not in expected]
-        both = {key: (tuple(found[key]), tuple(expected[key])) for key in expected if key in found}
-        self.misshapen = {key: shapes for key, shapes in both.items() if shapes[0] != shapes[1]}
+        both = [key for key in expected if key in found]
+        shapes = {key: (tuple(found[key]), tuple(expected[key])) for key in both}
+        self.misshapen = {key: (has, wants) for key, (has, wants) in shapes.items() if has != wants}
 
     @property
     def count(self) -> int:
-        return len(self.missing) + len(self.unmapped) + len(self.misshapen) + len(self.unfilled)
+        kinds = (self.missing, self.unmapped, self.misshapen, self.unfilled)
+        return sum(map(len, kinds))
 
     def raise_if_any(self) -> None:
         if self.count:
@@ -59,19 +61,23 @@ class Misfits:
     def text(self, closest: str) -> str:
         """A line for each thing that differs, as many as a person reads. Names that only the file has are quoted; the
         others are those of our tables."""
-        head = f"the checkpoint does not fit the model as {self.dialect}: {self.count:,} misfits, nothing was loaded"
+        head = f"the checkpoint does not fit the model as {self.dialect}: "
+        head += f"{self.count:,} misfits, nothing was loaded"
         # a missing name is most often there in another spelling, which the hints look for
         strange = collapse(self.unmapped)
         shapes = [
             f"{key} {found}, expected {wanted}" for key, (found, wanted) in self.misshapen.items()
         ]
         lines = [head + closest]
-        lines += _part(
-            "missing from the file", self.missing, lambda line: line + _hint(line, strange)
-        )
-        lines += _part(
-            "in the file, but not in the model", self.unmapped, lambda line: quoted(line, MAX_NAME)
-        )
+
+        def near(line: str) -> str:
+            return line + _hint(line, strange)
+
+        def short(line: str) -> str:
+            return quoted(line, MAX_NAME)
+
+        lines += _part("missing from the file", self.missing, near)
+        lines += _part("in the file, but not in the model", self.unmapped, short)
         lines += _part("of another shape", shapes, str)
         if self.unfilled:
             lines.append(f"  parameters that the dialect cannot fill: {', '.join(self.unfilled)}")
@@ -82,13 +88,15 @@ def _part(title: str, keys: Sequence[str], shown: Callable[[str], str]) -> list[
     """The title with the number of keys, and a line for those that differ in the block number only."""
     if not keys:
         return []
-    return [f"  {title} ({len(keys):,}):", *(f"    {line}" for line in cut(collapse(keys), shown))]
+    lines = cut(collapse(keys), shown)
+    return [f"  {title} ({len(keys):,}):", *(f"    {line}" for line in lines)]
 
 
 def cut(lines: Sequence[str], shown: Callable[[str], str] = str) -> list[str]:
     """The first MAX_LINES of them as they are shown, and how many more there are."""
     first = [shown(line) for line in islice(lines, MAX_LINES)]
-    return [*first, f"... and {len(lines) - MAX_LINES:,} more"] if len(lines) > MAX_LINES else first
+    more = len(lines) - MAX_LINES
+    return [*first, f"... and {more:,} more"] if more > 0 else first
 
 
 def collapse(keys: Iterable[str]) -> list[str]:

@@ -135,7 +135,8 @@ def to_jax(
     extras = {key: file[key] for key in others if dialect.extra_kind(key)}
     reasons = {key: dialect.dropped(key) for key in others if key not in extras}
     dropped = {key: why for key, why in reasons.items() if why}
-    used = {key: t for key, t in file.items() if key not in extras and key not in dropped}
+    beside = extras.keys() | dropped.keys()
+    used = {key: tensor for key, tensor in file.items() if key not in beside}
     _check_fit(used, expected, plan, shapes, dialect)
     _check_constants(file, constants, dialect)
     facts = _facts_in(file, dialect)
@@ -243,7 +244,8 @@ def to_torch(
     dtype = next(iter(params.values())).dtype
     for key, array in _constants(dialect, shapes, set(out)).items():
         out[key] = in_memory(array.astype(dtype))
-    return out | {key: tensor for key, tensor in (extras or {}).items() if key not in out}
+    more = {key: tensor for key, tensor in (extras or {}).items() if key not in out}
+    return out | more
 
 
 def native(shapes: Shapes) -> Dialect:

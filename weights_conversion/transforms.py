@@ -78,7 +78,8 @@ def _unpatch_linear(kernel: np.ndarray) -> np.ndarray:  # (P P C) D -> D (C P P)
 def _fold(tensors: Arrays) -> Arrays:
     cls, table = tensors  # 1 1 D, 1 N D
     # the sum is kept as the class token, so its row of the table is zero
-    return cls[0, 0], np.concatenate([np.zeros_like(table[0, :1]), table[0]])
+    positions = table[0]
+    return cls[0, 0], np.concatenate([np.zeros_like(positions[:1]), positions])
 
 
 def _unfold(arrays: Arrays) -> Arrays:
@@ -129,7 +130,8 @@ def rows(*counts: int) -> Transform:
         return tuple(_from_rows(part, n) for part, n in zip(parts, counts, strict=True))
 
     def undo(arrays: Arrays) -> Arrays:
-        return (np.concatenate([_as_rows(y, n) for y, n in zip(arrays, counts, strict=True)]),)
+        parts = [_as_rows(y, n) for y, n in zip(arrays, counts, strict=True)]
+        return (np.concatenate(parts),)
 
     return Transform(f"ROWS_{counts}", do, undo)
 
@@ -156,11 +158,13 @@ def _joined(name: str, axis: int) -> HeadTransform:
 
     def join(x: np.ndarray) -> np.ndarray:
         at = x.ndim + axis - 1
-        return x.reshape(*x.shape[:at], -1, *x.shape[at + 2 :])
+        before, after = x.shape[:at], x.shape[at + 2 :]
+        return x.reshape(*before, -1, *after)
 
     def split(y: np.ndarray, heads: int) -> np.ndarray:
         at = y.ndim + axis
-        return y.reshape(*y.shape[:at], heads, -1, *y.shape[at + 1 :])
+        before, after = y.shape[:at], y.shape[at + 1 :]
+        return y.reshape(*before, heads, -1, *after)
 
     return HeadTransform(
         name, lambda heads: _each(f"{name}_{heads}", join, lambda y: split(y, heads))

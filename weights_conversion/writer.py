@@ -35,7 +35,8 @@ def write_safetensors(
         # a tensor comes in pieces, which must add up to what the header has promised
         written = dict.fromkeys(tensors, 0)
         for name, piece in read_ahead(tensors):
-            written[name] += file.write(piece.reshape(-1).view(np.uint8).data)
+            octets = piece.reshape(-1).view(np.uint8)
+            written[name] += file.write(octets.data)
         for name, tensor in tensors.items():
             if written[name] != tensor.nbytes:
                 raise CheckpointError(

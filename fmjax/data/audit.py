@@ -29,8 +29,8 @@ def lines(splits: Splits, train: Examples, val: Examples | None) -> list[str]:
 
 def left_out_line(rows: Sequence[LeftOut]) -> str:
     """Counts and reasons of all that is not used, with an example each."""
-    told = ", ".join(f"{row.count:,} {row.reason} ({escaped(row.example, 60)})" for row in rows)
-    return f"left out: {told}"
+    told = [f"{row.count:,} {row.reason} ({escaped(row.example, 60)})" for row in rows]
+    return f"left out: {', '.join(told)}"
 
 
 def shared_line(train: Examples, val: Examples) -> str:
@@ -64,8 +64,10 @@ def linked_line(examples: Examples) -> str:
             twice.append((examples.files[first], path))
     if not twice:
         return ""
-    one, other = twice[0]
-    return f"{len(twice):,} images are in two classes, by links ({_short(other)} is {_short(one)}): one label is wrong"
+    one, other = (_short(path) for path in twice[0])
+    return (
+        f"{len(twice):,} images are in two classes, by links ({other} is {one}): one label is wrong"
+    )
 
 
 def _short(path: Path) -> str:
@@ -84,10 +86,12 @@ def shared(train: Sequence[Path], val: Sequence[Path]) -> tuple[list[tuple[Path,
     for alike in _common((train[::step], val[::step]), _size):
         for close in _common(alike, _head):
             # paid before it is read: the bound holds for what is read, not for what was
-            left -= _size(close[0][0]) * (len(close[0]) + len(close[1]))
+            ours, theirs = close
+            left -= _size(ours[0]) * (len(ours) + len(theirs))
             if left < 0:
                 return pairs, False
-            pairs += [(ours[0], path) for ours, theirs in _common(close, _whole) for path in theirs]
+            for ours, theirs in _common(close, _whole):
+                pairs += [(ours[0], path) for path in theirs]
     return pairs, step == 1
 
 
@@ -102,7 +106,8 @@ def _common(
             # 0 bytes and what cannot be read have a false key: that two files are empty says nothing
             if found:
                 group.setdefault(found, []).append(path)
-    return [(paths, groups[1][found]) for found, paths in groups[0].items() if found in groups[1]]
+    ours, theirs = groups
+    return [(paths, theirs[found]) for found, paths in ours.items() if found in theirs]
 
 
 def _status(path: Path) -> os.stat_result | None:

@@ -50,7 +50,8 @@ def train_batches(
     # any generator will do: only the shapes of the view count, not what it draws
     loader = Loader.of(examples, view, config, rng=np.random.default_rng(0))
     # indices are shuffled: an example itself is read by the thread that decodes it
-    shuffled = grain.MapDataset.source(range(len(examples))).seed(seed).shuffle().repeat()
+    indices = grain.MapDataset.source(range(len(examples)))
+    shuffled = indices.seed(seed).shuffle().repeat()
     batches = shuffled.random_map(loader.row).batch(batch_size)
     return iter(batches.to_iter_dataset(_threads(config)))
 
@@ -68,8 +69,9 @@ def eval_batches(
     if len(examples) == 0:
         return
     loader = Loader.of(examples, view, config, rng=None)
-    dataset = grain.MapDataset.source(range(len(examples))).map(loader.row).batch(batch_size)
-    for batch in dataset.to_iter_dataset(_threads(config)):
+    indices = grain.MapDataset.source(range(len(examples)))
+    batches = indices.map(loader.row).batch(batch_size)
+    for batch in batches.to_iter_dataset(_threads(config)):
         yield _padded(batch, batch_size, loader.blank)
 
 
@@ -102,7 +104,8 @@ class Loader:
         if found is None:
             # numbers, as the label of an unreadable image, are known all the same
             numbers = {name for name, value in self.blank.items() if np.ndim(value) == 0}
-            found = {**self.blank, **{name: example[name] for name in numbers & set(example)}}
+            known = {name: example[name] for name in numbers & set(example)}
+            found = {**self.blank, **known}
         return {
             **found,
             "weight": np.float32(weight),
@@ -200,7 +203,8 @@ def _padded(batch: Batch, size: int, blank: Example) -> Batch:
 
     def filled(name: str, rows: np.ndarray) -> np.ndarray:
         value = np.asarray(filler[name], rows.dtype)
-        return np.concatenate([rows, np.broadcast_to(value, (missing, *rows.shape[1:]))])
+        more = np.broadcast_to(value, (missing, *rows.shape[1:]))
+        return np.concatenate([rows, more])
 
     return {name: filled(name, rows) for name, rows in batch.items()}
 
@@ -232,13 +236,15 @@ class BadImages:
     def add(self, batch: Batch) -> list[str]:
         # padding has weight 0 too, and index -1
         bad = (batch["weight"] == 0) & (batch["index"] >= 0)
-        found = dict(zip(batch["index"][bad].tolist(), batch["reason"][bad].tolist(), strict=True))
+        indices, reasons = (batch[name][bad].tolist() for name in HOST_FIELDS)
+        found = dict(zip(indices, reasons, strict=True))
         # training meets every example again and again: each is named, and counts, once
         new = {
             index: reason for index, reason in sorted(found.items()) if index not in self.indices
         }
         self.indices |= set(new)
-        told = [f"{escaped(self.examples.names(index))}: {reason}" for index, reason in new.items()]
+        names = {index: escaped(self.examples.names(index)) for index in new}
+        told = [f"{names[index]}: {reason}" for index, reason in new.items()]
         if len(self.indices) > self.limit:
             raise DataError(
                 f"{len(self.indices)} unreadable images, more than --data.max-bad {self.limit}; the last: "

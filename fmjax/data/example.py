@@ -102,7 +102,7 @@ def divided(examples: Examples, fraction: float, seed: int) -> tuple[Examples, E
 def stratified(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
     """Two disjoint parts with the same share of every class; the second has `fraction` of the examples."""
     counts = np.bincount(examples.labels, minlength=len(examples.classes))
-    rare = [name for name, count in zip(examples.classes, counts, strict=True) if count < 2]
+    rare = [examples.classes[number] for number in np.flatnonzero(counts < 2)]
     if rare:
         raise DataError(
             f"a split needs two images of every class; {few(rare)} has fewer; add some, or make a val/ folder"
@@ -129,7 +129,8 @@ def _parts(
 
     everything = np.arange(len(examples))
     # a fraction near 0 or 1 must leave neither part without an example of each class
-    count = min(max(round(len(examples) * fraction), least), len(examples) - least)
+    most = len(examples) - least
+    count = min(max(round(len(examples) * fraction), least), most)
     train, val = train_test_split(everything, test_size=count, stratify=stratify, random_state=seed)
     # in the source's order: the shuffle of training is by place, so that a record of names gives it again
     return examples.subset(np.sort(train)), examples.subset(np.sort(val))

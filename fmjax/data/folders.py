@@ -98,10 +98,10 @@ def parts(
         return {"": root}
     # train/ and training/: whichever were taken, the other's images would be gone in silence
     for folder in named:
-        if by_role[ROLES[folder.name.lower()]] != folder:
-            other = by_role[ROLES[folder.name.lower()]].name
+        other = by_role[ROLES[folder.name.lower()]]
+        if other != folder:
             raise DataError(
-                f"{escaped(str(root))} has both {folder.name}/ and {other}/; join them, or rename one"
+                f"{escaped(str(root))} has both {folder.name}/ and {other.name}/; join them, or rename one"
             )
     if "train" not in by_role:
         raise DataError(
@@ -194,7 +194,8 @@ def class_folders(root: Path, found: Found) -> list[Path]:
 def _check_places(root: Path, folders: Sequence[Path]) -> None:
     """Links make one folder two classes, or a class of all the others."""
     # with the folders above: a link back to one of them would take in every other class
-    seen = {_place(folder): folder.name for folder in (root, *root.absolute().parents)}
+    above = (root, *root.absolute().parents)
+    seen = {_place(folder): folder.name for folder in above}
     for folder in folders:
         place = _place(folder)
         if place in seen:
@@ -276,7 +277,8 @@ def images(
 
 def roles_of(folders: Sequence[str]) -> set[str]:
     """The parts that folders are named as."""
-    return {ROLES[name.lower()] for name in map(os.path.basename, folders) if name.lower() in ROLES}
+    names = [os.path.basename(folder).lower() for folder in folders]
+    return {ROLES[name] for name in names if name in ROLES}
 
 
 def _check_level(folder: Path, inside: Sequence[str]) -> None:

@@ -246,4 +246,5 @@ def _from_array(array: np.ndarray) -> Image.Image:
             f"an array of the shape {array.shape} holds no pixels; pass uint8 [height, width, 3]"
         )
     # to Pillow, grey has no axis of channels
-    return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)
+    one_channel = array.ndim == 3 and array.shape[2] == 1
+    return Image.fromarray(array[..., 0] if one_channel else array)

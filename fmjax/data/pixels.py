@@ -89,7 +89,8 @@ def _levels(image: Image.Image) -> np.ndarray:
     highest = 65535
     if image.format == "TIFF":
         highest = 2 ** int(_tag(image, BITS_PER_SAMPLE) or 16) - 1
-    levels = np.round(np.clip(np.arange(65536) / highest, 0, 1) * 255).astype(np.uint8)
+    unit = np.clip(np.arange(65536) / highest, 0, 1)
+    levels = np.round(unit * 255).astype(np.uint8)
     if _tag(image, PHOTOMETRIC) == 0:  # WhiteIsZero, which Pillow obeys for 8 bits only
         levels = 255 - levels
     clear = image.info.get("transparency")
@@ -130,7 +131,8 @@ def bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
         yield 0, image
         return
     for top in range(0, image.height, rows):
-        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+        bottom = min(top + rows, image.height)
+        yield top, image.crop((0, top, image.width, bottom))
 
 
 def _by_bands(

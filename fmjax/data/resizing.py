@@ -42,10 +42,12 @@ def windowed(
     if interpolation == "bilinear_no_antialias":
         return sampled(image, target, window=window)
     method = RESAMPLING[interpolation]
-    width, height = window[2] - window[0], window[3] - window[1]
+    left, top, right, bottom = window
+    width, height = right - left, bottom - top
     # 1 x 4000 pixels, scaled until they cover a square, would be 224 x 896,000 before the crop
     if target[0] * target[1] > WHOLE * width * height:
-        return _pixels(image.resize((width, height), method, box=_back(window, target, image.size)))
+        box = _back(window, target, image.size)
+        return _pixels(image.resize((width, height), method, box=box))
     whole = image.resize(target, method) if target != image.size else image
     return _pixels(whole.crop(window))
 
@@ -57,9 +59,11 @@ def nearest(
     left, top, right, bottom = window
     height, width = mask.shape
     # the centre of a pixel lies half a pixel in
-    rows = ((np.arange(top, bottom) + 0.5) * (height / target[1])).astype(np.int64)
-    columns = ((np.arange(left, right) + 0.5) * (width / target[0])).astype(np.int64)
-    return mask[np.ix_(np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1))]
+    rows = (np.arange(top, bottom) + 0.5) * (height / target[1])
+    columns = (np.arange(left, right) + 0.5) * (width / target[0])
+    rows = np.clip(rows.astype(np.int64), 0, height - 1)
+    columns = np.clip(columns.astype(np.int64), 0, width - 1)
+    return mask[np.ix_(rows, columns)]
 
 
 def scaled(
@@ -90,7 +94,8 @@ def contained(size: Size, wanted: Size) -> Size:
 
 def _centre(size: tuple[int, int], width: int, height: int) -> Box:
     # a half is rounded to the even side, as torchvision's center_crop does
-    left, top = round((size[0] - width) / 2.0), round((size[1] - height) / 2.0)
+    left = round((size[0] - width) / 2.0)
+    top = round((size[1] - height) / 2.0)
     return left, top, left + width, top + height
 
 
@@ -98,9 +103,10 @@ def _back(
     window: Box, target: tuple[int, int], size: tuple[int, int]
 ) -> tuple[float, float, float, float]:
     """A window of the scaled picture in the coordinates of the picture itself."""
-    x, y = size[0] / target[0], size[1] / target[1]
+    width, height = size
+    x, y = width / target[0], height / target[1]
     left, top, right, bottom = window
-    return left * x, top * y, min(right * x, size[0]), min(bottom * y, size[1])
+    return left * x, top * y, min(right * x, width), min(bottom * y, height)
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
@@ -124,8 +130,10 @@ def sampled(
     source = _gathered(image, rows, columns).astype(np.float32)
     x0, x1 = np.searchsorted(columns, x0), np.searchsorted(columns, x1)
     y0, y1 = np.searchsorted(rows, y0), np.searchsorted(rows, y1)
-    across = source[:, x0] + (source[:, x1] - source[:, x0]) * x[:, None]  # [rows W C]
-    down = across[y0] + (across[y1] - across[y0]) * y[:, None, None]  # [H W C]
+    left_of, right_of = source[:, x0], source[:, x1]
+    across = left_of + (right_of - left_of) * x[:, None]  # [rows W C]
+    above, below = across[y0], across[y1]
+    down = above + (below - above) * y[:, None, None]  # [H W C]
     pixels = np.clip(down, 0, 255).astype(np.uint8)
     return pixels if pixels.shape[2] == 3 else np.repeat(pixels, 3, 2)
 
@@ -136,7 +144,8 @@ def _neighbours(
     """(lower index, upper index, weight of the upper) of the points start..stop of `out` points over a side."""
     # in float32, as the original's kernel: the cast to bytes would show other digits
     scale = np.float32(length) / np.float32(out)
-    points = (np.arange(start, stop, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
+    half, numbers = np.float32(0.5), np.arange(start, stop, dtype=np.float32)
+    points = (numbers + half) * scale - half
     floor = np.floor(points)
     lower = np.maximum(floor, 0).astype(np.int64)
     upper = np.minimum(np.ceil(points), length - 1).astype(np.int64)
@@ -149,5 +158,6 @@ def _gathered(image: Image.Image, rows: np.ndarray, columns: np.ndarray) -> np.n
     for top, band in bands(image):
         inside = rows[(rows >= top) & (rows < top + band.height)] - top
         pixels = np.asarray(band)
-        parts.append(pixels.reshape(*pixels.shape[:2], -1)[np.ix_(inside, columns)])
+        pixels = pixels.reshape(*pixels.shape[:2], -1)  # grey has no axis of channels
+        parts.append(pixels[np.ix_(inside, columns)])
     return np.concatenate(parts)

@@ -147,7 +147,8 @@ def trained_on(source: Examples, place: str, recorded: Split) -> list[str]:
     part = part_of(source, place)
     # a name alone proves nothing: every set has a 1.jpg
     sizes = zip(part.names, part.sizes.tolist(), strict=True)
-    return [name for name, size in sizes if size != NOT_A_FILE and known.get(name) == size]
+    files = [(name, size) for name, size in sizes if size != NOT_A_FILE]
+    return [name for name, size in files if known.get(name) == size]
 
 
 def joined(splits: Splits) -> Examples:
@@ -204,7 +205,8 @@ def part_of(source: Examples, place: str) -> Part:
     sizes = _sizes(paths)
     if source.masks:  # a mask that changes makes its image another example
         sizes = sizes + _sizes([str(path) for path in source.masks])
-    return Part([path.removeprefix(folder).replace(os.sep, "/") for path in paths], labels, sizes)
+    names = [path.removeprefix(folder).replace(os.sep, "/") for path in paths]
+    return Part(names, labels, sizes)
 
 
 def _sizes(paths: Sequence[str]) -> np.ndarray:
@@ -224,12 +226,14 @@ def compare(recorded: Split, present: Part, *, training: bool = True) -> Changes
     """How images that are there differ from a record. training: False looks at those for the score alone."""
     where = {name: i for i, name in enumerate(present.names)}
     removed, changed = [], []
-    for part in (recorded.train, recorded.val) if training else (recorded.val,):
-        found = np.fromiter((where.get(name, -1) for name in part.names), np.int64, len(part))
+    parts = (recorded.train, recorded.val) if training else (recorded.val,)
+    for part in parts:
+        found = np.asarray([where.get(name, -1) for name in part.names], np.int64)
         # where an image is gone, found is -1, and what it looks up is not used
         other = (present.sizes[found] != part.sizes) | (present.labels[found] != part.labels)
         removed += [part.names[i] for i in np.flatnonzero(found < 0)]
-        changed += [part.names[i] for i in np.flatnonzero((found >= 0) & other)]
+        differs = (found >= 0) & other
+        changed += [part.names[i] for i in np.flatnonzero(differs)]
     known = {*recorded.train.names, *recorded.val.names}
     return Changes([name for name in present.names if name not in known], removed, changed)
 
@@ -241,7 +245,8 @@ def _sources(everything: Examples, present: Part, recorded: Split) -> tuple[Exam
 def _chosen(everything: Examples, present: Part, part: Part) -> Examples:
     """The images of a part, in its order, which the position in the data counts by."""
     where = {name: i for i, name in enumerate(present.names)}
-    return everything.subset(np.fromiter((where[name] for name in part.names), np.int64, len(part)))
+    places = np.asarray([where[name] for name in part.names], np.int64)
+    return everything.subset(places)
 
 
 def write_split(run: Path, split: Split) -> None:

@@ -97,7 +97,11 @@ def mirror(example: Example, rng: np.random.Generator, *, probability: float) ->
     # drawn whatever the probability, so that it changes nothing else that is random
     if rng.random() >= probability:
         return example
-    return _moved(example, image=lambda image: image[:, ::-1], mask=lambda mask: mask[:, ::-1])
+
+    def turned(array: np.ndarray) -> np.ndarray:
+        return array[:, ::-1]
+
+    return _moved(example, image=turned, mask=turned)
 
 
 def scale_jitter_crop(
@@ -128,7 +132,8 @@ def crop_box(size: Size, scale: float, rng: np.random.Generator) -> Box:
         aspect = np.exp(rng.uniform(*np.log(ASPECT)))
         w, h = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
-            left, top = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
+            left = int(rng.integers(0, width - w + 1))
+            top = int(rng.integers(0, height - h + 1))
             return left, top, left + w, top + h
     return 0, 0, width, height
 
@@ -165,7 +170,7 @@ def _jittered(size: Size, wanted: Size, factor: float) -> Size:
 
 def _random_window(size: Size, wanted: Size, rng: np.random.Generator) -> Box:
     """A window of the wanted size, or of all that there is along a side that is shorter."""
-    width, height = min(size[0], wanted[0]), min(size[1], wanted[1])
+    width, height = (min(there, side) for there, side in zip(size, wanted, strict=True))
     left = int(rng.integers(0, size[0] - width + 1))
     top = int(rng.integers(0, size[1] - height + 1))
     return left, top, left + width, top + height

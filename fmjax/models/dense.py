@@ -32,7 +32,8 @@ class BatchNorm(nnx.Module):
         self.eps = eps
 
     def __call__(self, x: Float[Array, "*B I"], mean: Array, var: Array) -> Float[Array, "*B I"]:
-        scaled = (x.astype(jnp.float32) - mean) * jax.lax.rsqrt(var + self.eps)
+        centred = x.astype(jnp.float32) - mean
+        scaled = centred * jax.lax.rsqrt(var + self.eps)
         return scaled * self.scale + self.bias
 
 
@@ -42,12 +43,13 @@ def statistics(x: Float[Array, "B h w I"], weight: Array) -> tuple[Array, Array,
     weight: [B], 0 for examples that do not count.
     """
     # an example that could not be read has weight 0, and its patches are in no mean
-    per_place = weight[:, None, None, None] / (x.shape[1] * x.shape[2])
+    grid = x.shape[1] * x.shape[2]
+    per_place = weight[:, None, None, None] / grid
     count = jnp.maximum(weight.sum(), 1.0)
     mean = (x * per_place).sum((0, 1, 2)) / count
     var = (jnp.square(x - mean) * per_place).sum((0, 1, 2)) / count
     # torch normalises by the variance of the batch and averages that of a sample, which is n / (n - 1) of it
-    places = count * x.shape[1] * x.shape[2]
+    places = count * grid
     return mean, var, var * places / jnp.maximum(places - 1, 1)
 
 
@@ -71,4 +73,5 @@ def patch_features(
 
 def to_pixels(grid: Float[Array, "B h w K"], height: int, width: int) -> Float[Array, "B H W K"]:
     """A value for every pixel, bilinear between the centres of patches: torch's interpolate(align_corners=False)."""
-    return jax.image.resize(grid, (grid.shape[0], height, width, grid.shape[-1]), "bilinear")
+    shape = (grid.shape[0], height, width, grid.shape[-1])
+    return jax.image.resize(grid, shape, "bilinear")

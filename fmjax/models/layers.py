@@ -98,7 +98,8 @@ class PatchEmbed(nnx.Module):
     def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
         p, dtype = self.patch_size, self.dtype or images.dtype
         # what is left over the last whole patch is not read, as by a strided convolution
-        images = images[:, : images.shape[1] // p * p, : images.shape[2] // p * p]
+        height, width = (side // p * p for side in images.shape[1:3])
+        images = images[:, :height, :width]
         patches = rearrange(images.astype(dtype), "b (h p) (w q) c -> b h w (p q c)", p=p, q=p)
         y = patches @ self.kernel[...].astype(dtype)
         return y if self.bias is None else y + self.bias[...].astype(dtype)
@@ -148,7 +149,8 @@ def attend(
     # q is scaled, which is smaller than the logits; less their greatest, no exp overflows
     q = q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
     logits = jnp.einsum("bnlk,bnsk->bnls", q, k, preferred_element_type=jnp.float32)  # B N L S
-    weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
+    greatest = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
+    weights = jnp.exp(logits - greatest)
     total = weights.sum(-1, keepdims=True)
     if v.dtype != jnp.float32:
         return jnp.einsum("bnls,bnsk->bnlk", (weights / total).astype(v.dtype), v)
@@ -157,7 +159,8 @@ def attend(
 
 def gelu(x: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
     """x Phi(x), in the erf form: torch's formula, and twice as fast on CPU as jax.nn.gelu's erfc."""
-    return 0.5 * x * (1 + jax.lax.erf(x * jnp.asarray(np.sqrt(0.5), x.dtype)))
+    scaled = x * jnp.asarray(np.sqrt(0.5), x.dtype)
+    return 0.5 * x * (1 + jax.lax.erf(scaled))
 
 
 def gelu_tanh(x: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
@@ -248,14 +251,16 @@ class AttentionPool(nnx.Module):
 
         dtypes = {"dtype": dtype, "param_dtype": param_dtype}
         self.probe = nnx.Param(SMALL_INIT(rngs.params(), (spec.width,), param_dtype))
-        self.q, self.k, self.v, self.out = linear(), linear(), linear(), linear()
+        self.q, self.k, self.v = linear(), linear(), linear()
+        self.out = linear()
         self.norm = Norm(spec, spec.width, **dtypes)
         # plain and of its own width, also where the blocks are gated
         self.mlp = Mlp(spec, spec.pool_mlp_dim, gated=False, **dtypes, rngs=rngs)
         self.num_heads = spec.pool_heads
 
     def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B D"]:
-        probe = jnp.broadcast_to(self.probe[...].astype(x.dtype), (x.shape[0], 1, x.shape[2]))
+        probe = self.probe[...].astype(x.dtype)
+        probe = jnp.broadcast_to(probe, (x.shape[0], 1, x.shape[2]))
         q = split_heads(self.q(probe), self.num_heads)  # B N 1 K
         k, v = (split_heads(f(x), self.num_heads) for f in (self.k, self.v))  # B N L K
         y = self.out(rearrange(attend(q, k, v), "b n 1 k -> b (n k)"))

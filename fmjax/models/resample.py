@@ -63,7 +63,8 @@ def resize_matrices(
     # a window is resized to a square of the longer side, of which its upper left part is taken: that keeps the aspect
     # of positions (RADIO vit_patch_generator.py)
     full = (max(size), max(size)) if plain != policy else size
-    down, across = (resize_matrix(old, new, plain) for old, new in zip(grid, full, strict=True))
+    sides = zip(grid, full, strict=True)
+    down, across = (resize_matrix(old, new, plain) for old, new in sides)
     return down[: size[0]], across[: size[1]]
 
 

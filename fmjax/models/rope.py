@@ -47,7 +47,8 @@ def coordinates(rope: Rope, grid: tuple[int, int]) -> list[np.ndarray]:
     """The coordinate of every row and of every column."""
     # -1 to 1 from edge to edge whatever the size, taken at the centres of patches, times the full circle
     if rope.coordinates == "centred":
-        return [2 * np.pi * (2 * (np.arange(n) + 0.5) / n - 1) for n in grid]
+        centres = [(np.arange(n) + 0.5) / n for n in grid]
+        return [2 * np.pi * (2 * centre - 1) for centre in centres]
     # a larger image has finer steps over the same range, that of the grid in pretraining
     reference = rope.reference_grid or grid
     return [(np.arange(n) + rope.offset) / n * r for n, r in zip(grid, reference, strict=True)]
@@ -64,7 +65,8 @@ def rotate(
     # (a, b) -> (-b, a), a quarter turn: with cos and sin of the angle it makes any turn
     if pairs == "neighbours":
         split = x32.reshape(*x.shape[:-1], -1, 2)
-        turned = jnp.stack([-split[..., 1], split[..., 0]], -1).reshape(x.shape)
+        first, second = split[..., 0], split[..., 1]
+        turned = jnp.stack([-second, first], -1).reshape(x.shape)
     else:
         low, high = jnp.split(x32, 2, -1)
         turned = jnp.concatenate([-high, low], -1)

@@ -153,7 +153,8 @@ class ViT(nnx.Module):
             wanted = list(range(depth - layers, depth))
         else:
             wanted = [index + depth * (index < 0) for index in layers]
-        if not wanted or min(wanted) < 0 or max(wanted) >= depth or wanted != sorted(set(wanted)):
+        increasing = wanted == sorted(set(wanted))
+        if not wanted or not increasing or min(wanted) < 0 or max(wanted) >= depth:
             fix = f"pass a count from 1 to {depth}, or increasing indices below {depth}"
             raise UsageError(f"layers={layers}: {fix}")
         return wanted
@@ -179,7 +180,8 @@ class ViT(nnx.Module):
             return jnp.broadcast_to(tokens.astype(patches.dtype), shape)
 
         rows = rearrange(patches, "b h w d -> b (h w) d")
-        x = jnp.concatenate([*map(of_each, leading), rows, *map(of_each, last)], 1)  # B L D
+        parts = [*map(of_each, leading), rows, *map(of_each, last)]
+        x = jnp.concatenate(parts, 1)  # B L D
         if self.norm_pre is not None:
             x = self.norm_pre(x)
         return Embedded(x, grid, rope_table(spec, grid))

@@ -36,7 +36,8 @@ def draw_confusion(
 
     matrix = confusion_matrix(labels, predictions, labels=range(len(classes)))
     # wide enough to tell the names of the classes apart; numbers only where a cell has room for one
-    figure, (axis,) = _figure(1, side=max(4.0, min(16.0, 0.45 * len(classes))))
+    side = 0.45 * len(classes)
+    figure, (axis,) = _figure(1, side=max(4.0, min(16.0, side)))
     display = ConfusionMatrixDisplay(matrix, display_labels=list(classes))
     display.plot(
         ax=axis,

@@ -21,7 +21,8 @@ def draw_segments(path: Path, rows: Mapping[str, np.ndarray], classes: Sequence[
     spread over the set, whose order may be that of its classes.
     """
     # a column a picture: as it is, as it was marked, as it was found
-    chosen = np.unique(np.linspace(0, len(rows["picture"]) - 1, SHOWN).astype(int))
+    last = len(rows["picture"]) - 1
+    chosen = np.unique(np.linspace(0, last, SHOWN).astype(int))
     colours = class_colours(len(classes))
     figure = blank_figure(1.6 * len(chosen) + 1.8, 5.0)
     axes = figure.subplots(3, len(chosen), squeeze=False)
@@ -30,7 +31,8 @@ def draw_segments(path: Path, rows: Mapping[str, np.ndarray], classes: Sequence[
     for column, index in enumerate(chosen):
         axes[0, column].imshow(rows["picture"][index])
         for row, name in enumerate(("true", "found"), 1):
-            axes[row, column].imshow(coloured(rows[name][index], colours))
+            picture = coloured(rows[name][index], colours)
+            axes[row, column].imshow(picture)
     for row, title in enumerate(("picture", "true", "predicted")):
         axes[row, 0].set_ylabel(title)
     _add_legend(figure, rows, chosen, classes, colours)
@@ -42,11 +44,13 @@ def class_colours(count: int) -> np.ndarray:
     from matplotlib import colormaps
 
     # of the circle of hues: the golden angle never meets itself
-    turns = (np.arange(count - 1) * 0.381966) % 1
+    numbers = np.arange(count - 1)
+    turns = (numbers * 0.381966) % 1
     # hues come near each other after five: every other one is darker
-    shades = np.where(np.arange(count - 1) % 2, 0.6, 1.0)[:, None]
+    shades = np.where(numbers % 2, 0.6, 1.0)[:, None]
     hues = colormaps["hsv"](turns)[:, :3] * shades
-    return np.concatenate([np.zeros((1, 3)), hues * 255]).round().astype(np.uint8)
+    black = np.zeros((1, 3))
+    return np.concatenate([black, hues * 255]).round().astype(np.uint8)
 
 
 def coloured(classes: np.ndarray, colours: np.ndarray) -> np.ndarray:
@@ -68,5 +72,6 @@ def _add_legend(
 
     seen = np.unique([rows["true"][chosen], rows["found"][chosen]])
     seen = seen[seen < len(classes)][:NAMED]
-    patches = [Patch(color=tuple(colours[index] / 255), label=classes[index]) for index in seen]
+    unit = colours / 255
+    patches = [Patch(color=tuple(unit[index]), label=classes[index]) for index in seen]
     figure.legend(handles=patches, loc="outside right center", fontsize="small", frameon=False)

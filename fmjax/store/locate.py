@@ -273,7 +273,8 @@ def _ngc(source: Source) -> str:
     command = "NVIDIA's `ngc` tool"
     if source.location:
         command = f"`ngc registry model download-version {source.location}`"
-    return f"{source.filename} is published on NVIDIA NGC, which asks for an account: fetch it with {command}"
+    where = f"{source.filename} is published on NVIDIA NGC, which asks for an account"
+    return f"{where}: fetch it with {command}"
 
 
 def _first_use(source: Source) -> dict[str, Any]:

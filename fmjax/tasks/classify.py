@@ -39,7 +39,8 @@ class Classify(Task):
         logits: Any = self.joined(net)(batch["image"], now.key).logits
         losses = cross_entropy(logits, batch["label"], self.config.label_smoothing)
         right = (logits.argmax(-1) == batch["label"]) * batch["weight"]
-        return (losses * batch["weight"]).sum() / now.count, {"accuracy": right.sum() / now.count}
+        loss = (losses * batch["weight"]).sum() / now.count
+        return loss, {"accuracy": right.sum() / now.count}
 
     def outputs(self, net: Net, batch: Batch) -> Rows:
         return {"logits": self.joined(net)(batch["image"]).logits, "label": batch["label"]}
@@ -50,13 +51,11 @@ class Classify(Task):
     def summary(
         self, scores: Mapping[str, float], rows: Mapping[str, np.ndarray], labels: Labels
     ) -> str:
-        present = len(np.unique(rows["label"]))
-        over = (
-            f" over the {present} of {len(labels)} classes that have images"
-            if present < len(labels)
-            else ""
-        )
-        return f"accuracy {scores['accuracy']:.1%}, macro F1 {scores['macro_f1']:.1%}{over}, loss {scores['loss']:.4f}"
+        present, over = len(np.unique(rows["label"])), ""
+        if present < len(labels):
+            over = f" over the {present} of {len(labels)} classes that have images"
+        shares = f"accuracy {scores['accuracy']:.1%}, macro F1 {scores['macro_f1']:.1%}"
+        return f"{shares}{over}, loss {scores['loss']:.4f}"
 
     def draw(self, rows: Mapping[str, np.ndarray], labels: Labels, folder: Path) -> None:
         draw_confusion(folder / "confusion.png", rows["label"], rows["logits"].argmax(-1), labels)
@@ -64,9 +63,8 @@ class Classify(Task):
 
 def cross_entropy(logits: Float[Array, "B K"], labels: Array, smoothing: float) -> Array:
     """Losses [B] against smoothed one-hot labels; labels [B]."""
-    targets = optax.smooth_labels(
-        jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32), smoothing
-    )
+    one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
+    targets = optax.smooth_labels(one_hot, smoothing)
     return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
 
 
@@ -78,12 +76,11 @@ def classifier_scores(logits: Float[np.ndarray, "N K"], labels: np.ndarray) -> d
     predicted, present = logits.argmax(-1), np.unique(labels)
     # less the largest, no exp overflows; in float64, as the mean is over a whole set
     shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    shares = shifted / shifted.sum(-1, keepdims=True)
+    macro_f1 = f1_score(labels, predicted, labels=present, average="macro")
+    loss = log_loss(labels, shares, labels=range(logits.shape[1]))
     return {
         "accuracy": float((predicted == labels).mean()),
-        "macro_f1": float(f1_score(labels, predicted, labels=present, average="macro")),
-        "loss": float(
-            log_loss(
-                labels, shifted / shifted.sum(-1, keepdims=True), labels=range(logits.shape[1])
-            )
-        ),
+        "macro_f1": float(macro_f1),
+        "loss": float(loss),
     }

@@ -44,5 +44,6 @@ def neighbours_accuracy(
     # brute force is exact, and a product of matrices; a tree gains nothing in hundreds of dimensions
     index = NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(train)
     near = index.kneighbors(asked, return_distance=False)
-    votes = np.stack([np.bincount(row, minlength=int(labels.max()) + 1) for row in labels[near]])
+    classes = int(labels.max()) + 1
+    votes = np.stack([np.bincount(row, minlength=classes) for row in labels[near]])
     return float((votes.argmax(-1) == expected).mean())

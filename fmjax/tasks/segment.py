@@ -59,8 +59,9 @@ class Segment(Task):
         """Of every pixel of the masks, in evaluation."""
         patches = patch_features(net["backbone"], batch["image"], self.config.layers)
         if "norm" in net:
-            patches = net["norm"](patches, net["norm"].mean[...], net["norm"].var[...])
-        return to_pixels(net["head"](patches), *batch["mask"].shape[1:])
+            norm = net["norm"]
+            patches = norm(patches, norm.mean[...], norm.var[...])
+        return _of_pixels(net, patches, batch)
 
     def training_logits(
         self, net: Net, batch: Batch, key: Array
@@ -72,7 +73,7 @@ class Segment(Task):
             mean, var, of_sample = statistics(patches.astype(jnp.float32), batch["weight"])
             patches = net["norm"](patches, mean, var)
             averages = {"norm.mean": mean, "norm.var": of_sample}
-        return to_pixels(net["head"](patches), *batch["mask"].shape[1:]), averages
+        return _of_pixels(net, patches, batch), averages
 
     def count(self, batch: Batch) -> Float[Array, ""]:
         """The pixels that are of a class; those of unreadable images are not."""
@@ -104,7 +105,8 @@ class Segment(Task):
         rows, columns = (_centres(side, longer) for side in found.shape[1:])
         places = np.ix_(np.arange(len(found)), rows, columns)
         # a batch's mark of pixels of no class does not fit a byte
-        true = jnp.where(batch["mask"] == IGNORED, np.iinfo(dtype).max, batch["mask"])
+        mask, nothing = batch["mask"], np.iinfo(dtype).max
+        true = jnp.where(mask == IGNORED, nothing, mask)
         shape = (len(found), rows.size, columns.size, 3)
         small = jax.image.resize(batch["image"], shape, "linear")
         return {
@@ -139,12 +141,19 @@ class Segment(Task):
         # all of a few, of many those that need to be looked at
         said, chosen = "IoU", present
         if len(present) > FEW:
-            said, chosen = "worst IoU", present[np.argsort(iou[present], kind="stable")[:WORST]]
+            order = np.argsort(iou[present], kind="stable")
+            said, chosen = "worst IoU", present[order[:WORST]]
         listed = ", ".join(f"{labels[i]} {iou[i]:.1%}" for i in chosen)
         return f"{self.words(scores)}{over}; {said} {listed}"
 
     def draw(self, rows: Mapping[str, np.ndarray], labels: Labels, folder: Path) -> None:
         draw_segments(folder / "predictions.png", rows, labels)
+
+
+def _of_pixels(net: Net, patches: Float[Array, "B h w I"], batch: Batch) -> Array:
+    """The head's logits of the patches, brought to the pixels of the batch's masks [B H W K]."""
+    height, width = batch["mask"].shape[1:]
+    return to_pixels(net["head"](patches), height, width)
 
 
 def pixel_losses(
@@ -170,7 +179,8 @@ def overlap(
 
 def as_bytes(images: Float[Array, "B H W C"], config: PreprocessConfig) -> UInt8[Array, "B H W C"]:
     """Normalised pictures as they were."""
-    pixels = images * np.asarray(config.std, np.float32) + np.asarray(config.mean, np.float32)
+    mean, std = (np.asarray(row, np.float32) for row in (config.mean, config.std))
+    pixels = images * std + mean
     return jnp.clip(jnp.round(pixels * 255), 0, 255).astype(jnp.uint8)
 
 

@@ -114,7 +114,8 @@ class Task:
 
     def words(self, numbers: Mapping[str, float]) -> str:
         """Scores or logs on one line: loss 0.31, accuracy 98.6%."""
-        return ", ".join(f"{name} {self._shown(name, value)}" for name, value in numbers.items())
+        shown = [f"{name} {self._shown(name, value)}" for name, value in numbers.items()]
+        return ", ".join(shown)
 
     def _shown(self, name: str, value: float) -> str:
         return f"{value:.1%}" if name in self.shares else f"{value:.4g}"
@@ -175,8 +176,10 @@ def check_loss(task: Task, returned: Any) -> None:
         raise UsageError(
             f"{name}.loss returns {type(returned).__name__}; it must return (loss, {{name: number}})"
         )
-    numbers = {"the loss": returned[0], **{k: v for k, v in returned[1].items() if k != AVERAGES}}
-    for what, value in numbers.items():
+    # averages are arrays of a parameter's shape; all else is a number for a row of metrics.jsonl
+    loss, logs = returned
+    numbers = {what: value for what, value in logs.items() if what != AVERAGES}
+    for what, value in {"the loss": loss, **numbers}.items():
         if getattr(value, "shape", None) != ():
             shape = getattr(value, "shape", type(value).__name__)
             raise UsageError(

@@ -87,9 +87,10 @@ def closest(file: Checkpoint, table: wc.Dialect, spec: ViTSpec) -> str:
     views = _views(file, tables)
     own = min(_distance(view, spec) for view in views)
     ranked = [(distance, name) for distance, name in _ranked(views) if distance < own]
-    nearest = [name for distance, name in ranked if distance == ranked[0][0]][:MAX_NAMES]
-    if not nearest:
+    if not ranked:
         return f" into {spec.name}"
+    least, _ = ranked[0]
+    nearest = [name for distance, name in ranked if distance == least][:MAX_NAMES]
     # of the few that are as near, those that differ in the fewest tensors of the whole file
     counts = {name: _fewest_misfits(file, tables, names.get_spec(name)) for name in nearest}
     fewest = min(counts.values())
@@ -168,7 +169,8 @@ def _parameters(rule: Rule, table: wc.Dialect, tensors: Tensors) -> Iterator[tup
     keys = [table.full_prefix + key for key in rule.keys]
     firsts = [key.replace("{i}", "0") for key in keys]
     shapes = [tensors[first].shape for first in firsts if first in tensors]
-    if len(shapes) < len(keys) or any(math.prod(shape) > MAX_ELEMENTS for shape in shapes):
+    too_large = any(math.prod(shape) > MAX_ELEMENTS for shape in shapes)
+    if too_large or len(shapes) < len(keys):
         return
     if isinstance(rule.transform, ShapedTransform):
         yield from ((path, UNKNOWN) for path in rule.paths)

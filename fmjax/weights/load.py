@@ -220,15 +220,15 @@ def _classifier(file: Checkpoint, table: wc.Dialect, spec: ViTSpec) -> tuple[int
     elif spec.embed_dim:
         return 0, "pool"  # where a model has a projection, the one head of timm is that
     # a bias of another shape is no classifier's, and a misfit
-    shape = file.tensors[keys[0]].shape if keys and keys[0] in file.tensors else ()
-    if len(shape) != 1:
+    biases = [file.tensors[key].shape for key in keys[:1] if key in file.tensors]
+    if not biases or len(biases[0]) != 1:
         return 0, "pool"
     known = get_args(ClassifierInput)
     if kind not in known:
         raise CheckpointError(
             f"{file.path} has a classifier over {wc.quoted(str(kind))}; it must be one of {', '.join(known)}"
         )
-    return shape[0], kind
+    return biases[0][0], kind
 
 
 def _check_model(file: Checkpoint, spec: ViTSpec) -> None:

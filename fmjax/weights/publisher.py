@@ -19,7 +19,9 @@ PERIODS = get_args(get_type_hints(Rope)["period_dtype"])
 
 def _class_tokens(spec: ViTSpec, value: object) -> bool:
     """Whether it lists some class tokens of the model."""
-    if not isinstance(value, list) or not value or any(type(n) is not int for n in value):
+    if not isinstance(value, list) or not value:
+        return False
+    if any(type(number) is not int for number in value):
         return False
     # jax clamps an index behind the tokens, which would silently be the last token
     distinct = set(value)
@@ -63,8 +65,9 @@ def _source(weights: Weights, dialect: str) -> Source | None:
     # of several with the same code, the one of this very dialect: open_clip and timm run timm's towers, and preprocess
     # images each in its own way
     code = {name: table.code or name for name, table in wc.dialects().items()}
-    same = [s for s in weights.sources if code.get(s.dialect, "") == code.get(dialect)]
-    own = [s for s in same if s.dialect == dialect]
+    wanted = code.get(dialect)
+    same = [source for source in weights.sources if code.get(source.dialect, "") == wanted]
+    own = [source for source in same if source.dialect == dialect]
     return next(iter(own or same), None)
 
 

@@ -25,7 +25,8 @@ def digits() -> Examples:
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
-    grey = np.round(images.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)  # 0..16 -> 0..255
+    levels = images.reshape(-1, 8, 8) * (255 / 16)  # 0..16 -> 0..255
+    grey = np.round(levels).astype(np.uint8)
     pictures = np.repeat(grey[..., None], 3, -1)
     return Examples(
         fields={"image": lambda i: pictures[i]},

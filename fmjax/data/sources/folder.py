@@ -83,7 +83,13 @@ def _classes(root: Path, found: Found, known: Sequence[str] | None) -> Examples:
     label = {name: number for number, name in enumerate(names)}
     counts = [len(row) for row in by_class.values()]
     labels = np.repeat([label[name] for name in by_class], counts).astype(np.int32)
-    return Examples({"image": lambda i: paths[i]}, labels, names, lambda i: str(paths[i]), paths)
+    return Examples(
+        fields={"image": lambda i: paths[i]},
+        labels=labels,
+        classes=names,
+        names=lambda i: str(paths[i]),
+        files=paths,
+    )
 
 
 def _check_known(root: Path, names: Sequence[str], known: Sequence[str]) -> None:

@@ -95,8 +95,9 @@ def _pairs(folder: Path, found: Found) -> Pairs:
     if not pictures:
         raise DataError(f"{escaped(str(folder / IMAGES))} has no images; add some")
     drawn = images(folder / MASKS, found, check=_check_level)
-    pngs = _by_stem(folder / MASKS, [path for path in drawn if path.suffix.lower() == ".png"])
+    as_png = [path for path in drawn if path.suffix.lower() == ".png"]
     others = [path for path in drawn if path.suffix.lower() != ".png"]
+    pngs = _by_stem(folder / MASKS, as_png)
     missing = [path for stem, path in pictures.items() if stem not in pngs]
     # before anything is left out, as masks in another format are the most frequent reason
     if missing:
