@@ -76,6 +76,7 @@ def _models(args: list[str]) -> None:
 
         found = names.list_models(pattern, pretrained=pretrained)
         if not found:
+            # only now, as it is for a hint alone
             known = names.list_models(pretrained=pretrained)
             hint = nearest(pattern.strip("*"), known, cutoff=0.6)
             raise UsageError(f"no model matches {pattern!r}{hint} (`fmjax models` lists all)")

@@ -57,6 +57,7 @@ class RunConfig:
     )
 
     def __post_init__(self) -> None:
+        # each flag by itself, then what several of them say together
         for name in ("steps", "batch_size", "eval_every", "save_every", "log_every", "keep"):
             require(
                 getattr(self, name) >= 1,

@@ -63,6 +63,7 @@ def evaluate(
     rows = gathered(
         lambda batch: outputs(params, batch), watched(batches), mesh, bad=bad, tell=tell
     )
+    # of all rows at once: a mean over batches would depend on their size
     numbers = learner.task.scores(rows, learner.labels)
     check_scores(learner.task, numbers)
     return Scores(numbers, rows, len(bad.indices))
@@ -95,4 +96,5 @@ def gathered(
 def divisible(batch_size: int, mesh: Mesh) -> int:
     """The batch size, or the next one that divides over the devices."""
     devices = batch_divisor(mesh)
+    # up, as rounding down could leave no image at all
     return -(-batch_size // devices) * devices

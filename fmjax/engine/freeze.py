@@ -21,6 +21,7 @@ from fmjax.trees import Params, first_match, flat, leaf_paths, nested
 
 Shapes = Mapping[str, tuple[int, ...]]
 Table = Sequence[tuple[str, float]]
+# a parameter of stacked blocks: the part, which of its stacks, and the path inside a block
 STACK = re.compile(r"(?P<part>\w+)\.(?P<stack>blocks|frozen_blocks)\.(?P<rest>.+)")
 
 
@@ -48,6 +49,7 @@ def names(path: str, shape: Sequence[int], blocks: Mapping[str, int] | None = No
 
 def rate(name: str, rates: Table) -> float:
     """The learning rate of a parameter in units of the recipe's: 0 is not trained."""
+    # what no row names learns at the recipe's own rate
     return first_match(name, (*rates, (r".*", 1.0)))
 
 
@@ -138,10 +140,12 @@ def _is_variable(atom: Any) -> bool:
 def _leading(still: Mapping[str, Sequence[bool]], part: str) -> int:
     """How many of a part's blocks, from the first on, have no parameter that is trained."""
     stacks = [flags for path, flags in still.items() if path.startswith(f"{part}.blocks.")]
+    # the first False is the first block that is trained; one is put behind the last, in case there is none
     return int(np.argmin([*np.all(stacks, 0), False]))
 
 
 def _check_patterns(shapes: Shapes, rates: Table) -> None:
+    # a pattern that matches nothing is a slip, and would train what was to be left alone
     known = [name for path, shape in shapes.items() for name in names(path, shape)]
     for pattern, _ in rates:
         if not any(re.fullmatch(pattern, name) for name in known):
@@ -185,6 +189,7 @@ def join_stacks(params: Params) -> Params:
     out: dict[str, Any] = {}
     for part, inner in params.items():
         rest = dict(inner)
+        # the leading blocks first, in the order of depth
         leading = rest.pop("frozen_blocks", None)
         if leading is not None:
             rest["blocks"] = jax.tree.map(

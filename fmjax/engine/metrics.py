@@ -21,6 +21,7 @@ class Metrics:
     def __init__(self, path: Path, resume_step: int) -> None:
         self.path = path
         rows, damaged = _read(path)
+        # later rows are of steps that were lost with the crash, and are about to be done again
         kept = [row for row in rows if row["step"] <= resume_step]
         self.dropped = f"{path}: {_lines(damaged)} damaged and left out" if damaged else ""
         if damaged or kept != rows or not path.exists():
@@ -40,6 +41,7 @@ class Metrics:
     def add(self, row: Mapping[str, Any]) -> None:
         """Appends a row by one write, on a line of its own even where the last one was cut short."""
         short = {key: _short(value) for key, value in row.items()}
+        # unbuffered and in one piece: a crash leaves a whole row, or a torn one that the next does not join
         with self.path.open("a+b", buffering=0) as file:
             torn = file.seek(0, os.SEEK_END) and not _ends_a_line(file)
             file.write(("\n" * torn + _line(short)).encode())
@@ -82,6 +84,7 @@ def _row(line: bytes) -> Row | None:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
+    # True is an int to isinstance, and no number of a run
     whole = isinstance(row, dict) and type(row.get("step")) is int
     return row if whole and all(type(value) in (int, float) for value in row.values()) else None
 

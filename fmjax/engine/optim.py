@@ -59,6 +59,7 @@ def optimiser(
     lr = _factors(
         shapes, blocks, lambda name: rate(name, recipe.rates) * layer_factor(name, recipe, depths)
     )
+    # clipped first, as after Adam's scaling the size of a gradient says nothing
     # decay joins the update after Adam's scaling, so that it is not scaled itself; then each parameter's own rate
     return optax.chain(
         optax.clip_by_global_norm(recipe.clip_norm) if recipe.clip_norm else optax.identity(),
@@ -75,6 +76,7 @@ def layer_factor(name: str, recipe: Recipe, depths: Mapping[str, int]) -> float:
     part, _, inner = name.partition(".")
     if part not in depths:
         return 1.0
+    # the layers as BEiT's fine-tuning counts them (arXiv:2106.08254), and MAE's after it
     block = re.fullmatch(r"blocks\.(\d+)\..*", inner)
     if block:
         return recipe.layer_decay ** (depths[part] - int(block[1]))
@@ -85,6 +87,7 @@ def _factors(shapes: Shapes, blocks: Mapping[str, int], factor: Any) -> Params:
     """One number for each parameter; for a stacked one, a column of numbers along its depth."""
     out: dict[str, Any] = {}
     for path, shape in shapes.items():
+        # blocks of one stack may differ, so that they get a column, which broadcasts over the rest of their shape
         values = np.asarray([factor(name) for name in names(path, shape, blocks)], np.float32)
         out[path] = (
             values.reshape(-1, *[1] * (len(shape) - 1)) if STACK.fullmatch(path) else values[0]
@@ -93,6 +96,7 @@ def _factors(shapes: Shapes, blocks: Mapping[str, int], factor: Any) -> Params:
 
 
 def _add_decay(weight_decay: float, factors: Params) -> optax.GradientTransformation:
+    # of the parameter, and not through the gradient, whose size Adam would divide by
     def update(updates: Any, params: Any) -> Any:
         return jax.tree.map(lambda u, f, p: u + weight_decay * f * p, updates, factors, params)
 

@@ -17,6 +17,7 @@ def mesh_of(config: MeshConfig) -> Mesh:
 
 def on_mesh(batch: Batch, mesh: Mesh) -> dict[str, jax.Array]:
     """The arrays that a step needs of a batch, spread over the devices; which examples they are stays on the host."""
+    # each process brings the part of the batch that its own devices keep
     place = batch_sharding(mesh)
     return {
         name: jax.make_array_from_process_local_data(place, array)

@@ -81,6 +81,7 @@ class Plan(Learner):
 
     def logs(self, step: int) -> bool:
         """Whether a step has a row in metrics.jsonl."""
+        # a step that is scored or saved has a row whatever the cadence: that is where a person looks
         return step % self.log_every == 0 or self.evaluates(step) or self.saves(step)
 
 
@@ -93,6 +94,7 @@ def make_task(config: RunConfig, images: PreprocessConfig) -> Task:
 
 def net_of_shapes(task: Task, backbone: ViT, labels: Labels) -> Net:
     """What a task makes of a backbone, without arrays. Raises UsageError where the backbone is no part of it."""
+    # traced: what a task makes is known before a weight is read
     net = jax.eval_shape(lambda model: task.parts(model, labels, nnx.Rngs(0)), backbone)
     tasks.check_net(task, net)
     return net
@@ -112,6 +114,7 @@ def resolve(
     params = nested(flat(net))
     shapes = {path: leaf.shape for path, leaf in flat(net).items()}
     recipe = config.recipe
+    # what cannot be trained is refused while nothing has been computed
     if recipe.accumulate > 1 and not task.separable:
         raise UsageError(
             f"--recipe.accumulate is {recipe.accumulate}; {type(task).__name__} needs all examples of a batch at once: "
@@ -124,6 +127,7 @@ def resolve(
         )
 
     def loss(params: Params, batch: Batch) -> Any:
+        # of the right shapes, which is all that tracing asks: there is no average yet
         teacher = bind(net, params) if recipe.ema else None
         now = Now(jnp.zeros((), jnp.int32), task.count(batch), jax.random.key(0), teacher)
         returned = task.loss(bind(net, params), prepared(batch, images), now)
@@ -162,6 +166,7 @@ def resolve(
 
 def prepared(batch: Batch, images: PreprocessConfig) -> Batch:
     """A batch as a task is given it: its pictures (image, image2 ...), which travel as uint8, normalised."""
+    # as bytes they are a quarter of what floats would take between host and device
     pictures = {
         name
         for name, field in batch.items()
@@ -174,6 +179,7 @@ def _with_stacks(net: Net, params: Params) -> Net:
     """The net of shapes with its blocks in as many stacks as the parameters have."""
     out = dict(net)
     for part, inner in params.items():
+        # read off the parameters: those on disk, and of a run that is scored, have none
         if "frozen_blocks" in inner:
             count = jax.tree.leaves(inner["frozen_blocks"])[0].shape[0]
             out[part] = jax.eval_shape(partial(split_blocks, frozen=count), net[part])

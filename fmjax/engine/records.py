@@ -109,6 +109,7 @@ def read_run(run: Path, own: TaskConfig | None = None) -> tuple[RunConfig, tuple
 def _config(path: Path, own: TaskConfig | None) -> RunConfig:
     values = _json(path)
     try:
+        # apart from the rest: what its settings are depends on whose task it is
         task = _task(path, values.pop("task", None), own) if isinstance(values, dict) else None
         config = from_dict(RunConfig, values)
         config = config if task is None else replace(config, task=task)
@@ -164,6 +165,7 @@ def home_of(task: TaskConfig) -> str:
 
 def config_record(config: RunConfig) -> dict[str, Any]:
     """A config as JSON has it, the home of its task included."""
+    # the home is of the class and no field, and without it nobody could tell what the settings are of
     values = json.loads(to_json(config))
     return values | {"task": {"home": home_of(config.task), **values["task"]}}
 
@@ -172,6 +174,7 @@ def _classes(path: Path) -> tuple[str, ...]:
     names = _json(path)
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise damaged(path, "it is not a list of class names")
+    # labels are places in the list: of two classes of one name nobody could say which is meant
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise damaged(path, f"it names the class {reprlib.repr(twice[0])} twice")
@@ -241,6 +244,7 @@ def _json(path: Path) -> Any:
 
 def write_run(run: Path, config: RunConfig, split: Split, spec: specs.ViTSpec) -> None:
     """Writes the classes, the spec, the split and the config; a fresh run's old checkpoints go first."""
+    # before the new records: a crash in between must not leave old arrays under a new config
     if config.fresh:
         shutil.rmtree(run / "checkpoints", ignore_errors=True)
     run.mkdir(parents=True, exist_ok=True)
@@ -365,6 +369,7 @@ def _class_differences(before: tuple[str, ...], after: tuple[str, ...]) -> list[
 
 def check_spec(run: Path, config: RunConfig, spec: specs.ViTSpec) -> None:
     """Raises UsageError where a run would go on with another function: its file is another publisher's."""
+    # one name can be computed in two ways, by who published the file
     old = None if config.fresh or not has_steps(run) else read_spec(run)
     if old is None:
         return
@@ -389,6 +394,7 @@ def _differences(before: dict, after: dict, prefix: str = "") -> list[str]:
 def same_source(one: DataConfig, other: DataConfig) -> bool:
     """Whether two configs name the same images."""
     kinds, places = zip(*(each.source.partition(":")[::2] for each in (one, other)), strict=True)
+    # a folder by the place itself: ~, links and relative paths are other names of it
     if kinds[0] == kinds[1] and SCHEMES[kinds[0]].place == "DIR":
         return len({Path(place).expanduser().resolve() for place in places}) == 1
     return one.source == other.source and one.data_dir == other.data_dir

@@ -148,6 +148,7 @@ def _on_disk(plan: Plan, mesh: Mesh, state: State) -> State:
 
 def _placed(shapes: dict[str, Any], mesh: Mesh | None) -> Params:
     """Shapes with the places where they belong; on the first device without a mesh."""
+    # the layout of the run that wrote does not matter: each array is read as it is to lie here
     one = SingleDeviceSharding(jax.devices()[0])
     sizes = {path: leaf.shape for path, leaf in shapes.items()}
     where: Any = dict.fromkeys(sizes, one) if mesh is None else net_shardings(sizes, mesh)
@@ -243,6 +244,7 @@ def outline(run: Path, config: RunConfig, labels: Labels) -> Learner:
     spec = _run_spec(run, config)
     images = preprocessing(config, spec)
     task = make_task(config, images)
+    # with the options of the run: what is scored is the function that was trained
     backbone = abstract(
         spec,
         drop_path=config.drop_path,

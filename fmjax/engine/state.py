@@ -42,6 +42,7 @@ def begin(plan: Plan, params: Params, mesh: Mesh) -> State:
     return State(
         step=jax.device_put(jnp.zeros((), jnp.int32), where.step),
         params=params,
+        # the average is a copy, as a step gives its state's memory up, and none can be given up twice
         ema=jax.tree.map(jnp.copy, trained) if plan.ema else {},
         opt=jax.jit(plan.tx.init, out_shardings=where.opt)(trained),
         key=jax.device_put(key, where.key),
@@ -62,6 +63,7 @@ def size(plan: Plan) -> int:
 def in_training(plan: Plan, params: Params, where: State) -> Params:
     """Parameters as they lie on disk -> as they lie in training: leading frozen blocks in a stack of their own."""
     return (
+        # placed again: slices of a stack lie as the compiler leaves them
         jax.device_put(split_stacks(params, plan.freeze.blocks), where.params)
         if plan.freeze.blocks
         else params
@@ -117,4 +119,5 @@ def to_disk(state: State) -> State:
 
 def stream_seed(seed: int, stream: str) -> int:
     """Independent randomness for the data and the model out of one seed."""
+    # the name joins the seed, so that two streams of one seed share no number
     return int(np.random.SeedSequence([seed, *stream.encode()]).generate_state(1)[0])

@@ -70,7 +70,9 @@ def train_step(state: State, batch: Batch, *, plan: Plan, mesh: Mesh) -> tuple[S
     fixed = averaged(fixed, logs.pop(AVERAGES, {}), plan.accumulate)
     updates, opt = plan.tx.update(grads, state.opt, trained)
     moved: Any = optax.apply_updates(trained, updates)
+    # of what is trained: what is frozen is its own average
     ema: Any = optax.incremental_update(moved, state.ema, 1 - plan.ema) if plan.ema else {}
+    # of the gradient before clipping, which would hide how it grows
     logs["grad_norm"] = optax.tree.norm(grads)
     return State(state.step + 1, merge(moved, fixed), ema, opt, state.key), logs
 
@@ -83,6 +85,7 @@ def averaged(fixed: Params, values: Mapping[str, Array], parts: int) -> Params:
         raise UsageError(
             f"the loss gives an average for {unknown[0]!r}, which is no parameter that it leaves alone"
         )
+    # each part of a batch gave its own statistics; parts are equally large, so their mean is taken
     news = {
         path: MOMENTUM * leaves[path] + (1 - MOMENTUM) * value / parts
         for path, value in values.items()
@@ -94,6 +97,7 @@ def summed(
     loss: LossPart, trained: Params, batch: Batch, parts: int, mesh: Mesh
 ) -> tuple[Params, Logs]:
     """The sum over the parts of a batch of a loss's gradient and logs; the parts are computed one after the other."""
+    # parts are divided by the count of the whole batch already: they add up, and are not averaged
     gradient = jax.grad(loss, has_aux=True)
     if parts == 1:
         return gradient(trained, batch, 0)

@@ -39,6 +39,7 @@ class Progress:
     def __init__(self, steps: int, batch_size: int, done: int) -> None:
         self.steps, self.batch_size = steps, batch_size
         self.begin(done)
+        # one line that is written over on a terminal; in a file or a pipe every line stays
         self.live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
 
     def __enter__(self) -> Progress:
@@ -73,6 +74,7 @@ class Progress:
         """Around work that is not training."""
         start = time.monotonic()
         yield
+        # the clock of the speed is put forward by it; that of the time to go runs on, as a person's does
         self.last += time.monotonic() - start
 
     def update(self, step: int, words: Sequence[str]) -> dict[str, float]:
@@ -81,6 +83,7 @@ class Progress:
         if step == self.first_step:
             self.show("  ".join(shown))
             return {}
+        # speed is that since the last line; the time to go is by all steps that were measured
         now = time.monotonic()
         elapsed = max(now - self.last, 1e-9)
         rate, wait = (
@@ -131,6 +134,7 @@ class Watch:
 
     def next(self, batches: Iterator[dict[str, Any]]) -> dict[str, Any]:
         """The next batch, the time that it is waited for counted, and its unreadable images named."""
+        # around this alone: what the device does in the meantime is no waiting for data
         with self.progress.waiting():
             batch = next(batches)
         self.bad.name(batch, self.tell)
@@ -170,6 +174,7 @@ class Watch:
     def scores(self, step: int, scores: Scores) -> None:
         """A row of metrics.jsonl and a line on the screen."""
         self.metrics.add(
+            # by names of their own: val_accuracy stands beside accuracy, which is of the batch
             {"step": step, **{f"val_{name}": value for name, value in scores.numbers.items()}}
         )
         self.tell(f"step {step}/{self.plan.steps}  val {self.plan.task.words(scores.numbers)}")

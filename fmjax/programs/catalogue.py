@@ -15,6 +15,7 @@ def record(name: str) -> dict[str, Any]:
     # an architecture is told by all of its weights, weights by themselves
     is_architecture = name == spec.name
     rows = names.weights_of(name) if is_architecture else [names.get_weights(name)]
+    # what no source confirms is said wherever the row is shown
     doubts = {weights.tag: weights.unverified for weights in rows if weights.unverified}
     own = {"tags": [weights.tag for weights in rows]} if is_architecture else _published(rows[0])
     unverified = doubts if is_architecture else rows[0].unverified
@@ -61,8 +62,10 @@ def flops(spec: ViTSpec) -> int:
     products; norms, activations and softmax are left out, as is usual."""
     patches = spec.grid[0] * spec.grid[1]
     tokens = patches + spec.num_cls + spec.num_registers
+    # every token by the four D x D matrices of q, k, v and out; then scores and their use, each L x L x D
     projections = 4 * tokens * spec.width**2
     scores = 2 * tokens**2 * spec.width
+    # gate, up and down; or up and down
     matrices = 3 if spec.mlp == "swiglu" else 2
     mlp = matrices * tokens * spec.width * spec.mlp_dim
     embedding = patches * 3 * spec.patch_size**2 * spec.width
@@ -117,6 +120,7 @@ def _weights_rows(weights: Weights) -> dict[str, str]:
         "accuracy": ", ".join(f"{name} {value:g} %" for name, value in weights.accuracy.items()),
         "note": weights.note,
     }
+    # in the order in which they are tried
     for number, source in enumerate(weights.sources, 1):
         found[f"source {number}"] = (
             f"{source.kind} {source.location} {source.filename} ({source.dialect})"

@@ -45,11 +45,13 @@ def convert(name: str, source: str, target: str, *, dialect: str = "", force: bo
     # parameters under our own paths, what is carried along under its own names
     tensors = dict(loaded.conversion.params)
     tensors |= {EXTRAS + key: tensor for key, tensor in loaded.conversion.extras.items()}
+    # what the way back needs: whose names the tensors had, under which prefix, and what their values said
     metadata = {"format": "fmjax", "model": resolve(name), "dialect": loaded.dialect.name}
     metadata["lead"] = loaded.dialect.container
     metadata |= {"facts": json.dumps(loaded.conversion.facts), "classifier": loaded.classifier}
     size = write_safetensors(path, tensors, metadata)
     console.print(loaded.summary)
+    # what is not in the new file is told, a few names of many
     left_out = [
         f"left out: {wc.quoted(key)} ({reason})"
         for key, reason in loaded.conversion.dropped.items()
@@ -76,6 +78,7 @@ def export_file(
     classifier: False leaves a run's classifier out and keeps the projection. force: replace a target that is there.
     """
     path = check_target(target, SUFFIX, flag="the target", sources=(source, base), force=force)
+    # checkpoints without a config are a damaged run: reading it as one says so
     if (Path(source) / CONFIG).is_file() or has_steps(Path(source)):
         _export_run(source, path, dialect or "timm", base, classifier=classifier)
     else:
@@ -120,6 +123,7 @@ def _export_converted(source: str, path: Path, dialect: str, base: str, *, model
 
 def _in_its_container(source: str, table: wc.Dialect, container: str) -> wc.Dialect:
     """The table that writes names under the prefix that they had. Raises CheckpointError for one that no table has."""
+    # metadata is what a file says of itself: only a prefix that tables know is written into names
     known = {each for other in tables() if other.name == table.name for each in other.containers}
     if container and container not in known:
         raise CheckpointError(
@@ -171,5 +175,6 @@ def _original_extras(extras: Mapping[str, wc.LazyTensor]) -> dict[str, wc.LazyTe
 
 
 def _same(one: wc.LazyTensor, other: wc.LazyTensor) -> bool:
+    # by their bytes: == takes -0.0 for 0.0, and no NaN for itself
     a, b = np.ascontiguousarray(one.read(())), np.ascontiguousarray(other.read(()))
     return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()

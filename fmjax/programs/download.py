@@ -55,6 +55,7 @@ def matching(names: Sequence[str]) -> list[Weights]:
     """The published weights behind names, aliases and shell-style patterns, each once."""
     found: dict[str, Weights] = {}
     for name in names:
+        # a pattern may match nothing; a name that nobody knows is answered with the nearest where it is looked up
         is_pattern = any(letter in name for letter in "*?[")
         rows = [get_weights(n) for n in list_models(name, pretrained=True)] if is_pattern else []
         if is_pattern and not rows:
@@ -72,6 +73,7 @@ def matching(names: Sequence[str]) -> list[Weights]:
 
 def narrowed(weights: Weights, kind: str, dialect: str) -> Weights:
     """The weights with the sources of one kind and dialect only ("": any). Raises UsageError where none is left."""
+    # the flags choose among the sources of a row; they name no others
     kept = tuple(s for s in weights.sources if kind in ("", s.kind) and dialect in ("", s.dialect))
     if not kept:
         has = ", ".join(f"{s.kind} {s.dialect}" for s in weights.sources)
@@ -83,6 +85,7 @@ def narrowed(weights: Weights, kind: str, dialect: str) -> Weights:
 
 
 def _plan(weights: Weights) -> str:
+    # asks nobody: whether a source can be reached is found out by fetching
     sources = locate.in_order(weights)
     here = next(((s, copy) for s in sources if (copy := locate.cached(s))), None)
     if here:

@@ -80,6 +80,7 @@ def scored(
     # the run's own data must be what they were; other data may have fewer classes, but no others
     splits = open_source(data, None if own else classes)
     said = audit.lines(splits, splits.train, splits.val)
+    # a run of an older version, with no record: its part is drawn again, by the same seed
     if split is None and own:
         val = known(splits.both(data.val_fraction, data.split_seed)[1], data, classes)
         return val, [
@@ -87,6 +88,7 @@ def scored(
             f"note    {UNRECORDED}",
             f"scored  {data.source}, a held-out part: {len(val):,} images",
         ]
+    # with a record the parts of a source do not matter: images are looked up by their names
     everything = relabelled(joined(splits), classes)
     if split is not None and (own or is_recorded(everything, data, split)):
         source, told = own_images(everything, data, split)
@@ -95,6 +97,7 @@ def scored(
     part = "all of it" if splits.val is None else "its held-out part"
     count = f"{len(source):,} images of {len(np.unique(source.labels))} classes"
     told = [f"scored  {data.source}, {part}: {count}"]
+    # images that were trained on are no test, wherever they lie now
     seen = [] if split is None else trained_on(source, data.source, split)
     if seen:
         known_ones = (
@@ -116,6 +119,7 @@ def own_images(everything: Examples, data: DataConfig, split: Split) -> tuple[Ex
 def known(source: Examples, data: DataConfig, classes: tuple[str, ...]) -> Examples:
     """The images with the labels of a run. Raises DataError, by name, for classes that it does not know."""
     out = relabelled(source, classes)
+    # -1 stands for a class that the run has no output for
     unknown = [source.classes[i] for i in np.unique(source.labels[out.labels < 0])]
     if unknown:
         raise DataError(

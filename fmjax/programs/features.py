@@ -69,12 +69,14 @@ def extract(config: FeaturesConfig, sets: list[Examples]) -> list[Embeddings]:
 
 
 def _counted(batches: Any, total: int) -> Any:
+    # padding is no image
     sized = ((int((batch["index"] >= 0).sum()), batch) for batch in batches)
     return counted(sized, total, "images")
 
 
 def _open(config: FeaturesConfig) -> Splits:
     """The sets, having said what of them is left out and what they share."""
+    # before the network is made: what is wrong with a folder is said within a second
     splits = open_source(config.data)
     check_fields(splits.train, Embed.needs, source=config.data.source)
     for line in audit.lines(splits, splits.train, splits.val):
@@ -134,17 +136,20 @@ def probe_main(config: ProbeConfig) -> float:
         _check_folds(config, splits.train)  # hours of work earlier than the readable ones are known
     parts = extract(config, [s for s in (splits.train, splits.val) if s is not None])
     train, asked = parts[0], parts[-1]
+    # standardised, as the penalty would otherwise weigh channels by their scale
     classifier = make_pipeline(
         StandardScaler(), LogisticRegression(C=config.c, max_iter=config.max_iter)
     )
     if len(parts) == 1:
         _check_folds(config, train)
+        # shuffled, as files lie class by class; by a seed, so that a rerun gives the same number
         folds = StratifiedKFold(config.folds, shuffle=True, random_state=config.seed)
         accuracy = float(cross_val_score(classifier, train.features, train.labels, cv=folds).mean())
     else:
         accuracy = float(
             classifier.fit(train.features, train.labels).score(asked.features, asked.labels)
         )
+    # a score says how it came about: folds and a held-out part are not comparable
     how = f"{config.folds} folds" if len(parts) == 1 else "train -> val"
     console.print(
         f"linear probe accuracy {accuracy:.1%} ({how}, {len(asked.labels)} images, {len(asked.classes)} classes)"

@@ -77,6 +77,7 @@ def compared(config: RunConfig, plan: Plan, scores: Scores, baseline: Scores) ->
     """Both runs' score in a sentence."""
     watch = plan.task.watch
     ours, theirs = (plan.task.words({watch: found[watch]}) for found in (scores, baseline))
+    # shares are compared in points: 2 % more of 50 % could be read as 51 %
     gain = scores[watch] - baseline[watch]
     shown = f"{gain * 100:+.1f} points" if watch in plan.task.shares else f"{gain:+.4g}"
     return (
@@ -126,12 +127,14 @@ def planned(config: RunConfig, backbone: ViT, images: Images) -> Plan:
     preprocess = preprocessing(config, backbone.spec)
     task = make_task(config, preprocess)
     check_fields(images.train, task.needs, source=config.data.source)
+    # of zeros: it is traced only, for its shapes
     batch = blank_batch(images.train, task.view, config.data, batch_size=config.batch_size)
     return resolve(config, task, backbone, images.split.classes, preprocess, batch)
 
 
 def check_batch(config: RunConfig, mesh: Mesh) -> None:
     """Raises UsageError for a batch that does not divide over the devices and parts."""
+    # every device computes as many images of every part as all others
     devices, parts = batch_divisor(mesh), config.recipe.accumulate
     if config.batch_size % (devices * parts):
         raise UsageError(
