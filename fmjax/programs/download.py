@@ -90,8 +90,9 @@ def _plan(weights: Weights) -> str:
     here = next(((s, copy) for s in sources if (copy := locate.cached(s))), None)
     if here:
         return f"{weights.name:<44}here: {here[1].path}"
-    first, where = sources[0], addresses.shown(sources[0].location)
-    return f"{weights.name:<44}{first.kind} {where} {first.filename} ({first.dialect}), {weights.licence}"
+    first = sources[0]
+    where = f"{first.kind} {addresses.shown(first.location)} {first.filename}"
+    return f"{weights.name:<44}{where} ({first.dialect}), {weights.licence}"
 
 
 def _facts(weights: Weights, found: locate.Located) -> str:

@@ -22,7 +22,7 @@ LEFT: dict[str, dict[str, float]] = {
     "fmjax/data/sources": {"nodes": 8.5},
     "fmjax/engine": {"nodes": 8.5},
     "fmjax/models": {"nodes": 9.2},
-    "fmjax/programs": {"columns": 1, "nodes": 9.6},
+    "fmjax/programs": {"nodes": 9.6},
     "fmjax/report": {"nodes": 9.8},
     "fmjax/store": {"nodes": 8.0},
     "fmjax/tasks": {"nodes": 9.9},
