@@ -159,8 +159,10 @@ def attend(
 
 def gelu(x: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
     """x Phi(x), in the erf form: torch's formula, and twice as fast on CPU as jax.nn.gelu's erfc."""
+    # halved first: the order of these lines is that in which a gradient is summed
+    half = 0.5 * x
     scaled = x * jnp.asarray(np.sqrt(0.5), x.dtype)
-    return 0.5 * x * (1 + jax.lax.erf(scaled))
+    return half * (1 + jax.lax.erf(scaled))
 
 
 def gelu_tanh(x: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
