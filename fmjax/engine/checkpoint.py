@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 
 from fmjax.engine import manifest, quiet, steps
@@ -52,12 +53,14 @@ class Checkpoints:
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any = None) -> list[bool]:
         """Orbax's question, for the steps in order: the newest ones stay, and the best."""
+        # asked after the new one is whole, and before any is deleted
         newest = len(checkpoints) - self.keep
         return [number >= newest or one.step == self.best for number, one in enumerate(checkpoints)]
 
     def save(self, step: int, state: State, data: dict[str, Any]) -> None:
         """Starts to save; the step counts once all of it is on disk. data: the place in the data, as JSON. Raises
         CheckpointError where the save before it has failed."""
+        # one save at a time: the one before it has long ended, or the disk is the limit
         self.wait()
         items = _items(state)
         record = {**data, "digests": digests(items)}
@@ -109,6 +112,7 @@ class Checkpoints:
         """The sentence for a save that broke; what it has left behind is taken away."""
         step, self._saving = self._saving, None
         parts = list((self.run / steps.STEPS).glob(f"{step}.orbax-checkpoint-tmp*"))
+        # measured before the parts go: what they took is what was lacking
         need, have = sum(map(steps.size, parts)), shutil.disk_usage(self.run).free
         for part in parts:
             _remove(part)
@@ -134,12 +138,14 @@ def _cause(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = " ".join(str(error).split())
+    # "...: No space left on device [os_error_code='28'] ...": what stands before the bracket
     found = re.search(r"([^:]+) \[os_error_code", text)
     return found[1].strip() if found else text[-200:]
 
 
 def check_room(run: Path, size: int) -> None:
     """Raises CheckpointError where the disk has no room for the checkpoints of a run. size: bytes of one."""
+    # of a folder that is not there yet, the disk is that of the nearest one above it
     there = next(path for path in (run.absolute(), *run.absolute().parents) if path.exists())
     free = shutil.disk_usage(there).free
     if free < ROOM * size:
@@ -187,7 +193,9 @@ def _restore(run: Path, step: int, items: dict[str, Any]) -> dict[str, Any]:
         raise CheckpointError(_sentence(run, step, reason))
     if reason:
         raise _damaged(run, step, reason)
+    # the files are as they were written; whether what was written was right, the arrays' own digests say
     expected = found["data"].pop("digests", None)
+    # steps of older versions have no digests, and are taken at their word
     wrong = [] if expected is None else _wrong(digests({k: found[k] for k in items}), expected)
     if wrong:
         raise _damaged(run, step, f"the array {wrong[0]} is not the one that was saved")
@@ -204,6 +212,37 @@ def _read(place: Path, items: dict[str, Any]) -> tuple[dict[str, Any], str]:
             return dict(found.items()), ""
     except Exception as error:  # orbax and tensorstore raise many kinds
         return {}, _reason(place, [*items, "data"], error)
+
+
+def flaw(run: Path, step: int) -> str:
+    """What is wrong with a step of whatever run, files and arrays; "" where nothing is. Reads all of it."""
+    place = steps.folder(run, step).absolute()
+    reason = manifest.flaw(place) if manifest.exists(place) else ""
+    try:
+        record = json.loads((place / "data" / "metadata").read_bytes())
+        expected = record.get("digests", {})
+        for item in () if reason else sorted({path.partition(".")[0] for path in expected}):
+            if not (place / item).is_dir():
+                continue  # pruned, or its files would be missing
+            wrong = _wrong(digests({item: _as_saved(place / item)}), expected)
+            if wrong:
+                return f"the array {wrong[0]} is not the one that was saved"
+    except Exception as error:  # orbax and tensorstore raise many kinds
+        return _reason(place, ["params", "opt", "random", "data"], error)
+    return reason
+
+
+def _as_saved(item: Path) -> Any:
+    """The tree of an item, whatever is in it, on the first device."""
+    one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    with quiet.reading():
+        reader = ocp.StandardCheckpointer()
+        metadata: Any = reader.metadata(item)
+        saved = metadata.item_metadata.tree
+        like = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one), saved
+        )
+        return reader.restore(item, like)
 
 
 def _wrong(found: dict[str, str], expected: dict[str, str]) -> list[str]:

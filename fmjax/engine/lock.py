@@ -15,17 +15,16 @@ from filelock import FileLock, Timeout
 from fmjax.errors import UsageError
 from fmjax.serial import write_atomically
 
-LOCK, HOLDER = (
-    ".lock",
-    ".holder.json",
-)  # the operating system's lock on the first, which ends with the process
+LOCK, HOLDER = ".lock", ".holder.json"
 
 
 @contextmanager
 def held(run: Path) -> Iterator[None]:
     """Holds a run's folder, which is made. Raises UsageError where another process does."""
     run.mkdir(parents=True, exist_ok=True)
+    # the operating system's, which ends with the process: one that is killed leaves no lock behind
     lock = FileLock(run / LOCK)
+    # the error of the library is not chained: it says nothing that the sentence does not
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -34,6 +33,7 @@ def held(run: Path) -> Iterator[None]:
         raise UsageError(
             f"{run} is in use{_holder(run)}; wait until that run has ended, or pass another --out"
         )
+    # for the sentence of whoever comes next
     write_atomically(
         run / HOLDER,
         json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}),

@@ -13,11 +13,8 @@ import xxhash
 from fmjax.serial import write_atomically
 
 MANIFEST = "manifest.json"
-LATER = (
-    MANIFEST,
-    "_CHECKPOINT_METADATA",
-    "commit_success.txt",
-)  # of the step itself: written when it is whole
+# of the step itself: written when all else is whole
+LATER = (MANIFEST, "_CHECKPOINT_METADATA", "commit_success.txt")
 PART = 16 * 2**20  # bytes that are read at a time
 
 
@@ -70,6 +67,7 @@ def _listed(step: Path) -> dict[str, list] | None:
         files, digest = record["files"], record["digest"]
     except (ValueError, KeyError, TypeError, OSError):
         return None
+    # the list has a digest of its own, or a damaged list would blame whole files
     return files if isinstance(files, dict) and digest == _of_list(files) else None
 
 
@@ -79,6 +77,7 @@ def _of_list(files: dict[str, list]) -> str:
 
 def _files(step: Path) -> dict[str, Path]:
     """Name in the step -> path, of every file but the list."""
+    # whatever is there, in the order of names: two lists of one step are alike
     found = [Path(folder, name) for folder, _, names in os.walk(step) for name in names]
     named = {path.relative_to(step).as_posix(): path for path in found}
     return {name: path for name, path in sorted(named.items()) if name not in LATER}

@@ -70,6 +70,7 @@ class Run:
         """The newest saved state, the data at its position, and its step; the state that is passed, the data's start
         and 0 where nothing is saved. tell: is given a line for each damaged step."""
         seed = stream_seed(plan.seed, "data")
+        # from the start, and put to a saved place below: what is saved is a position, and no data
         batches = train_batches(
             examples, plan.task.view, plan.data, batch_size=plan.batch_size, seed=seed
         )
@@ -118,6 +119,7 @@ class Run:
 
     def save(self, step: int, state: State, batches: Any, bad: BadImages) -> None:
         """Starts to save, unless the step is saved; it counts once all of it is on disk."""
+        # a step that was reached and saved is not written again when the run is stopped right behind it
         if step == self.saved:
             return
         data = {"position": batches.get_state(), "unreadable": bad.get_state()}

@@ -45,8 +45,10 @@ def set_aside(run: Path, step: int) -> Path:
     place = run / SET_ASIDE
     place.mkdir(exist_ok=True)
     # the same step may be damaged again after it was trained anew
-    names = (f"{step}" if not n else f"{step}-{n}" for n in range(10_000))
-    free = next(place / name for name in names if not (place / name).exists())
+    free, count = place / f"{step}", 1
+    while free.exists():
+        count += 1
+        free = place / f"{step}-{count}"
     folder(run, step).rename(free)
     return free
 
@@ -60,6 +62,7 @@ def best(rows: Iterable[Mapping[str, Any]], watch: str, *, highest: bool) -> int
     if not scored:
         return None
     sign = 1 if highest else -1
+    # the later of equals: it has learned more, and its files are the younger ones
     return max(scored, key=lambda pair: (sign * pair[0], pair[1]))[1]
 
 

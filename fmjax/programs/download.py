@@ -104,4 +104,5 @@ def _facts(weights: Weights, found: locate.Located) -> str:
         "source": f"{found.source.kind} {addresses.shown(found.source.location)} ({found.source.dialect})",
         "revision": found.revision or "-",
     }
+    # all that a paper or a licence file has to say of the weights that were used
     return "\n".join([weights.name, *(f"  {name:<10}{value}" for name, value in rows.items())])

@@ -36,6 +36,7 @@ from fmjax.errors import DataError
 def main(run: str, config: EvalConfig) -> Scores:
     """Prints what is scored, and the scores of a run, and returns them."""
     folder = Path(run)
+    # the code of a task of one's own comes from the user, and never from a run's folder
     own = load_preset(config.preset).task if config.preset else None
     trained, classes = read_run(folder, own)
     mesh = mesh_of(config.mesh)
@@ -111,6 +112,7 @@ def own_images(everything: Examples, data: DataConfig, split: Split) -> tuple[Ex
     """The images that a run held out, and how the data have changed since."""
     source, changes = held_out(everything, data, split)
     told = [f"scored  {data.source}, the images that the run held out: {len(source):,}"]
+    # images that came later are left out, and a person should know of them before reading a score
     if str(changes):
         told.insert(0, f"note    {data.source} has changed since the run was made: {changes}")
     return source, told

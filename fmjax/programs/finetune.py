@@ -15,7 +15,7 @@ from fmjax.data.batches import blank_batch
 from fmjax.data.example import check_fields
 from fmjax.data.sources import open_source
 from fmjax.data.split import UNRECORDED, Images, divide
-from fmjax.engine import records
+from fmjax.engine import records, reruns
 from fmjax.engine.checkpoint import Checkpoints, check_room
 from fmjax.engine.evaluate import Scores
 from fmjax.engine.lock import held
@@ -88,6 +88,7 @@ def compared(config: RunConfig, plan: Plan, scores: Scores, baseline: Scores) ->
 
 def one_run(config: RunConfig, share: Path | None = None) -> tuple[Scores, Plan]:
     """One run. share: the folder of the run that it is compared with, whose split it takes over if it is new."""
+    # refused before anything is opened: each process would write the whole folder
     if jax.process_count() > 1:
         raise UsageError(
             f"fine-tuning runs in one process so far, not in {jax.process_count()}; give that process all devices"
@@ -95,15 +96,15 @@ def one_run(config: RunConfig, share: Path | None = None) -> tuple[Scores, Plan]
     out = Path(config.out)
     splits = open_source(config.data)
     # all that can be refused is, before a model is made and before anything is written
-    records.check_folder(out, config)
-    records.check_same(out, config, splits.train.classes)
+    reruns.check_folder(out, config)
+    reruns.check_same(out, config, splits.train.classes)
     images = divide(splits, config.data, records.recorded_split(out, config, share))
     for line in audit.lines(splits, images.train, images.val):
         console.print(line)
     mesh = mesh_of(config.mesh)
     check_batch(config, mesh)
     backbone = build(config, mesh)
-    records.check_spec(out, config, backbone.spec)
+    reruns.check_spec(out, config, backbone.spec)
     plan = planned(config, backbone, images)
     if config.export != "none":
         check_export(plan.task.joined(plan.net), config.export)
@@ -111,7 +112,7 @@ def one_run(config: RunConfig, share: Path | None = None) -> tuple[Scores, Plan]
         console.print(f"note    {UNRECORDED}")
     check_room(out, size(plan))
     with held(out):
-        for line in records.go_back(out, config):
+        for line in reruns.go_back(out, config):
             console.print(line)
         records.write_run(out, config, images.split, backbone.spec)
         describe(config, plan, mesh, images)
@@ -187,10 +188,12 @@ def finish(
     config: RunConfig, out: Path, plan: Plan, mesh: Mesh, state: State, scores: Scores
 ) -> None:
     """Curves, the task's own pictures, and the exported file, of the best step."""
+    # the pictures are of the last scores: the rows of older ones are not kept
     watched = f"val_{plan.task.watch}"
     draw_curves(out / "curves.png", rows_in(out / METRICS), plan.task.watch)
     plan.task.draw(scores.rows, plan.labels, out)
     console.print(summary(plan, scores))
+    # the best step is exported, which may not be the last one: its parameters are read back from disk
     step = chosen_step(out, config, plan.task, None)
     last = step == plan.steps
     if not last:

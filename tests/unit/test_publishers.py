@@ -15,6 +15,7 @@ from fmjax.config.run import RunConfig
 from fmjax.data.split import Part, Split
 from fmjax.engine import records as files
 from fmjax.engine import run as runs
+from fmjax.engine.reruns import check_spec
 from fmjax.preprocessing import PreprocessConfig, preprocess_config
 from fmjax.programs.convert import convert
 from fmjax.serial import to_json
@@ -187,7 +188,7 @@ def test_a_run_of_before_there_were_publishers_goes_on(tmp_path):
     (tmp_path / "spec.json").write_text(json.dumps(old))
     (tmp_path / "checkpoints" / "1").mkdir(parents=True)
     (tmp_path / "checkpoints" / "1" / "arrays").write_text("x")
-    files.check_spec(tmp_path, config, spec)
+    check_spec(tmp_path, config, spec)
 
 
 def test_authors_files_have_no_publisher_so_that_a_run_may_change_to_them():

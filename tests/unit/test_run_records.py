@@ -21,15 +21,14 @@ from fmjax.data.sources import open_source
 from fmjax.data.split import divide
 from fmjax.engine.checkpoint import Checkpoints, restore_params
 from fmjax.engine.records import (
-    check_same,
     check_sizes,
-    check_spec,
     config_record,
     read_run,
     read_spec,
     recorded_split,
     write_run,
 )
+from fmjax.engine.reruns import check_same, check_spec
 from fmjax.engine.steps import committed, has_steps
 from fmjax.errors import CheckpointError, UsageError
 

@@ -1,0 +1,192 @@
+"""The sub-commands for published weights and files: models, info, download, convert, verify, export."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal
+
+import tyro
+
+from fmjax.commands.parsing import Given, Json, Name, Target, parse, say
+from fmjax.errors import UsageError, nearest
+
+# A command's flags and their help are the arguments and the docstring of its `run`; what it needs is imported inside,
+# so that --help and the other commands do not pay for it.
+
+
+def models(args: list[str]) -> None:
+    # positional for tyro, so that the name needs no flag
+    def run(
+        pattern: Annotated[str, tyro.conf.arg(metavar="[PATTERN]")] = "*",
+        /,
+        *,
+        pretrained: bool = False,
+        as_json: Json = False,
+    ) -> None:
+        """Names that a search finds.
+
+        Args:
+            pattern: a part of a name, tag, alias, timm or hub name or family ("clip", "openai"), or shell-style
+            pretrained: list published weights instead of architectures
+            as_json: print records for machines
+        """
+        # the program is imported once the flags are known to be right
+        from fmjax import names
+        from fmjax.programs import catalogue
+
+        found = names.list_models(pattern, pretrained=pretrained)
+        if not found:
+            # only now, as it is for a hint alone
+            known = names.list_models(pretrained=pretrained)
+            hint = nearest(pattern.strip("*"), known, cutoff=0.6)
+            raise UsageError(f"no model matches {pattern!r}{hint} (`fmjax models` lists all)")
+        rows = [catalogue.record(name) for name in found]
+        say(
+            json.dumps(rows, indent=2)
+            if as_json
+            else "\n".join(catalogue.line(row) for row in rows)
+        )
+
+    parse(run, args, "models")
+
+
+def info(args: list[str]) -> None:
+    # a page for people, and the whole rows for machines
+    def run(name: Name, /, *, as_json: Json = False) -> None:
+        """All that is known of one model.
+
+        Args:
+            name: "arch", "arch.tag", timm's or the hub's name
+            as_json: print all facts, the whole rows, for machines
+        """
+        from fmjax import names
+        from fmjax.programs import catalogue
+
+        resolved = names.resolve(name)
+        say(
+            json.dumps(catalogue.full_record(resolved), indent=2)
+            if as_json
+            else catalogue.page(resolved)
+        )
+
+    parse(run, args, "info")
+
+
+def convert(args: list[str]) -> None:
+    def run(
+        name: Name,
+        source: Annotated[str, tyro.conf.arg(metavar="SOURCE")],
+        target: Target,
+        /,
+        *,
+        dialect: str = "",
+        force: bool = False,
+    ) -> None:
+        """A checkpoint in fmjax's own names.
+
+        Args:
+            name: "arch.tag"
+            source: a file or folder of any dialect
+            target: the file to write
+            dialect: how the source's tensors are named; "" tells by the keys
+            force: replace the target if it is there
+        """
+        from fmjax.programs.convert import convert
+
+        convert(name, source, target, dialect=dialect, force=force)
+
+    parse(run, args, "convert")
+
+
+def export(args: list[str]) -> None:
+    # a run and a converted file are told apart by the program
+    def run(
+        source: Annotated[str, tyro.conf.arg(metavar="RUN|FILE")],
+        target: Target,
+        /,
+        *,
+        dialect: str = "",
+        base: str = "",
+        model: str = "",
+        classifier: bool = True,
+        force: bool = False,
+    ) -> None:
+        """A file in the names of a PyTorch library.
+
+        Args:
+            source: a run's folder or a converted file
+            target: the file to write
+            dialect: whose names it gets; "" is timm for a run, and the original's own for a converted file
+            base: the original file, for the tensors that fmjax does not model
+            model: "arch.tag", for a file that does not say it
+            classifier: write the run's classifier; without it the projection is kept
+            force: replace the target if it is there
+        """
+        from fmjax.programs.convert import export_file
+
+        export_file(
+            source,
+            target,
+            dialect=dialect,
+            base=base,
+            model=model,
+            classifier=classifier,
+            force=force,
+        )
+
+    parse(run, args, "export")
+
+
+def verify(args: list[str]) -> None:
+    def run(
+        name: Name, /, *, checkpoint: Given = "", dialect: str = "", offline: bool = False
+    ) -> None:
+        """A checkpoint, there and back.
+
+        Args:
+            name: "arch.tag"
+            checkpoint: a file or folder instead of the published one
+            dialect: how its tensors are named; "" tells by the keys
+            offline: use only what is on this machine
+        """
+        from fmjax.programs.convert import verify
+
+        verify(name, checkpoint=checkpoint, dialect=dialect, offline=offline)
+
+    parse(run, args, "verify")
+
+
+def download(args: list[str]) -> None:
+    # the flags narrow the sources of what the names match
+    def run(
+        names: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")],
+        /,
+        *,
+        dry_run: bool = False,
+        source: Literal["", "hf", "url"] = "",
+        dialect: str = "",
+        accept_new: bool = False,
+        offline: bool = False,
+    ) -> None:
+        """Published weights in the cache.
+
+        Args:
+            names: "arch.tag", aliases, or patterns in quotes
+            dry_run: list what would be fetched, and ask nobody
+            source: take only this kind of source; "" takes any
+            dialect: take only files of this dialect; "" takes any
+            accept_new: take what is published now in the place of what was recorded
+            offline: check what is here, and fetch nothing
+        """
+        from fmjax.programs.download import main as program
+
+        program(
+            names,
+            dry_run=dry_run,
+            source=source,
+            dialect=dialect,
+            accept_new=accept_new,
+            offline=offline,
+        )
+
+    parse(run, args, "download")

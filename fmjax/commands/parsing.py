@@ -1,0 +1,48 @@
+"""How the flags of a sub-command are read, and how it speaks."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import tyro
+
+from fmjax.commands.texts import TEXTS
+from fmjax.errors import UsageError, safe
+from fmjax.programs.flags import parsed
+
+
+def say(text: str, stream: Any = None) -> None:
+    # names in it can be anybody's, so that it goes safe
+    (stream or sys.stdout).write(safe(text) + "\n")
+
+
+def parse(kind: Any, args: list[str], name: str, **options: Any) -> Any:
+    """The config or the call that a command's flags make."""
+    help, example = TEXTS[name]
+    return parsed(
+        kind,
+        args=args,
+        prog=f"fmjax {name}",
+        description=f"{help}\n\nExample: {example}",
+        **options,
+    )
+
+
+def first(args: list[str], name: str, what: str) -> tuple[str, list[str]]:
+    """The leading positional argument and the rest; `--help` stands in for a missing one."""
+    # taken off by hand: what it is decides which defaults the flags have
+    if args and not args[0].startswith("-"):
+        return args[0], args[1:]
+    if "-h" in args or "--help" in args:
+        return "", args
+    raise UsageError(f"fmjax {name} needs {what}; for example: {TEXTS[name][1]}")
+
+
+# arguments that several commands have; a word in capitals is what the help calls it
+Name = Annotated[str, tyro.conf.arg(metavar="NAME")]
+Json = Annotated[bool, tyro.conf.arg(name="json")]
+# under its name in a config too, as knn and finetune have it
+Given = Annotated[str, tyro.conf.arg(aliases=("--model.checkpoint",))]
+Target = Annotated[str, tyro.conf.arg(metavar="TARGET.safetensors")]
+Folder = Annotated[str, tyro.conf.arg(metavar="RUN")]

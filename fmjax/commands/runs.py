@@ -1,0 +1,63 @@
+"""The sub-commands for images: embed, knn, probe, finetune, eval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fmjax.commands.parsing import first, parse
+from fmjax.errors import UsageError
+
+
+def finetune(args: list[str]) -> None:
+    from fmjax.config.run import RunConfig
+
+    # the program, and jax with it, is imported once the flags are known to be right
+    preset, rest = first(args, "finetune", "a preset, or a model")
+    config = parse(RunConfig, rest, "finetune", default=_started(preset) if preset else None)
+    from fmjax.programs.finetune import main as program
+
+    program(config)
+
+
+def _started(name: str) -> Any:
+    """The config of a preset, or the defaults for a model: every other command takes a model in this place."""
+    from fmjax import names
+    from fmjax.config.model import ModelConfig
+    from fmjax.config.presets import load_preset, presets
+    from fmjax.config.run import RunConfig
+
+    if name in presets() or name.endswith(".py"):
+        return load_preset(name)
+    # what is neither a preset nor a model is most likely a misspelt preset
+    try:
+        resolved = names.resolve(name)
+    except UsageError:
+        return load_preset(name)  # whose error names the presets
+    return RunConfig(out=f"runs/{resolved}", model=ModelConfig(name=name))
+
+
+def on_features(name: str, kind: str, program: str) -> Callable[[list[str]], None]:
+    # embed, knn and probe differ in nothing but their config and their program
+    def run(args: list[str]) -> None:
+        import importlib
+
+        from fmjax import config
+
+        model, rest = first(args, name, "a model")
+        default = getattr(config, kind)(model=config.ModelConfig(name=model)) if model else None
+        parsed = parse(getattr(config, kind), rest, name, default=default)
+        getattr(importlib.import_module("fmjax.programs.features"), program)(parsed)
+
+    return run
+
+
+def evaluate(args: list[str]) -> None:
+    from fmjax.config.run import EvalConfig
+
+    # a run knows its own model and data: only what is to be scored can be asked for
+    folder, rest = first(args, "eval", "a run's folder")
+    config = parse(EvalConfig, rest, "eval")
+    from fmjax.programs.evaluate import main as program
+
+    program(folder, config)

@@ -1,0 +1,55 @@
+"""What the help says of each sub-command, and a line that runs."""
+
+from __future__ import annotations
+
+# name: (what it is for, an example)
+TEXTS: dict[str, tuple[str, str]] = {
+    "models": (
+        "search architectures or published weights",
+        "fmjax models dinov2 --pretrained",
+    ),
+    "info": (
+        "all that is known of one model",
+        "fmjax info ViT-B-16.openai",
+    ),
+    "download": (
+        "published weights -> checked files in the cache",
+        "fmjax download 'ViT-B-16.*' dinov2_vits14 --dry-run",
+    ),
+    "convert": (
+        "a PyTorch checkpoint -> fmjax's own names",
+        "fmjax convert ViT-B-16.openai clip.safetensors out.safetensors",
+    ),
+    "verify": (
+        "check a checkpoint, and its way there and back, bit by bit",
+        "fmjax verify ViT-B-16.openai --checkpoint clip.safetensors",
+    ),
+    "embed": (
+        "images -> embeddings",
+        "fmjax embed demo_vit_ti4.fashion_mnist --data.source digits",
+    ),
+    "knn": (
+        "nearest-neighbour accuracy of frozen embeddings",
+        "fmjax knn demo_vit_ti4.fashion_mnist --data.source digits",
+    ),
+    "probe": (
+        "linear-probe accuracy of frozen embeddings",
+        "fmjax probe demo_vit_ti4.fashion_mnist --data.source digits",
+    ),
+    "finetune": (
+        "fine-tune on labelled images by a preset (a .py file is run), or a model's name",
+        "fmjax finetune quickstart --recipe.lr 3e-4",
+    ),
+    "eval": (
+        "scores of a fine-tuned run",
+        "fmjax eval runs/quickstart",
+    ),
+    "export": (
+        "a run or converted file -> a PyTorch dialect",
+        "fmjax export runs/quickstart model.safetensors --dialect timm",
+    ),
+    "ckpt": (
+        "the checkpoints of a run: ls, verify, prune, export",
+        "fmjax ckpt verify runs/quickstart",
+    ),
+}

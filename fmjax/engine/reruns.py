@@ -1,0 +1,157 @@
+"""A command that is run again: whether it goes on with the run that is there, or would make another one of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fmjax import specs
+from fmjax.config.run import RunConfig
+from fmjax.config.schemes import SCHEMES
+from fmjax.data.split import SPLIT, examples
+from fmjax.engine import steps
+from fmjax.engine.records import CONFIG, LATER, config_record, export_path, read_run, read_spec
+from fmjax.engine.steps import has_steps
+from fmjax.errors import UsageError
+from fmjax.serial import to_json
+from fmjax.targets import check_not_source
+
+# what a rerun may change: the rest would make the resumed run another one
+SAFE_DATA = ("data_dir", "threads", "max_bad", "max_bad_share")
+SAFE_MODEL = ("checkpoint", "offline")
+SAFE = (
+    "out",
+    "mesh",
+    "steps",
+    "eval_every",
+    "save_every",
+    "log_every",
+    "keep",
+    "keep_best",
+    "fallback",
+    "from_step",
+    "compare_random",
+    "export",
+    "fresh",
+    "remat",
+    "unroll",
+)
+# what may be another from a step on that the user goes back to: it changes no array of the state
+FROM_A_STEP = (
+    "lr",
+    "warmup_steps",
+    "final_lr",
+    "weight_decay",
+    "decay",
+    "b1",
+    "b2",
+    "eps",
+    "layer_decay",
+    "clip_norm",
+    "accumulate",
+)
+
+
+def check_folder(run: Path, config: RunConfig) -> None:
+    """Raises UsageError where a run would write over a file that it reads, or over files that no run has written;
+    CheckpointError where what is there is a damaged run."""
+    if config.export != "none" and config.model.checkpoint:
+        check_not_source(
+            export_path(run, config), config.model.checkpoint, flag="the run's own file"
+        )
+    if config.fresh or has_steps(run):
+        return
+    if (run / CONFIG).is_file():
+        read_run(run, config.task)  # a config of something else is none
+        return
+    # what a run writes last of all, so that a run has a config beside them
+    foreign = [name for name in LATER if (run / name).exists()]
+    if foreign:
+        raise UsageError(f"{run} has a {foreign[0]} and is no run's folder; pass another --out")
+
+
+def check_same(run: Path, config: RunConfig, classes: tuple[str, ...]) -> None:
+    """Raises UsageError, with the fields that differ, where the command would not continue the run that is there."""
+    if config.fresh or not has_steps(run):
+        return
+    # both configs with what may change made equal: all that still differs makes it another run
+    old, old_classes = read_run(run, config.task)
+    read_spec(run)  # a damaged one is refused before a model is made
+    neutral: dict[str, Any] = {name: getattr(config, name) for name in SAFE}
+    neutral["data"] = replace(
+        old.data, **{name: getattr(config.data, name) for name in safe_data(run, old, config)}
+    )
+    neutral["model"] = replace(
+        old.model, **{name: getattr(config.model, name) for name in SAFE_MODEL}
+    )
+    if config.from_step:
+        free = {name: getattr(config.recipe, name) for name in FROM_A_STEP}
+        neutral["recipe"] = replace(old.recipe, **free)
+    before, after = config_record(replace(old, **neutral)), config_record(config)
+    changed = [*_differences(before, after), *_class_differences(old_classes, classes)]
+    if changed:
+        raise UsageError(
+            f"{run} holds a run with other settings ({'; '.join(changed)}); pass another --out, or --fresh to "
+            f"start it over"
+        )
+
+
+def go_back(run: Path, config: RunConfig) -> list[str]:
+    """Sets the steps after --from-step aside, and says so in a line; once, as the same command run again goes on.
+
+    Raises UsageError where that step is not saved.
+    """
+    if not config.from_step or not steps.has_steps(run):
+        return []
+    old, _ = read_run(run, config.task)
+    if (old.from_step, old.recipe) == (config.from_step, config.recipe):
+        return []
+    known = steps.committed(run)
+    if config.from_step not in known:
+        raise UsageError(f"--from-step is {config.from_step}; {run} has the steps {known}")
+    later = [step for step in known if step > config.from_step]
+    places = [steps.set_aside(run, step) for step in later]
+    told = f"; set aside in {places[0].parent}: {later}" if later else ""
+    return [f"note    going back to step {config.from_step}{told}"]
+
+
+def safe_data(run: Path, old: RunConfig, config: RunConfig) -> tuple[str, ...]:
+    """The data settings that may change. A folder may move: its images are compared with the record, by name."""
+    kinds = {each.data.source.partition(":")[0] for each in (old, config)}
+    moved = len(kinds) == 1 and SCHEMES[kinds.pop()].place == "DIR" and (run / SPLIT).is_file()
+    return (*SAFE_DATA, "source") if moved else SAFE_DATA
+
+
+def _class_differences(before: tuple[str, ...], after: tuple[str, ...]) -> list[str]:
+    gone, new = sorted({*before} - {*after}), sorted({*after} - {*before})
+    kinds = (("gone", gone), ("new", new))
+    found = [f"classes {kind}: {examples(names)}" for kind, names in kinds if names]
+    if not found and before != after:
+        return ["classes: the same ones in another order"]
+    return found
+
+
+def check_spec(run: Path, config: RunConfig, spec: specs.ViTSpec) -> None:
+    """Raises UsageError where a run would go on with another function: its file is another publisher's."""
+    # one name can be computed in two ways, by who published the file
+    old = None if config.fresh or not has_steps(run) else read_spec(run)
+    if old is None:
+        return
+    changed = _differences(json.loads(to_json(old)), json.loads(to_json(spec)))
+    if changed:
+        raise UsageError(
+            f"{run} was trained with a model that computes otherwise ({'; '.join(changed)}), because its weights came "
+            f"from another file; pass the old --model.checkpoint and --model.dialect, or --fresh to start it over"
+        )
+
+
+def _differences(before: dict, after: dict, prefix: str = "") -> list[str]:
+    out = []
+    for name, value in after.items():
+        if isinstance(value, dict) and isinstance(before.get(name), dict):
+            out += _differences(before[name], value, f"{prefix}{name}.")
+        elif before.get(name) != value:
+            out.append(f"{prefix}{name}: {before.get(name)!r} -> {value!r}")
+    return out

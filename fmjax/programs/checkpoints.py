@@ -1,0 +1,152 @@
+"""`fmjax ckpt`: the checkpoints of a run, listed, verified, thinned out and exported."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from fmjax.config.presets import load_preset
+from fmjax.console import console
+from fmjax.engine import checkpoint, manifest, steps
+from fmjax.engine.lock import held
+from fmjax.engine.metrics import METRICS, rows_in
+from fmjax.engine.plan import make_task
+from fmjax.engine.records import read_run
+from fmjax.engine.run import preprocessing, restore
+from fmjax.errors import CheckpointError, UsageError, in_bytes
+from fmjax.programs.convert import SUFFIX
+from fmjax.targets import check_target
+from fmjax.tasks.task import Task
+from fmjax.weights.export import export
+
+PARTS = ("params", "data")  # of a step, which scoring and exporting need
+
+
+@dataclass(frozen=True)
+class Step:
+    """One checkpoint, as `fmjax ckpt ls --json` prints it."""
+
+    step: int
+    bytes: int
+    saved: str  # local time
+    score: float | None  # of the run's task, where the step was scored
+    best: bool
+    listed: bool  # whether it has digests of its files
+    resumable: bool  # whether training can go on from it
+    set_aside: bool = False
+
+
+def ls(run: Path, preset: str = "") -> list[Step]:
+    """The steps of a run, and those that were set aside. Raises CheckpointError where there is no run."""
+    # which score counts, and which value of it is the best, is the task's
+    task = _task(run, preset)
+    rows = rows_in(run / METRICS)
+    scores = {
+        row["step"]: row.get(f"val_{task.watch}") for row in rows if f"val_{task.watch}" in row
+    }
+    best = steps.best(rows, task.watch, highest=task.highest)
+    found = [
+        _step(steps.folder(run, step), step, scores.get(step), step == best, set_aside=False)
+        for step in steps.committed(run)
+    ]
+    aside = sorted((run / steps.SET_ASIDE).glob("*"))
+    return found + [
+        _step(path, int(path.name.partition("-")[0]), None, False, set_aside=True) for path in aside
+    ]
+
+
+def show(found: list[Step]) -> None:
+    """The steps as a table."""
+    table = Table("step", "size", "saved", "score", "", box=None)
+    for one in found:
+        marks = (
+            (one.best, "best"),
+            (one.set_aside, "set aside"),
+            (not one.listed, "without digests"),
+            (not one.resumable, "parameters only"),
+        )
+        score = "" if one.score is None else f"{one.score:.4g}"
+        words = ", ".join(word for holds, word in marks if holds)
+        table.add_row(str(one.step), in_bytes(one.bytes), one.saved, score, words)
+    console.print(table)
+
+
+def verify(run: Path, step: int | None = None) -> None:
+    """Compares every file and every array of a run's steps, or of one, with its digest, and says what it finds.
+
+    Raises CheckpointError, after all of them, where one is damaged.
+    """
+    known = steps.committed(run)
+    if not known or step not in (None, *known):
+        raise CheckpointError(f"{run} has no step {'' if step is None else step}; it has {known}")
+    # all of them, so that a person sees what is left
+    damaged = []
+    for one in known if step is None else [step]:
+        place, start = steps.folder(run, one), time.perf_counter()
+        reason = checkpoint.flaw(run, one)
+        size, seconds = steps.size(place), time.perf_counter() - start
+        state = f"damaged: {reason}" if reason else f"good ({in_bytes(size)} in {seconds:.1f} s)"
+        listed = "" if manifest.exists(place) else ", without digests of its files"
+        console.print(f"step {one}: {state}{listed}")
+        damaged += [one] if reason else []
+    if damaged:
+        raise CheckpointError(
+            f"{run} has damaged steps: {damaged}; the same `fmjax finetune` command goes on from the newest whole one"
+        )
+
+
+def prune(run: Path, *, keep: int, params_only: bool, preset: str = "") -> None:
+    """Deletes all steps but the newest `keep` and the best, and those that were set aside, and says what that has
+    freed. params_only: of the steps that stay, what only training needs goes too."""
+    if keep < 1:
+        raise UsageError(f"--keep is {keep}; it must be 1 or more")
+    # what stays is decided before anything goes
+    found = ls(run, preset)
+    whole = [one for one in found if not one.set_aside]
+    stay = [one.step for number, one in enumerate(whole) if one.best or number >= len(whole) - keep]
+    before = sum(one.bytes for one in found)
+    with held(run):
+        for one in whole:
+            if one.step not in stay:
+                shutil.rmtree(steps.folder(run, one.step))
+        shutil.rmtree(run / steps.SET_ASIDE, ignore_errors=True)
+        for step in stay if params_only else ():
+            _only_params(steps.folder(run, step))
+    after = sum(steps.size(steps.folder(run, step)) for step in stay)
+    console.print(f"kept    steps {stay}, {in_bytes(after)}; freed {in_bytes(before - after)}")
+
+
+def export_step(
+    run: Path, target: str, *, step: int | None, dialect: str, preset: str = "", force: bool = False
+) -> None:
+    """The model of a step, as a file of a PyTorch dialect."""
+    path = check_target(target, SUFFIX, flag="the target", sources=(str(run),), force=force)
+    own = load_preset(preset).task if preset else None
+    export(restore(run, step, task=own), path, dialect)
+    console.print(f"{path}: {dialect}, from {run}")
+
+
+def _task(run: Path, preset: str) -> Task:
+    config, _ = read_run(run, load_preset(preset).task if preset else None)
+    return make_task(config, preprocessing(config))
+
+
+def _step(path: Path, step: int, score: float | None, best: bool, *, set_aside: bool) -> Step:
+    saved = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(path.stat().st_mtime))
+    listed, resumable = manifest.exists(path), (path / "opt").is_dir()
+    return Step(step, steps.size(path), saved, score, best, listed, resumable, set_aside)
+
+
+def _only_params(step: Path) -> None:
+    """Leaves a step the parameters. The list of files is written anew last, of files that agreed with the old one."""
+    reason = manifest.flaw(step, PARTS) if manifest.exists(step) else ""
+    if reason:
+        raise CheckpointError(f"{step} is damaged ({reason}); `fmjax ckpt verify` says more")
+    for path in step.iterdir():
+        if path.is_dir() and path.name not in PARTS:
+            shutil.rmtree(path)
+    manifest.write(step)
