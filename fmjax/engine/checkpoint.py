@@ -20,6 +20,7 @@ from fmjax.engine.state import State
 from fmjax.errors import CheckpointError, in_bytes
 from fmjax.trees import Params
 
+FORMAT = 1  # of a step: 0, without a number, had no digests
 ROOM = 2  # free space that a run needs at its start, in checkpoints: the old one goes when the new one is whole
 
 
@@ -63,7 +64,7 @@ class Checkpoints:
         # one save at a time: the one before it has long ended, or the disk is the limit
         self.wait()
         items = _items(state)
-        record = {**data, "digests": digests(items)}
+        record = {**data, "format": FORMAT, "digests": digests(items)}
         written = {name: ocp.args.StandardSave(value) for name, value in items.items()}
         self._saving = step
         try:
@@ -182,6 +183,7 @@ def _restore(run: Path, step: int, items: dict[str, Any]) -> dict[str, Any]:
     reason = manifest.flaw(place, [*items, "data"]) if manifest.exists(place) else ""
     if reason:
         raise _damaged(run, step, reason)
+    _check_format(run, step)
     if "opt" in items and not (place / "opt").is_dir():
         raise CheckpointError(
             f"step {step} in {run} has parameters only, as `fmjax ckpt prune --params-only` leaves them, so that "
@@ -194,12 +196,26 @@ def _restore(run: Path, step: int, items: dict[str, Any]) -> dict[str, Any]:
     if reason:
         raise _damaged(run, step, reason)
     # the files are as they were written; whether what was written was right, the arrays' own digests say
+    found["data"].pop("format", None)
     expected = found["data"].pop("digests", None)
     # steps of older versions have no digests, and are taken at their word
     wrong = [] if expected is None else _wrong(digests({k: found[k] for k in items}), expected)
     if wrong:
         raise _damaged(run, step, f"the array {wrong[0]} is not the one that was saved")
     return found
+
+
+def _check_format(run: Path, step: int) -> None:
+    """Raises CheckpointError for a step of a format that is not known yet; a damaged record is told later."""
+    try:
+        found = json.loads((steps.folder(run, step) / "data" / "metadata").read_bytes())["format"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if isinstance(found, int) and found > FORMAT:
+        raise CheckpointError(
+            f"step {step} in {run} has format {found}, and this version of fmjax knows formats up to {FORMAT}; upgrade "
+            f"fmjax to go on with the run"
+        )
 
 
 def _read(place: Path, items: dict[str, Any]) -> tuple[dict[str, Any], str]:
@@ -224,7 +240,7 @@ def flaw(run: Path, step: int) -> str:
         for item in () if reason else sorted({path.partition(".")[0] for path in expected}):
             if not (place / item).is_dir():
                 continue  # pruned, or its files would be missing
-            wrong = _wrong(digests({item: _as_saved(place / item)}), expected)
+            wrong = _wrong(digests({item: as_saved(place / item)}), expected)
             if wrong:
                 return f"the array {wrong[0]} is not the one that was saved"
     except Exception as error:  # orbax and tensorstore raise many kinds
@@ -232,7 +248,7 @@ def flaw(run: Path, step: int) -> str:
     return reason
 
 
-def _as_saved(item: Path) -> Any:
+def as_saved(item: Path) -> Any:
     """The tree of an item, whatever is in it, on the first device."""
     one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     with quiet.reading():

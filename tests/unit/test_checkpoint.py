@@ -1,5 +1,6 @@
 """A step on disk, whole and damaged."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -272,3 +273,13 @@ def test_a_disk_without_room_is_refused_before_the_run(tmp_path, monkeypatch):
         CheckpointError, match=r"has 1\.5 GB free, .* 751 MB a checkpoint needs 1\.5 GB"
     ):
         check_room(tmp_path / "runs" / "mine", 751_000_000)
+
+
+def test_a_step_of_a_newer_format_is_told(saved, tmp_path):
+    run = shutil.copytree(saved, tmp_path / "run")
+    record = run / "checkpoints" / "5" / "data" / "metadata"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"format": 2}))
+    manifest.write(run / "checkpoints" / "5")
+    with pytest.raises(CheckpointError, match=r"has format 2, .* up to 1; upgrade fmjax") as caught:
+        restore(run, 5, STATE)
+    assert not isinstance(caught.value, Damaged)  # an older step is no remedy
