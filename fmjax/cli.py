@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from fmjax.commands import COMMANDS, Command, say
 from fmjax.engine.signals import Terminated, terminable
-from fmjax.errors import FmjaxError, UsageError, exit_code, nearest
+from fmjax.errors import FmjaxError, UsageError, exit_code, nearest, sentence
 
 __all__ = ["COMMANDS", "Command", "main"]
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = exit_code(error)
         if code is None or debug:
             raise
-        say(f"fmjax: {_sentence(error)}", sys.stderr)
+        say(f"fmjax: {sentence(error)}", sys.stderr)
         return code
     except KeyboardInterrupt:
         say("fmjax: stopped; run the same command to go on from the last checkpoint", sys.stderr)
@@ -52,13 +52,6 @@ def _command(name: str) -> Command:
             f"unknown command {name!r}{nearest(name, COMMANDS)} (`fmjax --help` lists all)"
         )
     return COMMANDS[name]
-
-
-def _sentence(error: Exception) -> str:
-    """What an error says; the operating system's in the order of a sentence."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
 
 
 def _version() -> str:

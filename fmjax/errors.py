@@ -23,6 +23,7 @@ __all__ = [
     "nearest",
     "printable",
     "safe",
+    "sentence",
 ]
 
 CheckpointError.__module__ = __name__  # where users import it from, and what a traceback should say
@@ -62,6 +63,13 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
 def exit_code(error: Exception) -> int | None:
     """The process's exit code for an error that a user can cause; None for any other, which is a bug."""
     return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), None)
+
+
+def sentence(error: Exception) -> str:
+    """What an error says; the operating system's in the order of a sentence."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
 
 
 def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.4) -> str:

@@ -2,6 +2,7 @@
 
 from fmjax.config.data import DataConfig, ImagesConfig
 from fmjax.config.features import EmbedConfig, FeaturesConfig, KnnConfig, ProbeConfig
+from fmjax.config.hosts import HostsConfig
 from fmjax.config.model import ModelConfig
 from fmjax.config.presets import load_preset
 from fmjax.config.recipe import Recipe
@@ -14,6 +15,7 @@ __all__ = [
     "EmbedConfig",
     "EvalConfig",
     "FeaturesConfig",
+    "HostsConfig",
     "ImagesConfig",
     "KnnConfig",
     "MeshConfig",

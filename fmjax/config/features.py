@@ -10,6 +10,7 @@ import tyro
 
 from fmjax.config.checks import MAX_SEED, require
 from fmjax.config.data import ImagesConfig
+from fmjax.config.hosts import HostsConfig
 from fmjax.config.model import ModelConfig
 from fmjax.config.run import MeshConfig
 
@@ -23,6 +24,7 @@ class FeaturesConfig:
     )
     data: ImagesConfig = field(default_factory=ImagesConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
+    hosts: HostsConfig = field(default_factory=HostsConfig)
     batch_size: int = 32  # images at a time, over all devices; results do not depend on it
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ import tyro
 
 from fmjax.config.checks import MAX_SEED, check_source, require
 from fmjax.config.data import DataConfig
+from fmjax.config.hosts import HostsConfig
 from fmjax.config.model import ModelConfig
 from fmjax.config.recipe import Recipe
 from fmjax.config.tasks import ClassifyConfig, TaskConfig
@@ -33,6 +34,7 @@ class RunConfig:
     task: TaskConfig = field(default_factory=ClassifyConfig)
     recipe: Recipe = field(default_factory=Recipe)
     mesh: MeshConfig = field(default_factory=MeshConfig)
+    hosts: HostsConfig = field(default_factory=HostsConfig)
     steps: int = 200  # of the optimiser, in all
     batch_size: int = 64  # images in a step, over all devices
     drop_path: float = 0.0  # of the last block; blocks before it drop less (arXiv:1603.09382)
@@ -88,6 +90,7 @@ class EvalConfig:
     source: Annotated[str, tyro.conf.arg(aliases=("--data.source",))] = ""
     preset: str = ""  # the .py file of a task of one's own; it is run
     mesh: MeshConfig = field(default_factory=MeshConfig)
+    hosts: HostsConfig = field(default_factory=HostsConfig)
     step: int = -1  # of the checkpoint; -1 is the best of those that are kept
     batch_size: int = 32  # images at a time, over all devices; scores do not depend on it
 

@@ -7,7 +7,7 @@ else moves. Padding has weight 0 and index -1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,9 +35,18 @@ BLACK = 64  # pixels a side of the picture whose view stands in for an unreadabl
 
 
 def train_batches(
-    examples: Examples, view: View, config: ImagesConfig, *, batch_size: int, seed: int
+    examples: Examples,
+    view: View,
+    config: ImagesConfig,
+    *,
+    batch_size: int,
+    seed: int,
+    rows: Sequence[int] | None = None,
 ) -> grain.DatasetIterator:
     """An endless iterator of shuffled batches. Its get_state and set_state are the position in the data.
+
+    rows: only these of every batch are read and given, as they are in the whole batch. The position counts whole
+    batches, so that it is the same whoever reads which part of them.
 
     view: gets the "image" as an upright RGB or grey PIL picture, the "mask" as uint16 [H W], `masks.IGNORED` where a
     pixel is of no class, every other field as it is, and a generator that is the same for a seed and a place in the
@@ -52,8 +61,30 @@ def train_batches(
     # indices are shuffled: an example itself is read by the thread that decodes it
     indices = grain.MapDataset.source(range(len(examples)))
     shuffled = indices.seed(seed).shuffle().repeat()
-    batches = shuffled.random_map(loader.row).batch(batch_size)
+    # rows are chosen after the random numbers of each place are fixed
+    chosen = _of_every_batch(shuffled.random_map(loader.row), batch_size, rows)
+    batches = chosen.batch(batch_size if rows is None else len(rows))
     return iter(batches.to_iter_dataset(_threads(config)))
+
+
+def _of_every_batch(
+    places: grain.MapDataset, batch_size: int, rows: Sequence[int] | None
+) -> grain.MapDataset:
+    """An endless dataset with some rows of each batch only."""
+    import grain.python as grain
+
+    if rows is None:
+        return places
+
+    class Rows(grain.MapDataset):
+        def __len__(self) -> int:
+            return len(places) // batch_size * len(rows)
+
+        def __getitem__(self, index: Any) -> Any:
+            batch, row = divmod(index, len(rows))
+            return places[batch * batch_size + rows[row]]
+
+    return Rows(places)
 
 
 def eval_batches(
@@ -62,17 +93,25 @@ def eval_batches(
     config: ImagesConfig,
     *,
     batch_size: int,
+    rows: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
-    """Every example once, in order, as the view gives it without a generator; the last batch is padded."""
+    """Every example once, in order, as the view gives it without a generator; the last batch is padded. rows: only
+    these of every batch."""
     import grain.python as grain
 
     if len(examples) == 0:
         return
     loader = Loader.of(examples, view, config, rng=None)
-    indices = grain.MapDataset.source(range(len(examples)))
-    batches = indices.map(loader.row).batch(batch_size)
-    for batch in batches.to_iter_dataset(_threads(config)):
-        yield _padded(batch, batch_size, loader.blank)
+    indices = eval_indices(len(examples), batch_size)
+    chosen = indices if rows is None else indices[:, rows]
+    dataset = grain.MapDataset.source(chosen.ravel().tolist()).map(loader.row_or_padding)
+    yield from dataset.batch(chosen.shape[1]).to_iter_dataset(_threads(config))
+
+
+def eval_indices(count: int, batch_size: int) -> np.ndarray:
+    """Which examples are in each batch of an evaluation: int32 [batches, batch_size], -1 for padding."""
+    indices = np.arange(-(-count // batch_size) * batch_size, dtype=np.int32)
+    return np.where(indices < count, indices, -1).reshape(-1, batch_size)
 
 
 def _threads(config: ImagesConfig) -> grain.ReadOptions:
@@ -112,6 +151,13 @@ class Loader:
             "index": np.int32(index),
             "reason": np.array(reason, REASON),
         }
+
+    def row_or_padding(self, index: int) -> Batch:
+        """The same; for index -1 a blank of weight 0."""
+        if index >= 0:
+            return self.row(index)
+        rest = {"weight": np.float32(0), "index": np.int32(-1), "reason": np.array("", REASON)}
+        return {**self.blank, **rest}
 
     def _seen(self, index: int, example: Example, rng: Rng | None) -> tuple[Example | None, str]:
         """The view of an example and ""; or None, and why there is none."""
@@ -193,20 +239,12 @@ def blank_batch(examples: Examples, view: View, config: ImagesConfig, *, batch_s
     return {name: np.stack([value] * batch_size) for name, value in row.items()}
 
 
-def _padded(batch: Batch, size: int, blank: Example) -> Batch:
-    """The batch, filled up with blanks of weight 0 and index -1."""
-    missing = size - len(batch["index"])
-    if not missing:
-        return batch
-    # a network compiled for one batch size takes no smaller last batch
-    filler = {**blank, "weight": 0, "index": -1, "reason": ""}
-
-    def filled(name: str, rows: np.ndarray) -> np.ndarray:
-        value = np.asarray(filler[name], rows.dtype)
-        more = np.broadcast_to(value, (missing, *rows.shape[1:]))
-        return np.concatenate([rows, more])
-
-    return {name: filled(name, rows) for name, rows in batch.items()}
+def unreadable(batch: Batch) -> dict[int, str]:
+    """The indices of the images of a batch that could not be read, and why."""
+    # padding has weight 0 too, and index -1
+    bad = (batch["weight"] == 0) & (batch["index"] >= 0)
+    indices, reasons = (batch[name][bad].tolist() for name in HOST_FIELDS)
+    return dict(zip(indices, reasons, strict=True))
 
 
 class BadImages:
@@ -234,10 +272,10 @@ class BadImages:
             tell(f"unreadable image left out: {found}")
 
     def add(self, batch: Batch) -> list[str]:
-        # padding has weight 0 too, and index -1
-        bad = (batch["weight"] == 0) & (batch["index"] >= 0)
-        indices, reasons = (batch[name][bad].tolist() for name in HOST_FIELDS)
-        found = dict(zip(indices, reasons, strict=True))
+        return self.count(unreadable(batch))
+
+    def count(self, found: Mapping[int, str]) -> list[str]:
+        """As `add`, for indices and their reasons."""
         # training meets every example again and again: each is named, and counts, once
         new = {
             index: reason for index, reason in sorted(found.items()) if index not in self.indices

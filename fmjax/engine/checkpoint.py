@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from fmjax.engine import manifest, quiet, steps
+from fmjax.engine import hosts, manifest, quiet, steps
 from fmjax.engine.digests import digests
 from fmjax.engine.state import State
 from fmjax.errors import CheckpointError, in_bytes
@@ -41,7 +41,7 @@ class Checkpoints:
         self.best: int | None = None  # a step that is kept beside the newest ones
         self._saving: int | None = None
         self._resumed = steps.has_steps(run)
-        steps.remove_empty(self.run)
+        hosts.by_first(lambda: steps.remove_empty(self.run))
         quiet.saving()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self,
@@ -106,6 +106,8 @@ class Checkpoints:
         self._manager.close()
 
     def _list_files(self) -> None:
+        if not hosts.is_first():
+            return
         [written] = (self.run / steps.STEPS).glob(f"{self._saving}.orbax-checkpoint-tmp*")
         manifest.write(written)
 
@@ -180,7 +182,8 @@ def restore_params(run: Path, step: int, like: Params) -> Params:
 def _restore(run: Path, step: int, items: dict[str, Any]) -> dict[str, Any]:
     """Some items of a step, and its record, all of them compared with their digests."""
     place = steps.folder(run, step).absolute()
-    reason = manifest.flaw(place, [*items, "data"]) if manifest.exists(place) else ""
+    # the files are compared by one process for all
+    reason = hosts.by_first(lambda: _flaw(place, [*items, "data"]))
     if reason:
         raise _damaged(run, step, reason)
     _check_format(run, step)
@@ -190,6 +193,8 @@ def _restore(run: Path, step: int, items: dict[str, Any]) -> dict[str, Any]:
             f"training cannot go on from it; start over with --fresh, or from `fmjax ckpt export`"
         )
     found, reason = _read(place, items)
+    # what one process cannot read is damaged for all
+    reason = next(filter(None, hosts.exchanged(reason)), "")
     # raised out here, as the error of orbax keeps its half-read arrays and its closed event loop alive
     if reason == FOREIGN:
         raise CheckpointError(_sentence(run, step, reason))
@@ -216,6 +221,11 @@ def _check_format(run: Path, step: int) -> None:
             f"step {step} in {run} has format {found}, and this version of fmjax knows formats up to {FORMAT}; upgrade "
             f"fmjax to go on with the run"
         )
+
+
+def _flaw(place: Path, names: list[str]) -> str:
+    """What is wrong with the files of a step; older ones have no list to compare them with."""
+    return manifest.flaw(place, names) if manifest.exists(place) else ""
 
 
 def _read(place: Path, items: dict[str, Any]) -> tuple[dict[str, Any], str]:

@@ -10,11 +10,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fmjax.config.data import ImagesConfig
-from fmjax.data.batches import BadImages, eval_batches
+from fmjax.data.batches import Batch, eval_batches, eval_indices
 from fmjax.data.example import Examples
-from fmjax.engine.placement import on_mesh
+from fmjax.engine.placement import on_mesh, own_rows
 from fmjax.engine.plan import Learner
 from fmjax.engine.step import Outputs
+from fmjax.engine.unreadable import SharedBadImages
 from fmjax.errors import DataError
 from fmjax.sharding import batch_divisor
 from fmjax.tasks.task import check_scores
@@ -58,39 +59,47 @@ def evaluate(
     """
     # the last batch is padded anyway: a larger one changes no row
     size = divisible(batch_size, mesh)
-    batches = eval_batches(examples, learner.task.view, data, batch_size=size)
-    bad = BadImages(examples, data.max_bad, data.max_bad_share)
-    rows = gathered(
-        lambda batch: outputs(params, batch), watched(batches), mesh, bad=bad, tell=tell
+    rows = own_rows(size, mesh)
+    batches = eval_batches(examples, learner.task.view, data, batch_size=size, rows=rows)
+    bad = SharedBadImages(examples, data.max_bad, data.max_bad_share)
+    found = gathered(
+        lambda batch: outputs(params, on_mesh(batch, mesh, size)),
+        watched(zip(eval_indices(len(examples), size), batches, strict=True)),
+        bad=bad,
+        tell=tell,
     )
     # of all rows at once: a mean over batches would depend on their size
-    numbers = learner.task.scores(rows, learner.labels)
+    numbers = learner.task.scores(found, learner.labels)
     check_scores(learner.task, numbers)
-    return Scores(numbers, rows, len(bad.indices))
+    return Scores(numbers, found, len(bad.indices))
 
 
 def gathered(
-    outputs: Callable[[Any], Mapping[str, Any]],
-    batches: Iterable[dict[str, Any]],
-    mesh: Mesh,
+    outputs: Callable[[Batch], tuple[Mapping[str, Any], Any]],
+    batches: Iterable[tuple[np.ndarray, Batch]],
     *,
-    bad: BadImages,
+    bad: SharedBadImages,
     tell: Tell,
 ) -> dict[str, np.ndarray]:
     """The rows of all readable examples, in order, and their `index` in the set. Raises DataError where there is
-    none."""
+    none.
+
+    outputs: of a batch, the rows and the weights of all its examples. batches: the indices of all examples of each
+    batch, and what this process has read of it.
+    """
     kept: dict[str, list[np.ndarray]] = {}
-    for batch in batches:
+    for index, batch in batches:
         bad.name(batch, tell)
+        rows, weight = outputs(batch)
         # padding, and what could not be read, has no row
-        real = batch["weight"] > 0
-        found = {"index": batch["index"], **outputs(on_mesh(batch, mesh))}
-        for name, row in found.items():
+        real = np.asarray(weight) > 0
+        for name, row in {"index": index, **rows}.items():
             kept.setdefault(name, []).append(np.asarray(row)[real])
-    rows = {name: np.concatenate(parts) for name, parts in kept.items()}
-    if not rows or not len(rows["index"]):
+    bad.meet(tell)
+    found = {name: np.concatenate(parts) for name, parts in kept.items()}
+    if not found or not len(found["index"]):
         raise DataError(f"none of the {len(bad.examples)} images can be read")
-    return rows
+    return found
 
 
 def divisible(batch_size: int, mesh: Mesh) -> int:

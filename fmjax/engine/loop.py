@@ -6,8 +6,8 @@ from functools import partial
 
 from jax.sharding import Mesh
 
-from fmjax.data.batches import BadImages
 from fmjax.data.split import Images
+from fmjax.engine import hosts
 from fmjax.engine.evaluate import Scores, evaluate
 from fmjax.engine.placement import on_mesh
 from fmjax.engine.plan import Plan
@@ -15,6 +15,7 @@ from fmjax.engine.run import Run
 from fmjax.engine.signals import Asked, Stopping
 from fmjax.engine.state import State
 from fmjax.engine.step import compiled
+from fmjax.engine.unreadable import SharedBadImages
 from fmjax.engine.watch import Watch, say
 from fmjax.errors import Stopped
 
@@ -26,10 +27,13 @@ def train(plan: Plan, run: Run, mesh: Mesh, state: State, images: Images) -> tup
     saved, where the process is asked to stop.
     """
     functions = compiled(plan, mesh)
-    bad = BadImages(images.train, plan.data.max_bad, plan.data.max_bad_share)
+    bad = SharedBadImages(images.train, plan.data.max_bad, plan.data.max_bad_share)
     state, batches, start = run.resume(plan, mesh, state, images.train, bad, say)
     number = start
-    with Watch(plan, run.metrics(start), bad, start) as watch, Stopping() as stopping:
+    with (
+        Watch(plan, run.metrics(start), bad, start) as watch,
+        Stopping(hosts.stop_here) as stopping,
+    ):
         score = partial(
             evaluate,
             plan,
@@ -44,11 +48,11 @@ def train(plan: Plan, run: Run, mesh: Mesh, state: State, images: Images) -> tup
         run.keep_best(plan, watch.metrics)
         try:
             # a run that was stopped while it was scored is scored first
-            if start and plan.evaluates(start) and not watch.metrics.has_scores(start):
+            if start and plan.evaluates(start) and not run.has_scores(watch.metrics, start):
                 watch.scores(start, score(state.params))
             for number in range(start + 1, plan.steps + 1):
                 batch = watch.next(batches)
-                state, logs = functions.step(state, on_mesh(batch, mesh))
+                state, logs = functions.step(state, on_mesh(batch, mesh, plan.batch_size))
                 watch.logs(number, logs)
                 run.checkpoints.check()
                 with watch.paused():
@@ -63,10 +67,11 @@ def train(plan: Plan, run: Run, mesh: Mesh, state: State, images: Images) -> tup
             scores = score(state.params)
         except Asked:
             # between two steps: the state is whole
+            bad.meet(watch.tell)
             run.save(number, state, batches, bad)
             run.close()
             raise Stopped(stopping.sentence(number)) from None
-        if not watch.metrics.has_scores(plan.steps):
+        if not run.has_scores(watch.metrics, plan.steps):
             watch.scores(plan.steps, scores)
         for line in bad.summary():
             watch.tell(line)

@@ -16,15 +16,15 @@ Row = dict[str, Any]
 
 class Metrics:
     """The rows of metrics.jsonl. Rows after the step that a run resumes from are taken out, and so are damaged ones,
-    which `dropped` says in a sentence ("" where there were none)."""
+    which `dropped` says in a sentence ("" where there were none). writes: False for a process that only looks on."""
 
-    def __init__(self, path: Path, resume_step: int) -> None:
-        self.path = path
+    def __init__(self, path: Path, resume_step: int, *, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
         rows, damaged = _read(path)
         # later rows are of steps that were lost with the crash, and are about to be done again
         kept = [row for row in rows if row["step"] <= resume_step]
         self.dropped = f"{path}: {_lines(damaged)} damaged and left out" if damaged else ""
-        if damaged or kept != rows or not path.exists():
+        if writes and (damaged or kept != rows or not path.exists()):
             write_atomically(path, "".join(map(_line, kept)))
 
     def rows(self) -> list[Row]:
@@ -40,6 +40,8 @@ class Metrics:
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Appends a row by one write, on a line of its own even where the last one was cut short."""
+        if not self.writes:
+            return
         short = {key: _short(value) for key, value in row.items()}
         # unbuffered and in one piece: a crash leaves a whole row, or a torn one that the next does not join
         with self.path.open("a+b", buffering=0) as file:

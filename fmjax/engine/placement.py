@@ -1,13 +1,18 @@
-"""Batches on the host -> arrays on the mesh."""
+"""Batches on the hosts -> arrays on the mesh: each process has the rows that its devices hold."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from fmjax.config.run import MeshConfig
 from fmjax.data.batches import HOST_FIELDS, Batch
-from fmjax.sharding import batch_sharding, make_mesh
+from fmjax.engine.hosts import is_first
+from fmjax.sharding import batch_sharding, make_mesh, replicated
+from fmjax.trees import Params
 
 
 def mesh_of(config: MeshConfig) -> Mesh:
@@ -15,12 +20,48 @@ def mesh_of(config: MeshConfig) -> Mesh:
     return make_mesh(config.data, config.fsdp, config.tensor)
 
 
-def on_mesh(batch: Batch, mesh: Mesh) -> dict[str, jax.Array]:
-    """The arrays that a step needs of a batch, spread over the devices; which examples they are stays on the host."""
-    # each process brings the part of the batch that its own devices keep
+def own_rows(batch_size: int, mesh: Mesh) -> list[int] | None:
+    """The rows of a batch that this process's devices hold, in order; None where those are all."""
+    if jax.process_count() == 1:
+        return None
+    held: Any = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
+    # devices that differ in the tensor axis hold the same rows
+    return sorted({row for (part,) in held.values() for row in range(*part.indices(batch_size))})
+
+
+def on_mesh(batch: Batch, mesh: Mesh, batch_size: int | None = None) -> dict[str, jax.Array]:
+    """The arrays that a step needs of a batch, spread over the devices; which examples they are stays on the host.
+
+    batch: its rows that `own_rows` names. batch_size: of the whole; None where the batch is whole.
+    """
     place = batch_sharding(mesh)
-    return {
-        name: jax.make_array_from_process_local_data(place, array)
-        for name, array in batch.items()
-        if name not in HOST_FIELDS
-    }
+    size = len(batch["weight"]) if batch_size is None else batch_size
+    rows = own_rows(size, mesh)
+
+    def placed(array: np.ndarray) -> jax.Array:
+        if rows is None:
+            return jax.make_array_from_process_local_data(place, array)
+        # a device's rows follow each other in the batch, so they do among those of this process
+        first = {row: here for here, row in enumerate(rows)}
+
+        def part(index: Any) -> np.ndarray:
+            start, stop, _ = index[0].indices(size)
+            return array[first[start] : first[start] + stop - start]
+
+        return jax.make_array_from_callback((size, *array.shape[1:]), place, part)
+
+    return {name: placed(array) for name, array in batch.items() if name not in HOST_FIELDS}
+
+
+def on_host(params: Params, mesh: Mesh) -> Params:
+    """Parameters that the first process can read: as they are where it holds all of them, else copies in its host's
+    memory, brought there one after the other. All processes must call it; in the others they are shapes."""
+    if jax.process_count() == 1:
+        return params
+    whole = jax.jit(lambda x: x, out_shardings=replicated(mesh))
+
+    def read(leaf: jax.Array) -> Any:
+        here = whole(leaf)
+        return np.asarray(here) if is_first() else jax.ShapeDtypeStruct(here.shape, here.dtype)
+
+    return jax.tree.map(read, params)

@@ -24,6 +24,7 @@ SAFE_MODEL = ("checkpoint", "offline")
 SAFE = (
     "out",
     "mesh",
+    "hosts",
     "steps",
     "eval_every",
     "save_every",

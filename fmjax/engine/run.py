@@ -17,12 +17,13 @@ from fmjax.config.run import RunConfig
 from fmjax.config.tasks import TaskConfig
 from fmjax.data.batches import BadImages, train_batches
 from fmjax.data.example import Examples
-from fmjax.engine import steps
+from fmjax.engine import hosts, steps
 from fmjax.engine.checkpoint import Checkpoints, Damaged
 from fmjax.engine.checkpoint import restore as restore_state
 from fmjax.engine.checkpoint import restore_params as params_of
 from fmjax.engine.freeze import join_stacks
 from fmjax.engine.metrics import METRICS, Metrics, rows_in
+from fmjax.engine.placement import own_rows
 from fmjax.engine.plan import Learner, Plan, make_task, net_of_shapes
 from fmjax.engine.records import CONFIG, SPEC, damaged, read_run, read_spec
 from fmjax.engine.state import (
@@ -72,9 +73,14 @@ class Run:
         seed = stream_seed(plan.seed, "data")
         # from the start, and put to a saved place below: what is saved is a position, and no data
         batches = train_batches(
-            examples, plan.task.view, plan.data, batch_size=plan.batch_size, seed=seed
+            examples,
+            plan.task.view,
+            plan.data,
+            batch_size=plan.batch_size,
+            seed=seed,
+            rows=own_rows(plan.batch_size, mesh),
         )
-        known = steps.committed(self.folder)
+        known = hosts.by_first(lambda: steps.committed(self.folder))
         if not known:
             return state, batches, 0
         if known[-1] > plan.steps:
@@ -104,7 +110,7 @@ class Run:
                 reasons[step] = error
                 continue
             for broken, error in reasons.items():
-                place = steps.set_aside(self.folder, broken)
+                place = hosts.by_first(lambda n=broken: str(steps.set_aside(self.folder, n)))
                 tell(
                     f"note    step {broken} is damaged ({error.reason}) and set aside in {place}; the run goes on from "
                     f"step {step}"
@@ -130,12 +136,18 @@ class Run:
         """Lets the best step of those that are scored stay beside the newest ones, and returns it."""
         if plan.keep_best:
             task = plan.task
-            self.checkpoints.best = steps.best(metrics.rows(), task.watch, highest=task.highest)
+            self.checkpoints.best = hosts.by_first(
+                lambda: steps.best(metrics.rows(), task.watch, highest=task.highest)
+            )
         return self.checkpoints.best
+
+    def has_scores(self, metrics: Metrics, step: int) -> bool:
+        """Whether a step is scored, as the process says that writes the scores."""
+        return hosts.by_first(lambda: metrics.has_scores(step))
 
     def metrics(self, start: int) -> Metrics:
         """The rows up to a step."""
-        return Metrics(self.folder / METRICS, start)
+        return Metrics(self.folder / METRICS, start, writes=hosts.is_first())
 
     def close(self) -> None:
         """Until everything is on disk."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -40,9 +40,13 @@ class Asked(Exception):
 
 class Stopping:
     """While a run trains: the first SIGTERM or SIGINT asks it to stop after the step that it is in, the second ends the
-    process at once."""
+    process at once.
 
-    def __init__(self) -> None:
+    agreed: whether to stop at a place, given whether this process was asked to; of several processes, all must.
+    """
+
+    def __init__(self, agreed: Callable[[bool], bool] = bool) -> None:
+        self.agreed = agreed
         self.signal: signal.Signals | None = None
         self._before: dict[int, Any] = {}
 
@@ -57,7 +61,7 @@ class Stopping:
 
     def check(self) -> None:
         """Raises Asked once the run has been asked to stop."""
-        if self.signal is not None:
+        if self.agreed(self.signal is not None):
             raise Asked
 
     def sentence(self, step: int) -> str:

@@ -23,7 +23,7 @@ from fmjax.trees import Params, flat, nested
 
 MOMENTUM = 0.9  # share of the old in a running average, as PyTorch's BatchNorm has it
 LossPart = Callable[[Params, Batch, "Int[Array, ''] | int"], tuple[Array, Logs]]
-Outputs = Callable[[Params, Batch], Rows]
+Outputs = Callable[[Params, Batch], tuple[Rows, Array]]  # and the weight of each row
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,13 @@ def compiled(plan: Plan, mesh: Mesh) -> Compiled:
 
 
 def compiled_outputs(learner: Learner, mesh: Mesh) -> Outputs:
-    """What evaluation runs; its rows are whole on every device, so that the host can take them."""
-    return jax.jit(learner.outputs, out_shardings=replicated(mesh))
+    """What evaluation runs; its rows are whole on every device, so that each host can take them, and with them the
+    weights of the rows that another host has read."""
+
+    def outputs(params: Params, batch: Batch) -> tuple[Rows, Array]:
+        return learner.outputs(params, batch), batch["weight"]
+
+    return jax.jit(outputs, out_shardings=replicated(mesh))
 
 
 def train_step(state: State, batch: Batch, *, plan: Plan, mesh: Mesh) -> tuple[State, Logs]:

@@ -15,10 +15,10 @@ from rich.live import Live
 from rich.text import Text
 
 from fmjax.console import clock, console
-from fmjax.data.batches import BadImages
 from fmjax.engine.evaluate import Scores
 from fmjax.engine.metrics import Metrics
 from fmjax.engine.plan import Plan
+from fmjax.engine.unreadable import SharedBadImages
 from fmjax.errors import DivergedError
 
 COLUMNS = 80
@@ -117,7 +117,7 @@ def fitting(parts: list[str]) -> str:
 class Watch:
     """Around the steps of a run: keeps its metrics, names what cannot be read, and shows how far it is."""
 
-    def __init__(self, plan: Plan, metrics: Metrics, bad: BadImages, start: int) -> None:
+    def __init__(self, plan: Plan, metrics: Metrics, bad: SharedBadImages, start: int) -> None:
         self.plan, self.metrics, self.bad, self.start = plan, metrics, bad, start
         self.progress = Progress(plan.steps, plan.batch_size, start)
 
@@ -155,6 +155,7 @@ class Watch:
             self.progress.begin(step)
         if not self.plan.logs(step):
             return
+        self.bad.meet(self.tell)
         # here the host waits for the device; on steps without a row it does not
         numbers = {name: float(value) for name, value in logs.items()}
         norm = numbers.pop("grad_norm")

@@ -24,6 +24,7 @@ from fmjax.data.split import (
     relabelled,
     trained_on,
 )
+from fmjax.engine import agreement, hosts
 from fmjax.engine.evaluate import Scores, evaluate
 from fmjax.engine.placement import mesh_of
 from fmjax.engine.plan import Learner
@@ -35,6 +36,11 @@ from fmjax.errors import DataError
 
 def main(run: str, config: EvalConfig) -> Scores:
     """Prints what is scored, and the scores of a run, and returns them."""
+    with hosts.joined(config.hosts):
+        return _scores(run, config)
+
+
+def _scores(run: str, config: EvalConfig) -> Scores:
     folder = Path(run)
     # the code of a task of one's own comes from the user, and never from a run's folder
     own = load_preset(config.preset).task if config.preset else None
@@ -45,6 +51,7 @@ def main(run: str, config: EvalConfig) -> Scores:
     for line in told:
         console.print(line)
     # before any array is read: whether the data have what the task needs
+    agreement.check(config, the_images=agreement.images_digest(chosen))
     learner = outline(folder, trained, classes)
     check_fields(chosen, learner.task.needs, source=data.source)
     step = chosen_step(folder, trained, learner.task, None if config.step < 0 else config.step)

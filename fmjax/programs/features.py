@@ -15,6 +15,7 @@ from fmjax.data import audit
 from fmjax.data.example import Examples, Splits, check_fields
 from fmjax.data.sources import open_source
 from fmjax.data.transforms import Views
+from fmjax.engine import agreement, hosts
 from fmjax.engine.evaluate import evaluate
 from fmjax.engine.placement import mesh_of
 from fmjax.engine.plan import Learner
@@ -40,6 +41,7 @@ class Embeddings:
 
 def extract(config: FeaturesConfig, sets: list[Examples]) -> list[Embeddings]:
     """The pooled embedding of every readable image of each set."""
+    agreement.check(config, the_images=[agreement.images_digest(one) for one in sets])
     mesh = mesh_of(config.mesh)
     image_size = preprocess_config(config.model.name, asked_size(config.model)).image_size
     model = build_model(config.model, image_size, mesh=mesh)
@@ -70,7 +72,7 @@ def extract(config: FeaturesConfig, sets: list[Examples]) -> list[Embeddings]:
 
 def _counted(batches: Any, total: int) -> Any:
     # padding is no image
-    sized = ((int((batch["index"] >= 0).sum()), batch) for batch in batches)
+    sized = ((int((index >= 0).sum()), (index, batch)) for index, batch in batches)
     return counted(sized, total, "images")
 
 
@@ -86,6 +88,11 @@ def _open(config: FeaturesConfig) -> Splits:
 
 def embed_main(config: EmbedConfig) -> Path:
     """Writes features, labels, names and classes as .npz and returns its path."""
+    with hosts.joined(config.hosts):
+        return _embedded(config)
+
+
+def _embedded(config: EmbedConfig) -> Path:
     sources = (config.model.checkpoint,)
     path = check_target(config.out, ".npz", flag="--out", sources=sources, force=config.force)
     splits = _open(config)
@@ -99,14 +106,23 @@ def embed_main(config: EmbedConfig) -> Path:
         "classes": np.asarray(parts[0].classes),
         "split": np.repeat(["train", "val"][: len(parts)], [len(part.names) for part in parts]),
     }
-    with whole(path) as file:
-        np.savez(file, **arrays)
+    hosts.by_first(lambda: _write(path, arrays))
     console.print(f"{len(names):,} embeddings of width {parts[0].features.shape[1]} in {path}")
     return path
 
 
+def _write(path: Path, arrays: dict[str, Any]) -> None:
+    with whole(path) as file:
+        np.savez(file, **arrays)
+
+
 def knn_main(config: KnnConfig) -> float:
     """Accuracy of the nearest neighbours' vote, by cosine similarity."""
+    with hosts.joined(config.hosts):
+        return _neighbours(config)
+
+
+def _neighbours(config: KnnConfig) -> float:
     splits = _open(config)
     # hours of work earlier than the readable ones are known
     _check_neighbours(config, len(splits.train))
@@ -114,8 +130,9 @@ def knn_main(config: KnnConfig) -> float:
     train, asked = parts[0], parts[-1]
     _check_neighbours(config, len(train.labels))
     alone = len(parts) == 1
-    accuracy = neighbours_accuracy(
-        train.features, train.labels, None if alone else asked.features, asked.labels, k=config.k
+    others = None if alone else asked.features
+    accuracy = hosts.by_first(
+        lambda: neighbours_accuracy(train.features, train.labels, others, asked.labels, k=config.k)
     )
     how = "leave-one-out" if alone else "train -> val"
     console.print(
@@ -126,35 +143,45 @@ def knn_main(config: KnnConfig) -> float:
 
 def probe_main(config: ProbeConfig) -> float:
     """Accuracy of a logistic regression on standardised embeddings."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold, cross_val_score
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+    with hosts.joined(config.hosts):
+        return _probed(config)
 
+
+def _probed(config: ProbeConfig) -> float:
     splits = _open(config)
     if splits.val is None:
         _check_folds(config, splits.train)  # hours of work earlier than the readable ones are known
     parts = extract(config, [s for s in (splits.train, splits.val) if s is not None])
-    train, asked = parts[0], parts[-1]
-    # standardised, as the penalty would otherwise weigh channels by their scale
-    classifier = make_pipeline(
-        StandardScaler(), LogisticRegression(C=config.c, max_iter=config.max_iter)
-    )
+    asked = parts[-1]
     if len(parts) == 1:
-        _check_folds(config, train)
-        # shuffled, as files lie class by class; by a seed, so that a rerun gives the same number
-        folds = StratifiedKFold(config.folds, shuffle=True, random_state=config.seed)
-        accuracy = float(cross_val_score(classifier, train.features, train.labels, cv=folds).mean())
-    else:
-        accuracy = float(
-            classifier.fit(train.features, train.labels).score(asked.features, asked.labels)
-        )
+        _check_folds(config, asked)
+    accuracy = hosts.by_first(lambda: _regression(config, parts))
     # a score says how it came about: folds and a held-out part are not comparable
     how = f"{config.folds} folds" if len(parts) == 1 else "train -> val"
     console.print(
         f"linear probe accuracy {accuracy:.1%} ({how}, {len(asked.labels)} images, {len(asked.classes)} classes)"
     )
     return accuracy
+
+
+def _regression(config: ProbeConfig, parts: list[Embeddings]) -> float:
+    """The accuracy on the last part of what is fitted to the first; over folds where there is one part."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    train, asked = parts[0], parts[-1]
+    # standardised, as the penalty would otherwise weigh channels by their scale
+    classifier = make_pipeline(
+        StandardScaler(), LogisticRegression(C=config.c, max_iter=config.max_iter)
+    )
+    if len(parts) == 1:
+        # shuffled, as files lie class by class; by a seed, so that a rerun gives the same number
+        folds = StratifiedKFold(config.folds, shuffle=True, random_state=config.seed)
+        return float(cross_val_score(classifier, train.features, train.labels, cv=folds).mean())
+    fitted = classifier.fit(train.features, train.labels)
+    return float(fitted.score(asked.features, asked.labels))
 
 
 def _check_neighbours(config: KnnConfig, images: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,14 +16,14 @@ from fmjax.data.batches import blank_batch
 from fmjax.data.example import check_fields
 from fmjax.data.sources import open_source
 from fmjax.data.split import UNRECORDED, Images, divide
-from fmjax.engine import records, reruns
+from fmjax.engine import agreement, hosts, records, reruns
 from fmjax.engine.checkpoint import Checkpoints, check_room
 from fmjax.engine.evaluate import Scores
 from fmjax.engine.lock import held
 from fmjax.engine.loop import train
 from fmjax.engine.metrics import METRICS, rows_in
 from fmjax.engine.optim import warmup_steps
-from fmjax.engine.placement import mesh_of
+from fmjax.engine.placement import mesh_of, on_host
 from fmjax.engine.plan import Plan, make_task, resolve
 from fmjax.engine.run import (
     Run,
@@ -40,7 +41,7 @@ from fmjax.models.vit import ViT
 from fmjax.programs.evaluate import summary
 from fmjax.report.figures import draw_curves
 from fmjax.sharding import batch_divisor
-from fmjax.trees import flat
+from fmjax.trees import Params, flat
 from fmjax.weights.export import check_export, export
 from fmjax.weights.publisher import differences
 
@@ -57,6 +58,11 @@ def main(config: RunConfig) -> Scores:
 
 def finetune(config: RunConfig) -> Scores:
     """Trains, scores and exports; running it again with the same config resumes. Returns the final scores."""
+    with hosts.joined(config.hosts):
+        return _finetuned(config)
+
+
+def _finetuned(config: RunConfig) -> Scores:
     if not config.compare_random or config.model.init == "random":
         return one_run(config)[0]
     console.print(
@@ -88,17 +94,13 @@ def compared(config: RunConfig, plan: Plan, scores: Scores, baseline: Scores) ->
 
 def one_run(config: RunConfig, share: Path | None = None) -> tuple[Scores, Plan]:
     """One run. share: the folder of the run that it is compared with, whose split it takes over if it is new."""
-    # refused before anything is opened: each process would write the whole folder
-    if jax.process_count() > 1:
-        raise UsageError(
-            f"fine-tuning runs in one process so far, not in {jax.process_count()}; give that process all devices"
-        )
     out = Path(config.out)
     splits = open_source(config.data)
     # all that can be refused is, before a model is made and before anything is written
     reruns.check_folder(out, config)
     reruns.check_same(out, config, splits.train.classes)
     images = divide(splits, config.data, records.recorded_split(out, config, share))
+    agreement.check(config, the_images=images.split.digest)
     for line in audit.lines(splits, images.train, images.val):
         console.print(line)
     mesh = mesh_of(config.mesh)
@@ -111,16 +113,23 @@ def one_run(config: RunConfig, share: Path | None = None) -> tuple[Scores, Plan]
     if images.changes is None and has_steps(out) and not config.fresh:
         console.print(f"note    {UNRECORDED}")
     check_room(out, size(plan))
-    with held(out):
-        for line in reruns.go_back(out, config):
+    with held(out) if hosts.is_first() else nullcontext():
+        told = hosts.by_first(lambda: _recorded(out, config, images, backbone))
+        for line in told:
             console.print(line)
-        records.write_run(out, config, images.split, backbone.spec)
         describe(config, plan, mesh, images)
         params = start_params(plan.task, backbone, plan.labels, config.seed, mesh)
         run = Run(out, Checkpoints(out, keep=config.keep), config.fallback)
         state, scores = train(plan, run, mesh, begin(plan, params, mesh), images)
         finish(config, out, plan, mesh, state, scores)
     return scores, plan
+
+
+def _recorded(out: Path, config: RunConfig, images: Images, backbone: ViT) -> list[str]:
+    """Makes the records of a run that begins or goes on, and returns what is to be said of it."""
+    told = reruns.go_back(out, config)
+    records.write_run(out, config, images.split, backbone.spec)
+    return told
 
 
 def planned(config: RunConfig, backbone: ViT, images: Images) -> Plan:
@@ -187,14 +196,25 @@ def describe(config: RunConfig, plan: Plan, mesh: Mesh, images: Images) -> None:
 def finish(
     config: RunConfig, out: Path, plan: Plan, mesh: Mesh, state: State, scores: Scores
 ) -> None:
-    """Curves, the task's own pictures, and the exported file, of the best step."""
+    """Curves, the task's own pictures, and the exported file of the best step; the first process writes them."""
+    # the best step may not be the last one: its parameters are read back from disk, by all
+    step = hosts.by_first(lambda: chosen_step(out, config, plan.task, None))
+    params: Params = {}
+    if config.export != "none":
+        last = step == plan.steps
+        chosen = state.params if last else restore_params(out, plan.net, step, mesh)
+        params = on_host(chosen, mesh)
+    hosts.by_first(lambda: _written(config, out, plan, params, scores, step))
+
+
+def _written(
+    config: RunConfig, out: Path, plan: Plan, params: Params, scores: Scores, step: int
+) -> None:
     # the pictures are of the last scores: the rows of older ones are not kept
     watched = f"val_{plan.task.watch}"
     draw_curves(out / "curves.png", rows_in(out / METRICS), plan.task.watch)
     plan.task.draw(scores.rows, plan.labels, out)
     console.print(summary(plan, scores))
-    # the best step is exported, which may not be the last one: its parameters are read back from disk
-    step = chosen_step(out, config, plan.task, None)
     last = step == plan.steps
     if not last:
         [row] = [row for row in rows_in(out / METRICS) if row["step"] == step and watched in row]
@@ -202,7 +222,6 @@ def finish(
             f"best    {plan.task.words({plan.task.watch: row[watched]})} at step {step}, which is kept"
         )
     if config.export != "none":
-        params = state.params if last else restore_params(out, plan.net, step, mesh)
         model = plan.task.joined(plan.bound(params))
         left = sorted(part for part in plan.net if part != "backbone" and model.classifier is None)
         if left:
