@@ -6,6 +6,7 @@ is then still there to say it, as the last line. It is run as a script and impor
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
@@ -34,6 +35,8 @@ def kept(sentence: str, address: str) -> Iterator[Callable[[], Any]]:
 
 def main(sentence: str, address: str) -> None:
     """Waits for the end of the process that has started this one."""
+    # who asks all processes of a job to stop means those who compute
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if sys.stdin.buffer.read() == DONE or _answers(address):
         return
     sys.stderr.write(f"fmjax: {sentence}\n")

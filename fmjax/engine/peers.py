@@ -29,7 +29,7 @@ AGAIN = "run the same command again on all hosts: training goes on from its last
 CODE = (
     75  # of a process whose peer has died: sysexits.h, a failure that passes when it is tried again
 )
-INTERRUPTED = {"KeyboardInterrupt": 130, "Terminated": 143}
+INTERRUPTED = ("KeyboardInterrupt", "Terminated")  # by a signal, outside of training
 
 
 @dataclass(frozen=True)
@@ -200,8 +200,10 @@ def _last_words(error: BaseException) -> tuple[str, int]:
     kind = type(error).__name__
     if isinstance(error, Exception) and (code := exit_code(error)) is not None:
         return sentence(error), code
+    if kind in INTERRUPTED:
+        return "stopped by a signal; run the same command to go on", CODE
     words = " ".join(str(error).split())[:300]
-    return f"{kind}: {words}" if words else kind, INTERRUPTED.get(kind, 1)
+    return f"{kind}: {words}" if words else kind, 1
 
 
 def _traced(error: BaseException, said: str) -> str:
