@@ -111,6 +111,7 @@ class Peers:
 
     def _look(self) -> None:
         """One sign of life, and a look at those of the others; ends the process where a peer has ended."""
+        # every process has its own clock: what counts is when a sign was last seen to change here
         now = time.monotonic()
         self._try(lambda: self._say(f"alive/{self.index}", str(now)))
         alive, faults = self._read("alive"), self._read("fault")
