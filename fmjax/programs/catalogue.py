@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from fmjax import names
+from fmjax.models.flops import flops
 from fmjax.specs import ViTSpec, Weights
 
 
@@ -23,7 +24,7 @@ def record(name: str) -> dict[str, Any]:
         "name": name,
         "parameters": spec.parameters,
         "float32_bytes": 4 * spec.parameters,
-        "gflops": round(flops(spec) / 1e9, 2),
+        "gflops": round(flops(spec).forward / 1e9, 2),
         "width": spec.width,
         "depth": spec.depth,
         "patch_size": spec.patch_size,
@@ -55,26 +56,6 @@ def full_record(name: str) -> dict[str, Any]:
     if "tags" not in facts:
         facts["weights"] = dataclasses.asdict(names.get_weights(name))
     return facts
-
-
-def flops(spec: ViTSpec) -> int:
-    """Floating-point operations of one image's way through the network, two for each multiply-add of its matrix
-    products; norms, activations and softmax are left out, as is usual."""
-    patches = spec.grid[0] * spec.grid[1]
-    tokens = patches + spec.num_cls + spec.num_registers
-    # every token by the four D x D matrices of q, k, v and out; then scores and their use, each L x L x D
-    projections = 4 * tokens * spec.width**2
-    scores = 2 * tokens**2 * spec.width
-    # gate, up and down; or up and down
-    matrices = 3 if spec.mlp == "swiglu" else 2
-    mlp = matrices * tokens * spec.width * spec.mlp_dim
-    embedding = patches * 3 * spec.patch_size**2 * spec.width
-    pool = 0
-    if spec.pool == "map":  # keys and values of all tokens; one query
-        pool = 2 * tokens * spec.width**2 + 2 * tokens * spec.width + 2 * spec.width**2
-        pool += 2 * spec.width * spec.pool_mlp_dim
-    head = spec.pool_dim * spec.embed_dim
-    return 2 * (spec.depth * (projections + scores + mlp) + embedding + pool + head)
 
 
 def line(row: dict[str, Any]) -> str:
