@@ -93,6 +93,16 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
+def over_batch(x: Any, mesh: Mesh | None) -> Any:
+    """Activations [B ...] kept spread over the batch, in both passes, so that it is the weights which are gathered.
+
+    x: an array or a tree of them. mesh: None for one device.
+    """
+    if mesh is None:
+        return x
+    return jax.lax.with_sharding_constraint(x, batch_sharding(mesh))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 

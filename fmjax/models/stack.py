@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from fmjax.models.layers import Block, drop_path
-from fmjax.sharding import BATCH_AXES
+from fmjax.sharding import over_batch
 
 # what a block keeps for its backward pass: everything, its products, its input
 Remat = Literal["none", "dots", "full"]
@@ -60,9 +60,12 @@ def run_stack(
     def body(x: Array, layer: tuple[Block, Array, Array | None]) -> tuple[Array, None]:
         block, rate, key = layer
         first, second = (None, None) if key is None else jax.random.split(key)
-        x = _over_batch(x, mesh)
-        x = _over_batch(x + drop_path(block.attention_branch(x, rope), rate, first), mesh)
-        return x + drop_path(block.mlp_branch(x), rate, second), None
+        # a branch sees its input by a constraint of its own: on the way back the parts that q, k and v have in its
+        # gradient are added up before the devices of a tensor axis exchange their sum
+        x = over_batch(x, mesh)
+        attended = block.attention_branch(over_batch(x, mesh), rope)
+        x = over_batch(x + drop_path(attended, rate, first), mesh)
+        return x + drop_path(block.mlp_branch(over_batch(x, mesh)), rate, second), None
 
     layers = (blocks, rates, keys)
     return jax.lax.scan(_rematerialised(body, remat), x, layers, unroll=unroll or 1)[0]
@@ -74,10 +77,3 @@ def _rematerialised(body: Callable[..., Any], policy: Remat) -> Callable[..., An
     saved = None if policy == "full" else jax.checkpoint_policies.dots_with_no_batch_dims_saveable
     # inside a scan nothing can be computed only once for both passes, so nothing has to prevent it
     return jax.checkpoint(body, policy=saved, prevent_cse=False)
-
-
-def _over_batch(x: Array, mesh: Mesh | None) -> Array:
-    """Keeps the activations spread over the batch, so that it is the weights which are gathered."""
-    if mesh is None:
-        return x
-    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(BATCH_AXES)))

@@ -22,6 +22,7 @@ from fmjax.models.layers import SMALL_INIT, AttentionPool, Block, Dtype, Linear,
 from fmjax.models.resample import resample_grid
 from fmjax.models.rope import rope_table
 from fmjax.models.stack import Remat, between, run_stack
+from fmjax.sharding import over_batch
 from fmjax.specs import ClassifierInput, ViTSpec, check_image_size
 
 Grid = tuple[int, int]
@@ -62,6 +63,7 @@ class ViT(nnx.Module):
         def small_if(wanted: bool, *shape: int) -> nnx.Param | None:
             return nnx.Param(SMALL_INIT(rngs.params(), shape, param_dtype)) if wanted else None
 
+        _check_heads(spec, mesh)
         # random numbers are drawn in the order of these lines: moving one changes what a seed gives
         dtypes = {"dtype": dtype, "param_dtype": param_dtype}
         width, rows, columns = spec.width, *spec.grid
@@ -107,7 +109,8 @@ class ViT(nnx.Module):
         features = self.unprojected(images, key)
         logits = None
         if self.classifier is not None:
-            logits = self.classifier(classifier_input(features, self.classifier_input))
+            seen = over_batch(classifier_input(features, self.classifier_input), self.mesh)
+            logits = self.classifier(seen)
         pooled: Any = features.pooled
         if self.proj is not None:
             pooled = self.proj(pooled)
@@ -121,7 +124,9 @@ class ViT(nnx.Module):
         x, grid, rope = self.embed(images)
         x = self.run_blocks(x, rope, key=key)
         normed = self.final_norm(x)
-        return replace(self.features(normed, grid), pooled=self._pooled(x, normed, grid))
+        features = replace(self.features(normed, grid), pooled=self._pooled(x, normed, grid))
+        # a head's kernel may be split along the width: its gradient for the tokens must not come back split so, too
+        return over_batch(features, self.mesh)
 
     def intermediates(
         self,
@@ -279,6 +284,17 @@ class ViT(nnx.Module):
             return self.features(normed, grid).patches.mean((1, 2))
         # the norm of the mean, not the mean of what the norm gives
         return self.fc_norm(self.features(x, grid).patches.mean((1, 2)))
+
+
+def _check_heads(spec: ViTSpec, mesh: Mesh | None) -> None:
+    """Raises UsageError where a head would lie on two devices: its tokens would be gathered again in every block."""
+    parts = 1 if mesh is None else mesh.shape.get("tensor", 1)
+    if spec.num_heads % parts:
+        fitting = [count for count in range(1, spec.num_heads + 1) if spec.num_heads % count == 0]
+        raise UsageError(
+            f"{spec.name} has {spec.num_heads} heads, which do not divide over {parts} devices of mesh axis 'tensor'; "
+            f"set --mesh.tensor to {', '.join(map(str, fitting[:-1]))} or {fitting[-1]}"
+        )
 
 
 def _projection(
