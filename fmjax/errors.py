@@ -20,6 +20,7 @@ __all__ = [
     "escaped",
     "exit_code",
     "in_bytes",
+    "in_gib",
     "nearest",
     "printable",
     "safe",
@@ -109,3 +110,10 @@ def in_bytes(count: int) -> str:
     """A size as it may stand in a sentence: 1.04 GB."""
     unit = next((row for row in UNITS if count >= row[0]), (1, "bytes"))
     return f"{count / unit[0]:,.3g} {unit[1]}" if unit[0] > 1 else f"{count} bytes"
+
+
+def in_gib(count: int) -> str:
+    """A size of memory, in the unit that devices and flags have it in: 72.8 GiB."""
+    if count < 2**30:
+        return f"{count / 2**20:.3g} MiB"
+    return f"{count / 2**30:,.1f} GiB"

@@ -15,7 +15,10 @@ def finetune(args: list[str]) -> None:
     # the program, and jax with it, is imported once the flags are known to be right
     preset, rest = first(args, "finetune", "a preset, or a model")
     config = parse(RunConfig, rest, "finetune", default=_started(preset) if preset else None)
-    from fmjax.programs.finetune import main as program
+    if config.dry_run:
+        from fmjax.programs.dry_run import dry_run as program
+    else:
+        from fmjax.programs.finetune import main as program
 
     program(config)
 

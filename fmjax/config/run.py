@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -14,6 +15,8 @@ from fmjax.config.model import ModelConfig
 from fmjax.config.recipe import Recipe
 from fmjax.config.tasks import ClassifyConfig, TaskConfig
 
+MAX_SIMULATED = 1_024  # each has threads of its own
+
 
 @dataclass(frozen=True, kw_only=True)
 class MeshConfig:
@@ -22,6 +25,12 @@ class MeshConfig:
     data: int = -1  # copies of the model
     fsdp: int = 1  # parts that each copy's parameters and optimiser state are split into
     tensor: int = 1  # parts that heads and hidden units are split into
+    # so many devices out of this machine's CPU, to try a mesh; 0: the devices that there are
+    simulate_devices: Annotated[int, tyro.conf.arg(aliases=("--simulate-devices",))] = 0
+
+    def __post_init__(self) -> None:
+        count = self.simulate_devices
+        require(0 <= count <= MAX_SIMULATED, "--simulate-devices", count, f"0 to {MAX_SIMULATED}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +46,9 @@ class RunConfig:
     hosts: HostsConfig = field(default_factory=HostsConfig)
     steps: int = 200  # of the optimiser, in all
     batch_size: int = 64  # images in a step, over all devices
+    # auto: in as few parts (recipe.accumulate) as fit the devices' memory, whatever they are; batch_size stays
+    batch: Literal["given", "auto"] = "given"
+    memory_gib: float = 0.0  # of one device, for --batch auto and --dry-run; 0: as it says itself
     drop_path: float = 0.0  # of the last block; blocks before it drop less (arXiv:1603.09382)
     remat: Literal["none", "dots", "full"] = "none"  # what blocks keep for the backward pass
     unroll: bool = False  # trace every block instead of scanning over them
@@ -57,6 +69,7 @@ class RunConfig:
     fresh: bool = (
         False  # start over: the run's checkpoints are deleted and its records written anew
     )
+    dry_run: bool = False  # say what the run would take, and neither read weights nor write
 
     def __post_init__(self) -> None:
         # each flag by itself, then what several of them say together
@@ -71,6 +84,8 @@ class RunConfig:
         require(
             back or self.from_step == 0, "--from-step", self.from_step, "a step, without --fresh"
         )
+        gib = self.memory_gib
+        require(0 <= gib < math.inf, "--memory-gib", gib, "above 0, or 0 for what the device says")
         require(0 <= self.seed <= MAX_SEED, "--seed", self.seed, f"0 to {MAX_SEED}")
         require(0 <= self.drop_path < 1, "--drop-path", self.drop_path, "0 or more, below 1")
         parts = self.recipe.accumulate

@@ -236,7 +236,8 @@ def _blank(examples: Examples, view: View, rng: Rng | None) -> Example:
 def blank_batch(examples: Examples, view: View, config: ImagesConfig, *, batch_size: int) -> Batch:
     """What evaluation gives a network where nothing can be read: it tells the shapes and kinds of the fields."""
     row = _blank(examples, view, None) | {"weight": np.float32(0)}
-    return {name: np.stack([value] * batch_size) for name, value in row.items()}
+    # one row that is seen as many: the batch of a large mesh would take gigabytes
+    return {name: np.broadcast_to(x, (batch_size, *np.shape(x))) for name, x in row.items()}
 
 
 def unreadable(batch: Batch) -> dict[int, str]:

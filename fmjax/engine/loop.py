@@ -41,7 +41,7 @@ def train(plan: Plan, run: Run, mesh: Mesh, state: State, images: Images) -> tup
             examples=images.val,
             mesh=mesh,
             data=plan.data,
-            batch_size=plan.batch_size,
+            batch_size=plan.part_size,
             tell=watch.tell,
             watched=stopping.watched,
         )

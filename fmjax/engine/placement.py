@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import jax
@@ -11,12 +12,38 @@ from jax.sharding import Mesh
 from fmjax.config.run import MeshConfig
 from fmjax.data.batches import HOST_FIELDS, Batch
 from fmjax.engine.hosts import is_first
+from fmjax.errors import UsageError
 from fmjax.sharding import batch_sharding, make_mesh, replicated
 from fmjax.trees import Params
 
 
+def simulate_devices(count: int) -> None:
+    """So many CPU devices in the place of one; 0 changes nothing. To be called before the first use of a device.
+
+    Raises UsageError where it is too late for that, and where the devices are no CPUs.
+    """
+    if not count:
+        return
+    # once jax has started its devices it refuses, though they may be those that are asked for
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", count)
+    devices = jax.local_devices()
+    platform = devices[0].platform
+    if platform != "cpu":
+        raise UsageError(
+            f"--simulate-devices {count} are parts of a CPU, and this process runs on {len(devices)} devices of "
+            f"{platform}; set JAX_PLATFORMS=cpu, or leave the flag out"
+        )
+    if len(devices) != count:
+        raise UsageError(
+            f"--simulate-devices {count} comes too late: this process has started {len(devices)} CPU devices already; "
+            f"pass it to a new process"
+        )
+
+
 def mesh_of(config: MeshConfig) -> Mesh:
-    """The mesh that a config asks for, over all devices."""
+    """The mesh that a config asks for, over all devices, or over simulated ones."""
+    simulate_devices(config.simulate_devices)
     return make_mesh(config.data, config.fsdp, config.tensor)
 
 

@@ -50,6 +50,7 @@ class Plan(Learner):
     """A resolved run."""
 
     data: DataConfig
+    batch: Mapping[str, jax.ShapeDtypeStruct]  # the fields of a batch, as they travel
     freeze: Freeze
     tx: optax.GradientTransformation
     rate: optax.Schedule
@@ -70,6 +71,11 @@ class Plan(Learner):
         return jax.eval_shape(
             partial(split_stacks, blocks=self.freeze.blocks), nested(flat(self.net))
         )
+
+    @property
+    def part_size(self) -> int:
+        """How many images are computed at a time, over all devices."""
+        return self.batch_size // self.accumulate
 
     def evaluates(self, step: int) -> bool:
         """Whether to score the validation part after a step; after the last one it is scored when the run finishes."""
@@ -147,6 +153,7 @@ def resolve(
         labels=labels,
         images=images,
         data=config.data,
+        batch={name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in batch.items()},
         net=net,
         freeze=freeze,
         tx=optimiser(recipe, config.steps, trained, tower_depths(shapes), freeze.blocks),

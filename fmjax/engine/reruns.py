@@ -38,6 +38,9 @@ SAFE = (
     "fresh",
     "remat",
     "unroll",
+    "batch",
+    "memory_gib",
+    "dry_run",
 )
 # what may be another from a step on that the user goes back to: it changes no array of the state
 FROM_A_STEP = (
@@ -71,6 +74,17 @@ def check_folder(run: Path, config: RunConfig) -> None:
     foreign = [name for name in LATER if (run / name).exists()]
     if foreign:
         raise UsageError(f"{run} has a {foreign[0]} and is no run's folder; pass another --out")
+
+
+def as_fitted(run: Path, config: RunConfig) -> RunConfig:
+    """The config of a run with --batch auto, which goes on in the parts that were found when it began: their number is
+    a setting like any other, and another one only where they do not fit any more."""
+    if config.batch == "given" or config.fresh or not has_steps(run):
+        return config
+    parts = read_run(run, config.task)[0].recipe.accumulate
+    if config.batch_size % parts:
+        return config  # another batch, which is refused as such
+    return replace(config, recipe=replace(config.recipe, accumulate=parts))
 
 
 def check_same(run: Path, config: RunConfig, classes: tuple[str, ...]) -> None:

@@ -200,6 +200,18 @@ def build(config: RunConfig, mesh: Mesh | None) -> ViT:
     )
 
 
+def outlined(config: RunConfig, mesh: Mesh | None) -> ViT:
+    """The backbone that `build` returns, of shapes: no weights are looked for."""
+    return abstract(
+        _final_spec(config.model, preprocessing(config).image_size),
+        drop_path=config.drop_path,
+        remat=config.remat,
+        unroll=config.unroll,
+        dtype=compute_dtype(config.model.dtype),
+        mesh=mesh,
+    )
+
+
 def build_model(
     config: ModelConfig, size: ImageSize, rngs: nnx.Rngs | None = None, **options: Any
 ) -> ViT:
@@ -253,8 +265,9 @@ def _run_spec(run: Path, config: RunConfig) -> specs.ViTSpec:
     return spec
 
 
-def outline(run: Path, config: RunConfig, labels: Labels) -> Learner:
-    """What a run has learned, but for its parameters. Raises CheckpointError where its records do not agree."""
+def outline(run: Path, config: RunConfig, labels: Labels, mesh: Mesh | None = None) -> Learner:
+    """What a run has learned, but for its parameters; on a mesh its weights are gathered and not its activations.
+    Raises CheckpointError where its records do not agree."""
     spec = _run_spec(run, config)
     images = preprocessing(config, spec)
     task = make_task(config, images)
@@ -265,6 +278,7 @@ def outline(run: Path, config: RunConfig, labels: Labels) -> Learner:
         remat=config.remat,
         unroll=config.unroll,
         dtype=compute_dtype(config.model.dtype),
+        mesh=mesh,
     )
     return Learner(task, labels, images, net_of_shapes(task, backbone, labels))
 
@@ -304,7 +318,7 @@ def restore(
     """
     folder = Path(run)
     config, labels = read_run(folder, task)
-    learner = outline(folder, config, labels)
+    learner = outline(folder, config, labels, mesh)
     step = chosen_step(folder, config, learner.task, step)
     return learner.task.joined(learner.bound(restore_params(folder, learner.net, step, mesh)))
 

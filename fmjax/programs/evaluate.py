@@ -52,7 +52,7 @@ def _scores(run: str, config: EvalConfig) -> Scores:
         console.print(line)
     # before any array is read: whether the data have what the task needs
     agreement.check(config, the_images=agreement.images_digest(chosen))
-    learner = outline(folder, trained, classes)
+    learner = outline(folder, trained, classes, mesh)
     check_fields(chosen, learner.task.needs, source=data.source)
     step = chosen_step(folder, trained, learner.task, None if config.step < 0 else config.step)
     console.print(f"step    {step}")

@@ -19,6 +19,7 @@ from fmjax.data.split import UNRECORDED, Images, divide
 from fmjax.engine import agreement, hosts, records, reruns
 from fmjax.engine.checkpoint import Checkpoints, check_room
 from fmjax.engine.evaluate import Scores
+from fmjax.engine.fitting import fit, limit_of
 from fmjax.engine.lock import held
 from fmjax.engine.loop import train
 from fmjax.engine.metrics import METRICS, rows_in
@@ -94,22 +95,14 @@ def compared(config: RunConfig, plan: Plan, scores: Scores, baseline: Scores) ->
 
 def one_run(config: RunConfig, share: Path | None = None) -> tuple[Scores, Plan]:
     """One run. share: the folder of the run that it is compared with, whose split it takes over if it is new."""
+    # all that can be refused is, before anything is written
     out = Path(config.out)
-    splits = open_source(config.data)
-    # all that can be refused is, before a model is made and before anything is written
-    reruns.check_folder(out, config)
-    reruns.check_same(out, config, splits.train.classes)
-    images = divide(splits, config.data, records.recorded_split(out, config, share))
-    agreement.check(config, the_images=images.split.digest)
-    for line in audit.lines(splits, images.train, images.val):
-        console.print(line)
+    config, images = examined(config, share)
     mesh = mesh_of(config.mesh)
     check_batch(config, mesh)
     backbone = build(config, mesh)
     reruns.check_spec(out, config, backbone.spec)
-    plan = planned(config, backbone, images)
-    if config.export != "none":
-        check_export(plan.task.joined(plan.net), config.export)
+    config, plan = fitted(config, planned(config, backbone, images), mesh)
     if images.changes is None and has_steps(out) and not config.fresh:
         console.print(f"note    {UNRECORDED}")
     check_room(out, size(plan))
@@ -132,6 +125,22 @@ def _recorded(out: Path, config: RunConfig, images: Images, backbone: ViT) -> li
     return told
 
 
+def examined(config: RunConfig, share: Path | None = None) -> tuple[RunConfig, Images]:
+    """The config as the run's folder completes it, and the images, having said what they are. All that can be refused
+    is, before a model is made and before anything is written."""
+    out = Path(config.out)
+    splits = open_source(config.data)
+    reruns.check_folder(out, config)
+    # the parts that were found come back before the settings are compared
+    config = reruns.as_fitted(out, config)
+    reruns.check_same(out, config, splits.train.classes)
+    images = divide(splits, config.data, records.recorded_split(out, config, share))
+    agreement.check(config, the_images=images.split.digest)
+    for line in audit.lines(splits, images.train, images.val):
+        console.print(line)
+    return config, images
+
+
 def planned(config: RunConfig, backbone: ViT, images: Images) -> Plan:
     """The plan of a run with some images."""
     preprocess = preprocessing(config, backbone.spec)
@@ -139,13 +148,34 @@ def planned(config: RunConfig, backbone: ViT, images: Images) -> Plan:
     check_fields(images.train, task.needs, source=config.data.source)
     # of zeros: it is traced only, for its shapes
     batch = blank_batch(images.train, task.view, config.data, batch_size=config.batch_size)
-    return resolve(config, task, backbone, images.split.classes, preprocess, batch)
+    plan = resolve(config, task, backbone, images.split.classes, preprocess, batch)
+    if config.export != "none":
+        check_export(plan.task.joined(plan.net), config.export)
+    return plan
+
+
+def fitted(config: RunConfig, plan: Plan, mesh: Mesh) -> tuple[RunConfig, Plan]:
+    """Config and plan with as few parts as the devices' memory takes, where that is asked for."""
+    if config.batch == "given":
+        return config, plan
+    found = fit(plan, mesh, limit_of(mesh, config.memory_gib))
+    console.print(found.words(plan, mesh))
+    # the draws of drop path are of a part and a place in it
+    if plan.net["backbone"].drop_path and found.parts != plan.accumulate > 1:
+        console.print(
+            f"note    {plan.accumulate} parts do not fit here, so drop path draws other numbers from now on"
+        )
+    recipe = replace(config.recipe, accumulate=found.parts)
+    return replace(config, recipe=recipe), replace(plan, accumulate=found.parts)
 
 
 def check_batch(config: RunConfig, mesh: Mesh) -> None:
     """Raises UsageError for a batch that does not divide over the devices and parts."""
     # every device computes as many images of every part as all others
     devices, parts = batch_divisor(mesh), config.recipe.accumulate
+    # with --batch auto they are still to be found
+    if config.batch == "auto":
+        parts = 1
     if config.batch_size % (devices * parts):
         raise UsageError(
             f"--batch-size {config.batch_size} does not divide over {devices} devices (mesh axes data and fsdp) x "

@@ -60,6 +60,8 @@ def test_an_unknown_field_is_answered_with_the_nearest():
         (lambda: c.ProbeConfig(max_iter=0), "--max-iter"),
         (lambda: c.EvalConfig(step=-5), "--step"),
         (lambda: c.ProbeConfig(folds=1), "--folds"),
+        (lambda: c.MeshConfig(simulate_devices=-1), "--simulate-devices"),
+        (lambda: c.RunConfig(memory_gib=-1.0), "--memory-gib"),
     ],
 )
 def test_a_bad_value_names_its_flag(make, flag):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import types
+
 import jax
 import numpy as np
+import pytest
 
-from fmjax.engine.placement import on_mesh
+from fmjax.engine.placement import on_mesh, simulate_devices
+from fmjax.errors import UsageError
 from fmjax.sharding import make_mesh
 
 
@@ -26,3 +30,17 @@ def test_all_that_a_step_computes_with_is_spread_and_what_is_for_a_person_stays(
         assert array.dtype == batch[name].dtype
         assert array.addressable_shards[0].data.shape[0] == 2  # tensor has no part in it
         assert np.array_equal(array, batch[name])
+
+
+def test_devices_are_simulated_before_they_start_and_refused_after_that():
+    simulate_devices(0)
+    simulate_devices(len(jax.devices()))  # those that there are
+    with pytest.raises(UsageError, match=r"--simulate-devices 4 comes too late: .* 8 CPU devices"):
+        simulate_devices(4)
+
+
+def test_devices_are_simulated_on_cpus_only(monkeypatch):
+    cards = [types.SimpleNamespace(platform="gpu")] * 2
+    monkeypatch.setattr(jax, "local_devices", lambda: cards)
+    with pytest.raises(UsageError, match="2 devices of gpu; set JAX_PLATFORMS=cpu"):
+        simulate_devices(2)
