@@ -30,9 +30,8 @@ class ModelConfig:
     resample: Literal["weights"] | Resample = (
         "weights"  # how the position table follows another image size
     )
-    dtype: Dtype = (
-        "auto"  # of the computation; parameters are float32. auto: bfloat16 where the device has it
-    )
+    # of the computation; parameters are float32. auto: bfloat16 where the device has it, float16 on a V100 or T4
+    dtype: Dtype = "auto"
 
     def __post_init__(self) -> None:
         height, width = self.image_size

@@ -30,6 +30,8 @@ class Recipe:
     layer_decay: float = 1.0  # lr of a block over that of the block after it (arXiv:2106.08254)
     clip_norm: float = 1.0  # largest global gradient norm; 0 switches clipping off
     accumulate: int = 1  # parts of a batch that are computed one after the other
+    # steps in a row that may be skipped, as their loss or gradient is not finite; more end the run
+    max_skipped: int = 10
     ema: float = 0.0  # share of the old average in the average of the parameters, which a task may learn from; 0: none
 
     def __post_init__(self) -> None:
@@ -55,6 +57,7 @@ class Recipe:
         )
         require(self.accumulate >= 1, "--recipe.accumulate", self.accumulate, "1 or more")
         require(self.clip_norm >= 0, "--recipe.clip-norm", self.clip_norm, "0 or more")
+        require(self.max_skipped >= 0, "--recipe.max-skipped", self.max_skipped, "0 or more")
         require(0 <= self.ema < 1, "--recipe.ema", self.ema, share)
         _check_table("--recipe.rates", self.rates)
         _check_table("--recipe.decay", self.decay)

@@ -61,6 +61,7 @@ class RunConfig:
     from_step: int = (
         0  # go back to this checkpoint, with another recipe if need be; 0 is the newest
     )
+    deterministic: bool = False  # the same bits on a GPU each time, as on other devices, for speed
     seed: int = 0  # of new parameters, drop path and the order of the images
     compare_random: bool = False  # also train the same model from random weights, and print both
     export: Literal["timm", "open_clip_timm", "none"] = (

@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 
 from fmjax.engine import hosts, manifest, quiet, steps
 from fmjax.engine.digests import digests
+from fmjax.engine.guard import Guard, fresh
 from fmjax.engine.state import State
 from fmjax.errors import CheckpointError, in_bytes
 from fmjax.trees import Params
@@ -164,10 +165,14 @@ def restore(run: Path, step: int, like: State) -> tuple[State, dict[str, Any]]:
     Raises Damaged for a step whose files or arrays are not what was written, CheckpointError for one of another model.
     """
     items = _items(like)
+    place = steps.folder(run, step)
+    # runs of older versions have neither a list of their files nor a guard
+    if not manifest.exists(place) and not (place / "guard").is_dir():
+        del items["guard"]
     found = _restore(run, step, items)
-    state = State(
-        ema=found.get("ema", {}), **{k: found[k] for k in ("params", "opt")}, **found["random"]
-    )
+    trees = {name: found[name] for name in ("params", "opt")}
+    guard = Guard(**found["guard"]) if "guard" in found else fresh()
+    state = State(ema=found.get("ema", {}), **trees, **found["random"], guard=guard)
     return state, found["data"]
 
 
@@ -324,5 +329,6 @@ def _items(state: State) -> dict[str, Any]:
         "params": state.params,
         "opt": state.opt,
         "random": {"step": state.step, "key": state.key},
+        "guard": dict(vars(state.guard)),
     }
     return items | ({"ema": state.ema} if state.ema else {})

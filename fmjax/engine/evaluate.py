@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -16,12 +17,22 @@ from fmjax.engine.placement import on_mesh, own_rows
 from fmjax.engine.plan import Learner
 from fmjax.engine.step import Outputs
 from fmjax.engine.unreadable import SharedBadImages
-from fmjax.errors import DataError
+from fmjax.errors import DataError, DivergedError, escaped
 from fmjax.sharding import batch_divisor
 from fmjax.tasks.task import check_scores
 from fmjax.trees import Params
 
 Tell = Callable[[str], None]
+
+
+class NotFinite(DivergedError):
+    """Outputs of a network that are no numbers. found: which, without a way out."""
+
+    def __init__(self, found: str) -> None:
+        super().__init__(
+            f"{found}; compute in float32 (--model.dtype), or take an older checkpoint (--step)"
+        )
+        self.found = found
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,7 @@ def gathered(
     tell: Tell,
 ) -> dict[str, np.ndarray]:
     """The rows of all readable examples, in order, and their `index` in the set. Raises DataError where there is
-    none.
+    none, and NotFinite where numbers are none.
 
     outputs: of a batch, the rows and the weights of all its examples. batches: the indices of all examples of each
     batch, and what this process has read of it.
@@ -99,7 +110,22 @@ def gathered(
     found = {name: np.concatenate(parts) for name, parts in kept.items()}
     if not found or not len(found["index"]):
         raise DataError(f"none of the {len(bad.examples)} images can be read")
+    check_finite(found, bad.examples.names)
     return found
+
+
+def check_finite(rows: Mapping[str, np.ndarray], names: Callable[[int], str]) -> None:
+    """Raises NotFinite where a network has given an example infinity or NaN: a score of them would look like one."""
+    for name, row in rows.items():
+        # numpy does not count bfloat16 among its own
+        if not jnp.issubdtype(row.dtype, jnp.floating):
+            continue
+        wrong = np.flatnonzero(~np.isfinite(row).reshape(len(row), -1).all(1))
+        if len(wrong):
+            first = escaped(names(int(rows["index"][wrong[0]])))
+            raise NotFinite(
+                f"the network's {name!r} are not finite for {len(wrong):,} of {len(row):,} images, as {first}"
+            )
 
 
 def divisible(batch_size: int, mesh: Mesh) -> int:

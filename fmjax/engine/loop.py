@@ -31,10 +31,10 @@ def train(plan: Plan, run: Run, mesh: Mesh, state: State, images: Images) -> tup
     state, batches, start = run.resume(plan, mesh, state, images.train, bad, say)
     number = start
     with (
-        Watch(plan, run.metrics(start), bad, start) as watch,
+        Watch(plan, run.metrics(start), bad, start, run.on_disk) as watch,
         Stopping(hosts.stop_here) as stopping,
     ):
-        score = partial(
+        evaluated = partial(
             evaluate,
             plan,
             functions.outputs,
@@ -45,11 +45,17 @@ def train(plan: Plan, run: Run, mesh: Mesh, state: State, images: Images) -> tup
             tell=watch.tell,
             watched=stopping.watched,
         )
+
+        def score() -> Scores:
+            # the state after the newest step; outputs that are no numbers end the run
+            with watch.alarms.scoring(number):
+                return evaluated(state.params)
+
         run.keep_best(plan, watch.metrics)
         try:
             # a run that was stopped while it was scored is scored first
             if start and plan.evaluates(start) and not run.has_scores(watch.metrics, start):
-                watch.scores(start, score(state.params))
+                watch.scores(start, score())
             for number in range(start + 1, plan.steps + 1):
                 batch = watch.next(batches)
                 state, logs = functions.step(state, on_mesh(batch, mesh, plan.batch_size))
@@ -57,23 +63,24 @@ def train(plan: Plan, run: Run, mesh: Mesh, state: State, images: Images) -> tup
                 run.checkpoints.check()
                 with watch.paused():
                     # saved first: the score is taken while the disk writes
-                    if plan.saves(number):
+                    if watch.saves(number):
                         run.save(number, state, batches, bad)
                     if plan.evaluates(number):
-                        watch.scores(number, score(state.params))
+                        watch.scores(number, score())
                         if run.keep_best(plan, watch.metrics) == number:
                             run.save(number, state, batches, bad)
                 stopping.check()
-            scores = score(state.params)
+            scores = score()
         except Asked:
             # between two steps: the state is whole
+            watch.alarms.look()
             bad.meet(watch.tell)
             run.save(number, state, batches, bad)
             run.close()
             raise Stopped(stopping.sentence(number)) from None
         if not run.has_scores(watch.metrics, plan.steps):
             watch.scores(plan.steps, scores)
-        for line in bad.summary():
+        for line in (*bad.summary(), *watch.alarms.summary(plan.steps)):
             watch.tell(line)
     run.close()
     return state, scores

@@ -64,6 +64,8 @@ class Plan(Learner):
     log_every: int
     keep: int
     keep_best: bool
+    max_skipped: int
+    deterministic: bool
 
     @property
     def params(self) -> Params:
@@ -76,6 +78,11 @@ class Plan(Learner):
     def part_size(self) -> int:
         """How many images are computed at a time, over all devices."""
         return self.batch_size // self.accumulate
+
+    @property
+    def scales_loss(self) -> bool:
+        """Whether the backbone computes in float16, where gradients are too small for it unless the loss is scaled."""
+        return self.net["backbone"].dtype == jnp.float16
 
     def evaluates(self, step: int) -> bool:
         """Whether to score the validation part after a step; after the last one it is scored when the run finishes."""
@@ -168,6 +175,8 @@ def resolve(
         log_every=config.log_every,
         keep=config.keep,
         keep_best=config.keep_best,
+        max_skipped=recipe.max_skipped,
+        deterministic=config.deterministic,
     )
 
 

@@ -41,7 +41,9 @@ SAFE = (
     "batch",
     "memory_gib",
     "dry_run",
+    "deterministic",
 )
+SAFE_RECIPE = ("max_skipped",)
 # what may be another from a step on that the user goes back to: it changes no array of the state
 FROM_A_STEP = (
     "lr",
@@ -101,9 +103,8 @@ def check_same(run: Path, config: RunConfig, classes: tuple[str, ...]) -> None:
     neutral["model"] = replace(
         old.model, **{name: getattr(config.model, name) for name in SAFE_MODEL}
     )
-    if config.from_step:
-        free = {name: getattr(config.recipe, name) for name in FROM_A_STEP}
-        neutral["recipe"] = replace(old.recipe, **free)
+    free = SAFE_RECIPE + (FROM_A_STEP if config.from_step else ())
+    neutral["recipe"] = replace(old.recipe, **{name: getattr(config.recipe, name) for name in free})
     before, after = config_record(replace(old, **neutral)), config_record(config)
     changed = [*_differences(before, after), *_class_differences(old_classes, classes)]
     if changed:

@@ -93,8 +93,11 @@ class Run:
         state, data, self.saved = self._newest_whole(known, like, tell)
         batches.set_state(data["position"])
         bad.set_state(data["unreadable"])
-        params = in_training(plan, state.params, places(plan, mesh))
-        return replace(state, params=params), batches, self.saved
+        where = places(plan, mesh)
+        params = in_training(plan, state.params, where)
+        # a guard that older runs have not saved is still on the host
+        guard = jax.device_put(state.guard, where.guard)
+        return replace(state, params=params, guard=guard), batches, self.saved
 
     def _newest_whole(
         self, known: list[int], like: State, tell: Tell
@@ -131,6 +134,11 @@ class Run:
         data = {"position": batches.get_state(), "unreadable": bad.get_state()}
         self.checkpoints.save(step, to_disk(state), data)
         self.saved = step
+
+    def on_disk(self) -> list[int]:
+        """The steps that are saved, the one that is being written now among them."""
+        self.checkpoints.wait()
+        return steps.committed(self.folder)
 
     def keep_best(self, plan: Plan, metrics: Metrics) -> int | None:
         """Lets the best step of those that are scored stay beside the newest ones, and returns it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Int, UInt32
 
 from fmjax.engine.freeze import join_stacks, partition, split_stacks
+from fmjax.engine.guard import Guard, fresh
 from fmjax.engine.plan import Plan
 from fmjax.sharding import param_shardings, replicated
 from fmjax.trees import Params, flat, nested
@@ -30,6 +31,7 @@ class State:
     ema: Params  # the average of what is trained; {} where the recipe keeps none
     opt: Any
     key: UInt32[Array, ...]  # the key's data; each step folds its number in
+    guard: Guard = field(default_factory=fresh)
 
 
 def begin(plan: Plan, params: Params, mesh: Mesh) -> State:
@@ -46,6 +48,7 @@ def begin(plan: Plan, params: Params, mesh: Mesh) -> State:
         ema=jax.tree.map(jnp.copy, trained) if plan.ema else {},
         opt=jax.jit(plan.tx.init, out_shardings=where.opt)(trained),
         key=jax.device_put(key, where.key),
+        guard=jax.device_put(fresh(), where.guard),
     )
 
 
@@ -85,7 +88,12 @@ def places(plan: Plan, mesh: Mesh) -> State:
         transform_non_params=lambda _: everywhere,
     )
     return State(
-        step=everywhere, params=params, ema=trained if plan.ema else {}, opt=opt, key=everywhere
+        step=everywhere,
+        params=params,
+        ema=trained if plan.ema else {},
+        opt=opt,
+        key=everywhere,
+        guard=jax.tree.map(lambda _: everywhere, fresh()),
     )
 
 

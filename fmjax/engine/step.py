@@ -13,7 +13,9 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
+from fmjax.engine.determinism import compiler_options
 from fmjax.engine.freeze import merge, partition
+from fmjax.engine.guard import after, all_finite, kept, told
 from fmjax.engine.plan import Learner, Plan, prepared
 from fmjax.engine.state import State, places
 from fmjax.errors import UsageError
@@ -37,49 +39,67 @@ class Compiled:
 def compiled(plan: Plan, mesh: Mesh) -> Compiled:
     """Nothing is compiled before the first call."""
     where = places(plan, mesh)
+    options = compiler_options(mesh) if plan.deterministic else None
     # the old state is given up: its memory becomes that of the new one
     step = jax.jit(
         partial(train_step, plan=plan, mesh=mesh),
         in_shardings=(where, batch_sharding(mesh)),
         out_shardings=(where, replicated(mesh)),
         donate_argnums=0,
+        compiler_options=options,
     )
-    return Compiled(step, compiled_outputs(plan, mesh))
+    return Compiled(step, compiled_outputs(plan, mesh, options))
 
 
-def compiled_outputs(learner: Learner, mesh: Mesh) -> Outputs:
+def compiled_outputs(
+    learner: Learner, mesh: Mesh, options: dict[str, Any] | None = None
+) -> Outputs:
     """What evaluation runs; its rows are whole on every device, so that each host can take them, and with them the
     weights of the rows that another host has read."""
 
     def outputs(params: Params, batch: Batch) -> tuple[Rows, Array]:
         return learner.outputs(params, batch), batch["weight"]
 
-    return jax.jit(outputs, out_shardings=replicated(mesh))
+    return jax.jit(outputs, out_shardings=replicated(mesh), compiler_options=options)
 
 
 def train_step(state: State, batch: Batch, *, plan: Plan, mesh: Mesh) -> tuple[State, Logs]:
-    """One optimiser step; the batch is computed in `plan.accumulate` parts whose gradients add up in float32."""
+    """One optimiser step; the batch is computed in `plan.accumulate` parts whose gradients add up in float32.
+
+    A step whose numbers are not finite changes nothing but its own number, the schedule's and the guard, on all devices
+    alike.
+    """
     # frozen parameters are no argument of the loss: they cost no gradient
     trained, fixed = partition(state.params, plan.freeze)
     teacher = plan.bound(merge(state.ema, fixed)) if plan.ema else None
     # the key of a step depends on its number alone, so that a resumed run draws the same
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
     now = Now(state.step, plan.task.count(batch), key, teacher)
+    scale = state.guard.scale
 
     def loss(trained: Params, part: Batch, index: Int[Array, ""] | int) -> tuple[Array, Logs]:
         net = plan.bound(merge(trained, fixed))
         value, logs = plan.task.loss(net, prepared(part, plan.images), now.for_part(index))
-        return value, {"loss": value, **logs}
+        return value * scale if plan.scales_loss else value, {"loss": value, **logs}
 
     grads, logs = summed(loss, trained, batch, plan.accumulate, mesh)
-    fixed = averaged(fixed, logs.pop(AVERAGES, {}), plan.accumulate)
+    if plan.scales_loss:
+        grads = jax.tree.map(lambda gradient: gradient / scale, grads)
+    # of the gradient before clipping, which would hide how it grows
+    averages, norm = logs.pop(AVERAGES, {}), optax.tree.norm(grads)
     updates, opt = plan.tx.update(grads, state.opt, trained)
     moved: Any = optax.apply_updates(trained, updates)
+
+    # nothing of this enters the state unless all of it is finite
+    finite = all_finite(logs["loss"], norm, averages)
+    new = (moved, averaged(fixed, averages, plan.accumulate), opt)
+    moved, fixed, opt = kept(finite, new, (trained, fixed, state.opt))
     # of what is trained: what is frozen is its own average
     ema: Any = optax.incremental_update(moved, state.ema, 1 - plan.ema) if plan.ema else {}
-    # of the gradient before clipping, which would hide how it grows
-    logs["grad_norm"] = optax.tree.norm(grads)
-    return State(state.step + 1, merge(moved, fixed), ema, opt, state.key), logs
+    ema = kept(finite, ema, state.ema)
+    guard = after(state.guard, finite, logs["loss"], scales=plan.scales_loss)
+    logs |= {"grad_norm": norm, **told(guard, scales=plan.scales_loss)}
+    return State(state.step + 1, merge(moved, fixed), ema, opt, state.key, guard), logs
 
 
 def averaged(fixed: Params, values: Mapping[str, Array], parts: int) -> Params:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from rich.live import Live
 from rich.text import Text
 
 from fmjax.console import clock, console
+from fmjax.engine.alarms import WINDOW, Alarms, Step
 from fmjax.engine.evaluate import Scores
 from fmjax.engine.metrics import Metrics
 from fmjax.engine.plan import Plan
 from fmjax.engine.unreadable import SharedBadImages
-from fmjax.errors import DivergedError
 
 COLUMNS = 80
+GUARD = ("skipped", "skipped_in_row", "loss_scale")  # of the logs, for metrics.jsonl and no line
 
 
 def say(line: str) -> None:
@@ -117,9 +118,19 @@ def fitting(parts: list[str]) -> str:
 class Watch:
     """Around the steps of a run: keeps its metrics, names what cannot be read, and shows how far it is."""
 
-    def __init__(self, plan: Plan, metrics: Metrics, bad: SharedBadImages, start: int) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        metrics: Metrics,
+        bad: SharedBadImages,
+        start: int,
+        saved: Callable[[], Sequence[int]],
+    ) -> None:
         self.plan, self.metrics, self.bad, self.start = plan, metrics, bad, start
         self.progress = Progress(plan.steps, plan.batch_size, start)
+        losses = [row["loss"] for row in metrics.rows() if "loss" in row]
+        self.alarms = Alarms(plan.max_skipped, self.tell, saved, losses[-WINDOW:])
+        self.owed = False  # whether a save was put off
 
     def __enter__(self) -> Watch:
         self.progress.__enter__()
@@ -138,6 +149,7 @@ class Watch:
         with self.progress.waiting():
             batch = next(batches)
         self.bad.name(batch, self.tell)
+        self.indices = batch["index"]
         return batch
 
     def tell(self, line: str) -> None:
@@ -149,28 +161,44 @@ class Watch:
         return self.progress.paused()
 
     def logs(self, step: int, logs: Mapping[str, Any]) -> None:
-        """A row of metrics.jsonl and a line on the screen. Raises DivergedError where the numbers have exploded."""
+        """A row of metrics.jsonl and a line on the screen. Raises DivergedError where the numbers are none for too
+        long."""
         if step == self.start + 1:
             jax.block_until_ready(logs)  # compiled and done: from here on, time is a step's own
             self.progress.begin(step)
+        self.alarms.add(Step(step, self.indices, logs))
+        # here the host waits for the device; on steps without a row it does not
+        if self.plan.logs(step) or self.alarms.full:
+            self.alarms.look()
         if not self.plan.logs(step):
             return
         self.bad.meet(self.tell)
-        # here the host waits for the device; on steps without a row it does not
         numbers = {name: float(value) for name, value in logs.items()}
+        guard = {name: numbers.pop(name) for name in GUARD if name in numbers}
         norm = numbers.pop("grad_norm")
-        if not np.isfinite([numbers["loss"], norm]).all():
-            raise DivergedError(
-                f"the loss is {numbers['loss']} and the gradient's norm {norm} at step {step}; lower --recipe.lr, "
-                f"raise --recipe.warmup-steps, or look into the loss"
-            )
         first = {"loss": numbers.pop("loss"), **numbers}
         # the rate of this step, which was counted from 0
         speed = self.progress.update(
             step, [self.plan.task.words({name: first[name]}) for name in first]
         )
         lr = float(jnp.asarray(self.plan.rate(step - 1)))
-        self.metrics.add({"step": step, **first, "lr": lr, **speed, "grad_norm": norm})
+        row = {**first, "lr": lr, **speed, "grad_norm": norm, **_worth_a_row(guard)}
+        # JSON has no word for infinity and NaN
+        finite = {name: value for name, value in row.items() if math.isfinite(value)}
+        self.metrics.add({"step": step, **finite})
+
+    def saves(self, step: int) -> bool:
+        """Whether to save after a step. In a row of skipped ones a save is put off until the first that is not: the
+        state would have nothing new, and push a good one out."""
+        self.owed |= self.plan.saves(step)
+        if not self.owed:
+            return False
+        self.alarms.look()
+        self.owed = self.alarms.row > 0 and step != self.plan.steps
+        if not self.owed and not self.plan.logs(step):
+            # what is saved of them is what all have found; on steps with a row that is known already
+            self.bad.meet(self.tell)
+        return not self.owed
 
     def scores(self, step: int, scores: Scores) -> None:
         """A row of metrics.jsonl and a line on the screen."""
@@ -179,3 +207,9 @@ class Watch:
             {"step": step, **{f"val_{name}": value for name, value in scores.numbers.items()}}
         )
         self.tell(f"step {step}/{self.plan.steps}  val {self.plan.task.words(scores.numbers)}")
+
+
+def _worth_a_row(guard: Mapping[str, float]) -> dict[str, Any]:
+    """The scale of the loss, where it has one, and the skipped steps where there are any."""
+    found: dict[str, Any] = {name: guard[name] for name in ("loss_scale",) if name in guard}
+    return found | ({"skipped": int(guard["skipped"])} if guard["skipped"] else {})

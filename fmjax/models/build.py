@@ -161,15 +161,23 @@ def param_shapes(
     return MappingProxyType({path: leaf.shape for path, leaf in flat(model).items()})
 
 
-def compute_dtype(name: str) -> Any:
-    """The compute dtype behind "float32", "bfloat16", "float16", or "auto": bfloat16 on accelerators that have it.
+# Least compute capability of NVIDIA's devices -> what is fast there: bfloat16 since Ampere, float16 since Volta, whose
+# products of matrices know it alone, float32 before
+GPU_DTYPES = ((8.0, "bfloat16"), (7.0, "float16"), (0.0, "float32"))
 
-    float16 has to be asked for: without loss scaling its gradients can underflow.
+
+def compute_dtype(name: str) -> Any:
+    """The compute dtype behind "float32", "bfloat16", "float16", or "auto": that of the first device's platform.
+
+    float16 has bfloat16's speed and a narrower range; training scales its loss.
     """
     if name != "auto":
         return jnp.dtype(name)
-    # half precision pays where the hardware has it: not on CPUs, nor on GPUs before Ampere (compute capability 8)
     device = jax.devices()[0]
+    if device.platform == "cpu":
+        return jnp.dtype("float32")
+    # other makers' devices have names in its place, and bfloat16
     capability = str(getattr(device, "compute_capability", ""))
-    before_ampere = capability.replace(".", "").isdigit() and float(capability) < 8
-    return jnp.dtype("float32" if device.platform == "cpu" or before_ampere else "bfloat16")
+    if not capability.replace(".", "").isdigit():
+        return jnp.dtype("bfloat16")
+    return jnp.dtype(next(dtype for least, dtype in GPU_DTYPES if float(capability) >= least))

@@ -20,6 +20,7 @@ from fmjax.engine import agreement, hosts, records, reruns
 from fmjax.engine.checkpoint import Checkpoints, check_room
 from fmjax.engine.evaluate import Scores
 from fmjax.engine.fitting import fit, limit_of
+from fmjax.engine.guard import FIRST_SCALE
 from fmjax.engine.lock import held
 from fmjax.engine.loop import train
 from fmjax.engine.metrics import METRICS, rows_in
@@ -204,6 +205,8 @@ def describe(config: RunConfig, plan: Plan, mesh: Mesh, images: Images) -> None:
         f"data    {config.data.source}: {len(images.train):,} train, {len(images.val):,} val, "
         f"{len(plan.labels)} classes, {height} x {width}"
     )
+    if plan.scales_loss:
+        console.print(f"note    {float16_note(config.model.dtype)}")
     if images.changes is not None and images.changes.added:
         console.print(
             f"note    images that came after the run had begun are left out of it: {images.changes}"
@@ -221,6 +224,14 @@ def describe(config: RunConfig, plan: Plan, mesh: Mesh, images: Images) -> None:
             f"note    a warm-up of {config.recipe.warmup_steps} steps does not fit a run of {config.steps}; it is cut "
             f"to {warmup}"
         )
+
+
+def float16_note(asked: str) -> str:
+    """Why a run computes in float16, and what comes with it."""
+    device = jax.devices()[0].device_kind
+    why = f"{device} has no bfloat16" if asked == "auto" else "asked for by --model.dtype"
+    scale = f"the loss is scaled, by {FIRST_SCALE:.0f} at first, half as much after each overflow"
+    return f"float16: {why}; {scale}"
 
 
 def finish(

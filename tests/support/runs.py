@@ -42,9 +42,9 @@ def rows(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def losses(run: Path) -> list[tuple[int, float, float]]:
-    """Step, loss and norm of the gradient: what a resumed run has to come to again."""
-    return [(row["step"], row["loss"], row["grad_norm"]) for row in rows(run) if "loss" in row]
+def losses(run: Path) -> list[tuple[int, float, float | None]]:
+    """Step, loss and norm of the gradient, where it was finite: what a resumed run has to come to again."""
+    return [(row["step"], row["loss"], row.get("grad_norm")) for row in rows(run) if "loss" in row]
 
 
 @dataclass

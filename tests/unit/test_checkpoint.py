@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
@@ -14,6 +15,7 @@ import pytest
 
 from fmjax.engine import manifest, steps
 from fmjax.engine.checkpoint import Checkpoints, Damaged, check_room, restore, restore_params
+from fmjax.engine.guard import Guard, fresh
 from fmjax.engine.state import State
 from fmjax.errors import CheckpointError
 
@@ -24,7 +26,8 @@ def state(params: dict) -> State:
     )
 
 
-STATE = state({"a": {"kernel": jnp.arange(64.0).reshape(8, 8)}})
+GUARD = Guard(skipped=jnp.array(7), row=jnp.array(2), scale=jnp.array(4.0), good=jnp.array(30))
+STATE = replace(state({"a": {"kernel": jnp.arange(64.0).reshape(8, 8)}}), guard=GUARD)
 # name: (files of the step, what is done with their bytes, what is said)
 DAMAGE = {
     "position gone": ("data/metadata", None, "data/metadata is missing"),
@@ -64,6 +67,18 @@ def saved(tmp_path_factory):
     run = tmp_path_factory.mktemp("run")
     write(run, STATE)
     return run
+
+
+def test_a_step_of_an_older_run_has_no_guard_and_gets_a_fresh_one(saved, tmp_path):
+    run = shutil.copytree(saved, tmp_path / "run")
+    step = run / "checkpoints" / "5"
+    shutil.rmtree(step / "guard")
+    with pytest.raises(Damaged, match="guard/_METADATA is missing"):
+        restore(run, 5, STATE)
+    (step / manifest.MANIFEST).unlink()
+    found, data = restore(run, 5, STATE)
+    jax.tree.map(np.testing.assert_array_equal, found, replace(STATE, guard=fresh()))
+    assert data == {"position": 40}
 
 
 def test_what_was_saved_comes_back(saved):
