@@ -139,7 +139,7 @@ class Alarms:
 
 
 def _listed(indices: np.ndarray) -> str:
-    """The examples of a batch, by their places in the training set. All processes skip the same steps, and meet here."""
+    """The examples of a batch, by their places in the training set. All processes skip the same steps and meet here."""
     found = sorted({index for part in hosts.exchanged(indices.tolist()) for index in part})
     shown = ", ".join(map(str, found[:NAMED]))
     return shown if len(found) <= NAMED else f"{shown}, ... ({len(found)} in all)"
