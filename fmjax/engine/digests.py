@@ -29,12 +29,11 @@ def digests(tree: Any) -> dict[str, str]:
 
     A change of one element is always found, whatever its bits; a change of several is missed once in 2^64.
     """
-    # all are started before the first is waited for
-    sums = {path: _sums(jnp.asarray(leaf)) for path, leaf in flat(tree).items()}
-    return {
-        path: "".join(f"{int(half):08x}" for half in np.asarray(pair))
-        for path, pair in sums.items()
-    }
+    # One program at a time: many small ones that exchange sums at once can wait for each other for ever where devices
+    # are simulated on fewer cores
+    jax.block_until_ready(tree)
+    sums = {path: np.asarray(_sums(jnp.asarray(leaf))) for path, leaf in flat(tree).items()}
+    return {path: "".join(f"{int(half):08x}" for half in pair) for path, pair in sums.items()}
 
 
 @jax.jit
