@@ -51,6 +51,7 @@ def _scores(run: str, config: EvalConfig) -> Scores:
     for line in told:
         console.print(line)
     # before any array is read: whether the data have what the task needs
+    # hosts that score other images would wait for each other's batches forever
     agreement.check(config, the_images=agreement.images_digest(chosen))
     learner = outline(folder, trained, classes, mesh)
     check_fields(chosen, learner.task.needs, source=data.source)

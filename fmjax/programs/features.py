@@ -106,6 +106,7 @@ def _embedded(config: EmbedConfig) -> Path:
         "classes": np.asarray(parts[0].classes),
         "split": np.repeat(["train", "val"][: len(parts)], [len(part.names) for part in parts]),
     }
+    # all processes have all rows; one file is enough
     hosts.by_first(lambda: _write(path, arrays))
     console.print(f"{len(names):,} embeddings of width {parts[0].features.shape[1]} in {path}")
     return path
@@ -155,6 +156,7 @@ def _probed(config: ProbeConfig) -> float:
     asked = parts[-1]
     if len(parts) == 1:
         _check_folds(config, asked)
+    # the solver takes all cores of a machine, which may have several processes
     accuracy = hosts.by_first(lambda: _regression(config, parts))
     # a score says how it came about: folds and a held-out part are not comparable
     how = f"{config.folds} folds" if len(parts) == 1 else "train -> val"

@@ -107,6 +107,7 @@ def one_run(config: RunConfig, share: Path | None = None) -> tuple[Scores, Plan]
     if images.changes is None and has_steps(out) and not config.fresh:
         console.print(f"note    {UNRECORDED}")
     check_room(out, size(plan))
+    # the first process holds the folder for all
     with held(out) if hosts.is_first() else nullcontext():
         told = hosts.by_first(lambda: _recorded(out, config, images, backbone))
         for line in told:
@@ -121,6 +122,7 @@ def one_run(config: RunConfig, share: Path | None = None) -> tuple[Scores, Plan]
 
 def _recorded(out: Path, config: RunConfig, images: Images, backbone: ViT) -> list[str]:
     """Makes the records of a run that begins or goes on, and returns what is to be said of it."""
+    # what an older command has left is read before the records are those of this one
     told = reruns.go_back(out, config)
     records.write_run(out, config, images.split, backbone.spec)
     return told
