@@ -5,8 +5,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass, replace
 
+import jax
 from jax.sharding import Mesh
 
+from fmjax.engine import hosts
 from fmjax.engine.ahead import compiled_ahead
 from fmjax.engine.costs import Memory
 from fmjax.engine.plan import Plan
@@ -46,8 +48,8 @@ def device_bytes(mesh: Mesh, gib: float) -> int | None:
     """What programs may take of a device: as given (in GiB), else as the device says, else None."""
     if gib:
         return round(gib * GIB)
-    stats = mesh.devices.flat[0].memory_stats() or {}
-    return stats.get("bytes_limit")
+    here = next(each for each in mesh.devices.flat if each.process_index == jax.process_index())
+    return (here.memory_stats() or {}).get("bytes_limit")
 
 
 def limit_of(mesh: Mesh, gib: float) -> int:
@@ -58,7 +60,8 @@ def limit_of(mesh: Mesh, gib: float) -> int:
         raise UsageError(
             f"--batch auto needs to know a device's memory, which a {platform} does not tell; pass --memory-gib"
         )
-    return int(USABLE * found)
+    # all processes have to choose alike: the smallest device of all counts
+    return int(USABLE * min(hosts.exchanged(found)))
 
 
 def fit(plan: Plan, mesh: Mesh, limit: int) -> Fit:

@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 
 from fmjax.config.run import RunConfig
 from fmjax.console import console
+from fmjax.engine import hosts
 from fmjax.engine.ahead import Ahead, compiled_ahead
 from fmjax.engine.costs import Collective, Memory, collectives
 from fmjax.engine.fitting import device_bytes
@@ -36,6 +37,11 @@ class Costs:
 def dry_run(config: RunConfig) -> Costs:
     """Prints the plan of a run and what it would take, and returns that. No weights are looked for, and nothing is
     written; what a run would refuse is refused, but for what is wrong with the weights' file, or with the disk."""
+    with hosts.joined(config.hosts):
+        return _costs(config)
+
+
+def _costs(config: RunConfig) -> Costs:
     # the mesh first: it may simulate devices, which has to come before any use of one
     mesh = mesh_of(config.mesh)
     config, images = examined(config)
@@ -70,6 +76,7 @@ def step_flops(plan: Plan) -> int:
     frozen = plan.freeze.blocks.get("backbone", 0)
     if not any(path.startswith("blocks.") for path in trained):
         frozen = spec.depth
+    # what is computed for the loss and never trained, as an unused projection is not, costs its way forward only
     image = flops(spec).training(
         frozen_blocks=frozen,
         embedding="patch_embed.kernel" in trained,
@@ -87,6 +94,7 @@ def lines(config: RunConfig, plan: Plan, mesh: Mesh, costs: Costs) -> list[str]:
     recipe, memory = config.recipe, costs.memory
     free = device_bytes(mesh, config.memory_gib)
     room = "" if free is None else f", of {in_gib(free)}"
+    # of one image, which does not depend on the mesh: the rate to compare machines by
     image = costs.step_flops / plan.batch_size
     # a line for each question: what is trained how, when it is kept, does it fit, how much is computed, how long until
     return [

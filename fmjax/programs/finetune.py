@@ -25,7 +25,7 @@ from fmjax.engine.lock import held
 from fmjax.engine.loop import train
 from fmjax.engine.metrics import METRICS, rows_in
 from fmjax.engine.optim import warmup_steps
-from fmjax.engine.placement import mesh_of, on_host
+from fmjax.engine.placement import mesh_of, on_host, simulate_devices
 from fmjax.engine.plan import Plan, make_task, resolve
 from fmjax.engine.run import (
     Run,
@@ -96,7 +96,8 @@ def compared(config: RunConfig, plan: Plan, scores: Scores, baseline: Scores) ->
 
 def one_run(config: RunConfig, share: Path | None = None) -> tuple[Scores, Plan]:
     """One run. share: the folder of the run that it is compared with, whose split it takes over if it is new."""
-    # all that can be refused is, before anything is written
+    # before any use of a device; then all that can be refused is, before anything is written
+    simulate_devices(config.mesh.simulate_devices)
     out = Path(config.out)
     config, images = examined(config, share)
     mesh = mesh_of(config.mesh)
@@ -161,6 +162,7 @@ def fitted(config: RunConfig, plan: Plan, mesh: Mesh) -> tuple[RunConfig, Plan]:
     """Config and plan with as few parts as the devices' memory takes, where that is asked for."""
     if config.batch == "given":
         return config, plan
+    # the search starts at the parts of the recipe, which are those of the record where a run goes on
     found = fit(plan, mesh, limit_of(mesh, config.memory_gib))
     console.print(found.words(plan, mesh))
     # the draws of drop path are of a part and a place in it
