@@ -1,0 +1,59 @@
+"""docs/scaling.md: its tables are the stored ones, and what it says of every layer holds of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import meshes
+
+ROOT = Path(__file__).parents[2]
+ROWS = json.loads((ROOT / "benchmarks" / "results" / "meshes.json").read_text())["rows"]
+SPLIT = [row for row in ROWS if row["fsdp"] > 1]
+
+
+def in_layers(row: dict, kind: str) -> list[dict]:
+    """What a layer exchanges, but for vectors."""
+    return [
+        each
+        for each in row["collectives"]
+        if each["kind"] == kind and each["trips"] == row["depth"] and each["bytes"] > 1e5
+    ]
+
+
+def travelled(row: dict, kind: str) -> int:
+    return sum(each["bytes"] * each["count"] for each in in_layers(row, kind))
+
+
+def test_the_tables_are_those_of_the_results():
+    page = (ROOT / "docs" / "scaling.md").read_text()
+    for table in meshes.table().split("\n\n"):
+        assert table in page, "run `python benchmarks/meshes.py --table`"
+
+
+def test_every_case_was_compiled():
+    assert [row["name"] for row in ROWS] == [case.name for case in meshes.CASES]
+
+
+@pytest.mark.parametrize("row", SPLIT, ids=lambda row: row["name"])
+def test_weights_travel_in_half_precision_once_a_pass_and_tokens_do_not(row):
+    kinds = {each["kind"] for each in row["collectives"]}
+    assert kinds <= {"all-gather", "reduce-scatter", "all-reduce", "collective-permute"}
+    gathered, scattered = travelled(row, "all-gather"), travelled(row, "reduce-scatter")
+    # a third gather where both axes are beside fsdp, as the page says
+    most = 3 if row["data"] > 1 and row["tensor"] > 1 else 2
+    assert 2 * scattered <= gathered <= most * scattered
+    assert {each["dtypes"] for each in in_layers(row, "all-gather")} == {"bf16"}
+    assert {tuple(each["axes"]) for each in in_layers(row, "all-gather")} == {("fsdp",)}
+
+    # between data and fsdp only gradients are summed: of each layer as many bytes as were scattered to a device
+    summed = [each for each in in_layers(row, "all-reduce") if each["axes"] != ["tensor"]]
+    over = sum(each["bytes"] * each["count"] for each in summed)
+    assert over == pytest.approx(scattered / row["fsdp"] if row["data"] > 1 else 0)
+    # over tensor the tokens of each half of a block: forward, again, and backward
+    tokens = sum(
+        each["count"] for each in in_layers(row, "all-reduce") if each["axes"] == ["tensor"]
+    )
+    assert tokens == (6 * row["depth"] if row["tensor"] > 1 else 0)
