@@ -127,6 +127,9 @@ def said(verdict: Verdict) -> None:
 def figures(found: list[Verdict]) -> str:
     """What there is to say beside how many passed."""
     words = []
+    kills = sum(one.name.startswith("kill") for one in found)
+    if kills:
+        words.append(f"{kills} kills")
     effect = [one for one in found if "found: " in one.name]
     if effect:
         words.append(
