@@ -32,12 +32,12 @@ OUT = Path(__file__).parent / "results" / "guards.json"
 DIGITS = DataConfig(source="digits", crop_scale=1.0, flip=0.0)
 QUICKSTART = replace(load_preset("quickstart"), compare_random=False)
 SMALL = RunConfig(
-    model=ModelConfig(name="dinov2_vits14", init="random", image_size=(224, 224)),
+    model=ModelConfig(name="augreg_vit_small_patch16_224.augreg_in21k", init="random"),
     data=DIGITS,
     batch_size=8,
 )
 # of each the pairs that are timed, and the steps that are timed together
-CASES = {"quickstart, batch 64": (QUICKSTART, 15, 4), "ViT-S, batch 8": (SMALL, 9, 1)}
+CASES = {"quickstart, batch 64": (QUICKSTART, 15, 4), "ViT-S/16, batch 8": (SMALL, 9, 1)}
 
 
 def every_update(finite: Any, new: Any, old: Any) -> Any:

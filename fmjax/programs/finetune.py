@@ -232,6 +232,7 @@ def describe(config: RunConfig, plan: Plan, mesh: Mesh, images: Images) -> None:
 
 def float16_note(asked: str) -> str:
     """Why a run computes in float16, and what comes with it."""
+    # "auto" takes it only where the device leaves no choice
     device = jax.devices()[0].device_kind
     why = f"{device} has no bfloat16" if asked == "auto" else "asked for by --model.dtype"
     scale = f"the loss is scaled, by {FIRST_SCALE:.0f} at first, half as much after each overflow"

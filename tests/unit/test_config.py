@@ -56,6 +56,7 @@ def test_an_unknown_field_is_answered_with_the_nearest():
         (lambda: c.DataConfig(split_seed=-1), "--data.split-seed"),
         (lambda: c.Recipe(lr=float("inf")), "--recipe.lr"),
         (lambda: c.Recipe(b1=2.0), "--recipe.b1"),
+        (lambda: c.Recipe(max_skipped=-1), "--recipe.max-skipped"),
         (lambda: c.Recipe(weight_decay=-1.0), "--recipe.weight-decay"),
         (lambda: c.ProbeConfig(max_iter=0), "--max-iter"),
         (lambda: c.EvalConfig(step=-5), "--step"),

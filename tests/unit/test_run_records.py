@@ -214,6 +214,13 @@ def test_renamed_and_turned_classes_are_said_by_name(run, config):
     check_same(run, config, DIGITS)
 
 
+def test_what_guards_a_run_may_change_on_a_resume(run, config):
+    recipe = replace(config.recipe, max_skipped=0)
+    check_same(run, replace(config, recipe=recipe, deterministic=True), DIGITS)
+    with pytest.raises(UsageError, match=r"recipe\.lr: "):
+        check_same(run, replace(config, recipe=replace(recipe, lr=0.5)), DIGITS)
+
+
 def test_records_come_back_as_they_were_written(run, config):
     assert read_run(run) == (config, DIGITS)
     assert read_spec(run) == SPEC
