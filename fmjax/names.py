@@ -95,14 +95,16 @@ _registered: list[ViTSpec | Weights] = []  # what `register` has added, behind t
 def register(*rows: ViTSpec | Weights | Dialect) -> None:
     """Adds your own architectures, weights and dialects to those of the package, for this process.
 
-    Raises UsageError, and adds nothing, where a name is taken, weights have no architecture, or a source has a dialect
-    that does not exist.
+    A row that was added before, and is the same, is left as it is. Raises UsageError, and adds nothing, where a name is
+    taken, weights have no architecture, or a source has a dialect that does not exist.
     """
     from weights_conversion.detection import dialects
     from weights_conversion.detection import register as add_dialect
     from weights_conversion.dialect import Dialect
 
     specs, weights = _rows()
+    # a notebook's cell, and a preset's file, may be run twice
+    rows = tuple(row for row in rows if row not in _registered)
     new_specs = [row for row in rows if isinstance(row, ViTSpec)]
     new_weights = [row for row in rows if isinstance(row, Weights)]
     new_dialects = [row for row in rows if isinstance(row, Dialect)]

@@ -51,6 +51,13 @@ def mine(clean, tmp_path, monkeypatch):
     return scope["model"], file
 
 
+def test_the_same_rows_may_be_registered_again_and_others_of_their_name_may_not(mine):
+    spec = fmjax.get_spec("my_vit")
+    fmjax.register(spec)
+    with pytest.raises(UsageError, match="ViTSpec 'my_vit' exists already"):
+        fmjax.register(replace(spec, depth=spec.depth + 1))
+
+
 def test_the_guide_registers_and_loads_a_backbone(mine):
     model, file = mine
     assert model.spec.name == "my_vit"
