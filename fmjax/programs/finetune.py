@@ -16,7 +16,7 @@ from fmjax.data.batches import blank_batch
 from fmjax.data.example import check_fields
 from fmjax.data.sources import open_source
 from fmjax.data.split import UNRECORDED, Images, divide
-from fmjax.engine import agreement, hosts, records, reruns
+from fmjax.engine import agreement, hosts, records, reruns, steps
 from fmjax.engine.checkpoint import Checkpoints, check_room
 from fmjax.engine.evaluate import Scores
 from fmjax.engine.fitting import fit, limit_of
@@ -279,4 +279,8 @@ def _written(
         changed = differences(model.spec, config.export)
         if changed:
             console.print(f"note    the code that reads {config.export} computes {changed}")
+    kept = in_bytes(sum(map(steps.size, (out / steps.STEPS).glob("*"))))
+    console.print(
+        f"disk    {kept} of checkpoints; `fmjax ckpt prune {out} --params-only` leaves what scoring needs"
+    )
     console.print(f"run     {out}")

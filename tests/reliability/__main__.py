@@ -108,6 +108,14 @@ class Whole:
             said(found[-1])
         return found
 
+    def soaked(self) -> list[Verdict]:
+        return [trials.soak(self.folder / "soak", 2_000)[0]]
+
+
+def tested(*paths: str) -> Callable[[Whole], list[Verdict]]:
+    """The tests of some files, as CI runs them."""
+    return lambda whole: trials.tests(*paths)
+
 
 ROWS: dict[str, tuple[str, Callable[[Whole], list[Verdict]]]] = {
     "R1": ("killed at a random moment, one process", Whole.killed),
@@ -117,6 +125,20 @@ ROWS: dict[str, tuple[str, Callable[[Whole], list[Verdict]]]] = {
     "R3-files": ("each file of a checkpoint cut to half, or deleted", Whole.damaged),
     "R4": ("a disk that is full in the middle of a save", Whole.full),
     "R5": ("saved on one mesh, gone on on another", Whole.moved),
+    "R6": (
+        "gradients and losses that are no numbers, and leaps",
+        tested("tests/unit/test_guard.py", "tests/unit/test_alarms.py", "tests/e2e/test_guards.py"),
+    ),
+    "R12": (
+        "a process that dies, fails, comes late or was told otherwise",
+        tested("tests/distributed"),
+    ),
+    "R13": (
+        "the same seed, other threads, intervals and caches",
+        tested("tests/e2e/test_same_bits.py"),
+    ),
+    "R15": ("stored runs of every format", tested("tests/reliability/test_stored_runs.py")),
+    "R16": ("2,000 steps with 40 scores and 40 saves", Whole.soaked),
 }
 
 
@@ -140,6 +162,7 @@ def figures(found: list[Verdict]) -> str:
         words.append(
             f"steps done again: {sum(lost) / len(lost):.1f} on average, {max(lost)} at most, of 4 between saves"
         )
+    words += [one.name.partition(": ")[2] for one in found if one.name.startswith("soak")]
     stops = [one.seconds for one in found if one.name.startswith("SIG")]
     if stops:
         words.append(f"ended {max(stops):.1f} s after the signal at most")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,17 @@ def test_a_run_that_is_moved_to_another_mesh_goes_on(reference, tmp_path):
     before, after = Layout(1), Layout(8, data=2, fsdp=2, tensor=2)
     verdict = trials.move(reference, tmp_path / "run", before, after)
     assert verdict.passed, verdict
+
+
+def test_a_long_run_holds_no_more_and_more(tmp_path):
+    verdict, found = trials.soak(tmp_path / "run", 300)
+    assert len(found) > 10
+    # too short a run for a slope of memory: its pools still fill
+    assert "files" not in verdict.wrong
+    assert "threads" not in verdict.wrong
+    assert "exit code" not in verdict.wrong
+    leaking = [replace(one, megabytes=500 + one.step / 50) for one in found]
+    assert trials.slope(leaking) == pytest.approx(2.0)
 
 
 def test_a_trial_sees_what_it_is_for(reference, tmp_path):

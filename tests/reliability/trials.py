@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import jax
 import numpy as np
@@ -29,6 +33,8 @@ ARGS = (
     *("--recipe.warmup-steps", "4", "--recipe.ema", "0.9"),
 )
 LAST = 24
+ROOT = Path(__file__).parents[2]
+TINY = Path(__file__).parent / "stored" / "tiny.py"  # the preset of a very small network
 MOMENTS = ("any", "start", "saving", "committed", "scoring", "ending")
 
 
@@ -294,3 +300,96 @@ def mounted(folder: Path, megabytes: float) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={int(megabytes * 1024)}k", "tmpfs", str(folder)]
     return subprocess.run(command, capture_output=True).returncode == 0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a process holds at a step."""
+
+    step: int
+    megabytes: float
+    files: int
+    threads: int
+
+
+def soak(folder: Path, steps_: int) -> tuple[Verdict, list[Sample]]:
+    """A long run of small steps with scores and saves: what it holds of memory, files and threads may not grow."""
+    flags = (
+        "--steps",
+        str(steps_),
+        "--eval-every",
+        "50",
+        "--save-every",
+        "50",
+        "--log-every",
+        "10",
+    )
+    processes = Processes(
+        folder,
+        ("finetune", str(TINY), "--out", str(folder), *flags, "--batch-size", "8"),
+        count=1,
+        devices=1,
+    )
+    [process], found = processes.all, []
+    while process.poll() is None:
+        time.sleep(0.25)
+        done = max((row["step"] for row in rows_in(folder / METRICS)), default=0)
+        if done and (not found or done >= found[-1].step + 10):
+            found += [one for one in [_sampled(process.pid, done)] if one]
+    [ended] = processes.ended()
+    wrong = f"exit code {ended.code}: {ended.err[-200:]}" if ended.code else _growth(found)
+    return Verdict(f"soak of {steps_} steps: {_held(found)}", wrong), found
+
+
+def _sampled(pid: int, step: int) -> Sample | None:
+    """None where the process has just ended."""
+    place = Path(f"/proc/{pid}")
+    try:
+        pages = int((place / "statm").read_text().split()[1])
+        files, threads = (len(list((place / kind).iterdir())) for kind in ("fd", "task"))
+    except OSError:
+        return None
+    return Sample(step, pages * os.sysconf("SC_PAGE_SIZE") / 1e6, files, threads)
+
+
+def slope(found: list[Sample]) -> float:
+    """Megabytes by which memory grows in 100 steps, in the second half: in the first, programs are compiled and pools
+    of threads and memory fill."""
+    late = found[len(found) // 2 :]
+    return 100 * float(
+        np.polyfit([one.step for one in late], [one.megabytes for one in late], 1)[0]
+    )
+
+
+def _growth(found: list[Sample]) -> str:
+    late = found[len(found) // 2 :]
+    first, last = late[: len(late) // 3], late[-len(late) // 3 :]
+    if slope(found) > 1.0:
+        return f"memory grows by {slope(found):.2f} MB in 100 steps"
+    for name in ("files", "threads"):
+        before, after = (np.median([getattr(one, name) for one in part]) for part in (first, last))
+        if after > before + 2:
+            return f"{before:.0f} {name} became {after:.0f}"
+    return ""
+
+
+def _held(found: list[Sample]) -> str:
+    last = found[-1]
+    return f"{slope(found):+.2f} MB in 100 steps, {last.megabytes:.0f} MB, {last.files} files, {last.threads} threads"
+
+
+def tests(*paths: str) -> list[Verdict]:
+    """The tests of some files, each a trial."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", "-q", *paths, f"--junitxml={report}"]
+        subprocess.run(command, capture_output=True, cwd=ROOT, check=False)
+        cases = list(ET.parse(report).iter("testcase"))  # noqa: S314
+    return [
+        Verdict(
+            f"test {case.get('name')}",
+            "" if not any(case.iter("failure")) and not any(case.iter("error")) else "failed",
+            float(case.get("time", 0)),
+        )
+        for case in cases
+    ]
