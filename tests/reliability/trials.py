@@ -56,6 +56,8 @@ def run(
     folder: Path, *more: str, count: int = 1, devices: int = 1, each: dict | None = None
 ) -> Processes:
     """Starts a run in a folder."""
+    # a process whose peer is killed before they have met waits for it so long
+    more = (*more, "--hosts.join-timeout-s", "20") if count > 1 else more
     return Processes(
         folder, (*ARGS, "--out", str(folder), *more), count=count, devices=devices, each=each
     )
