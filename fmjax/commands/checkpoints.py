@@ -10,6 +10,7 @@ from pathlib import Path
 import tyro
 
 from fmjax.commands.parsing import Folder, Json, Target, say
+from fmjax.commands.texts import TEXTS
 from fmjax.errors import UsageError, nearest
 
 
@@ -21,8 +22,9 @@ def ckpt(args: list[str]) -> None:
             f"  {name:<8}{(inspect.getdoc(run) or '').partition(chr(10))[0]}"
             for name, run in verbs.items()
         ]
-        say("\n".join(["fmjax ckpt VERB RUN (each has --help):", "", *lines]))
-        return
+        example = f"Example: {TEXTS['ckpt'][1]}"
+        say("\n".join(["fmjax ckpt VERB RUN (each has --help):", "", *lines, "", example]))
+        raise SystemExit(0)
     if args[0] not in verbs:
         raise UsageError(
             f"fmjax ckpt has no {args[0]!r}{nearest(args[0], verbs)}; it has {', '.join(verbs)}"

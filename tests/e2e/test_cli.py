@@ -245,7 +245,7 @@ def test_help_names_every_argument(capsys):
 
 def test_finetune_takes_a_model_in_the_place_of_a_preset(monkeypatch):
     started = []
-    monkeypatch.setattr("fmjax.programs.finetune.finetune", started.append)
+    monkeypatch.setattr("fmjax.programs.finetune.main", started.append)
     assert main(["finetune", "vit_base_patch16_clip_224.openai", "--data.source", "folder:x"]) == 0
     assert started[0].model.name == "vit_base_patch16_clip_224.openai"
     assert (started[0].out, started[0].data.source) == ("runs/ViT-B-16.openai", "folder:x")
