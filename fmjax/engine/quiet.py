@@ -18,13 +18,19 @@ def saving() -> None:
     """From now on: a save fails in a thread of Orbax's, at a time of its own, and is raised where the run asks for
     it."""
     _hush_orphans()
-    logger = logging.getLogger("absl")
-    if _not_of_orbax not in logger.filters:
-        logger.addFilter(_not_of_orbax)
+    for name, rule in (("absl", _not_of_orbax), ("asyncio", _not_forgotten)):
+        logger = logging.getLogger(name)
+        if rule not in logger.filters:
+            logger.addFilter(rule)
 
 
 def _not_of_orbax(record: logging.LogRecord) -> bool:
     return "orbax" not in record.pathname
+
+
+def _not_forgotten(record: logging.LogRecord) -> bool:
+    """A write that fails beside one that has failed already is asked by nobody."""
+    return "was never retrieved" not in record.getMessage()
 
 
 def _hush_orphans() -> None:

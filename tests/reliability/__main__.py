@@ -26,16 +26,17 @@ ROOT = Path(__file__).parents[2]
 PAGE, RAW = ROOT / "docs" / "reliability.md", ROOT / "benchmarks" / "results" / "reliability.json"
 START, END = "<!-- table: python -m tests.reliability -->", "<!-- end of the table -->"
 CHAIN = 10  # kills of one run before it may end
+# the network of the trials has three heads
 MESHES = (
     (Layout(1), Layout(2)),
     (Layout(2), Layout(4, data=2, fsdp=2)),
-    (Layout(4, fsdp=4, data=1), Layout(8, data=2, fsdp=2, tensor=2)),
+    (Layout(4, data=1, fsdp=4), Layout(6, data=1, fsdp=2, tensor=3)),
     (Layout(8, data=8), Layout(1)),
-    (Layout(8, fsdp=8, data=1), Layout(2, tensor=2, data=1)),
-    (Layout(8, data=4, tensor=2), Layout(4, data=1, fsdp=2, tensor=2)),
+    (Layout(8, data=1, fsdp=8), Layout(3, data=1, tensor=3)),
+    (Layout(6, data=2, tensor=3), Layout(4, data=1, fsdp=4)),
     (Layout(4), Layout(2, count=2)),
     (Layout(2, count=2), Layout(1)),
-    (Layout(2, count=2, data=1, fsdp=4), Layout(4, data=2, tensor=2)),
+    (Layout(2, count=2, data=1, fsdp=4), Layout(4, data=2, fsdp=2)),
 )
 
 

@@ -39,7 +39,7 @@ def test_no_flipped_bit_is_taken_for_a_number(reference, tmp_path):
 
 
 def test_a_run_that_is_moved_to_another_mesh_goes_on(reference, tmp_path):
-    before, after = Layout(1), Layout(8, data=2, fsdp=2, tensor=2)
+    before, after = Layout(1), Layout(6, data=1, fsdp=2, tensor=3)
     verdict = trials.move(reference, tmp_path / "run", before, after)
     assert verdict.passed, verdict
 
