@@ -110,9 +110,15 @@ class Alarms:
         self.recent.append(loss)
 
     def summary(self, steps: int) -> list[str]:
-        """What is said at the end of a run of so many steps."""
+        """What is said at the end of a run of so many steps. Raises DivergedError where all were skipped: a run that is
+        shorter than the limit has learned nothing, and says so as a longer one does."""
         if not self.skipped:
             return []
+        if self.skipped >= steps:
+            raise DivergedError(
+                f"all {steps} steps were skipped, as their loss or gradient is not finite; lower --recipe.lr or look "
+                f"into the loss, and start over with --fresh"
+            )
         return [f"skipped {self.skipped} of {steps} steps, whose loss or gradient was not finite"]
 
     def way_out(self, first: int) -> str:

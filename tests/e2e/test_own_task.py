@@ -198,7 +198,7 @@ LATER = {
     ),
     "no number": (
         with_("/ now.count, {}", "/ 0 * now.count, {}"),
-        "the loss is (nan|inf) and the gradient's norm",
+        r"all \d+ steps were skipped, as their loss or gradient is not finite",
         6,
     ),
 }
