@@ -54,6 +54,7 @@ def run(scenes, tmp_path_factory) -> Path:
 
 def test_run_leaves_what_it_promises(run):
     made = {
+        ".lock",
         "checkpoints",
         "classes.json",
         "config.json",

@@ -46,10 +46,8 @@ def test_a_run_that_is_moved_to_another_mesh_goes_on(reference, tmp_path):
 
 def test_a_long_run_holds_no_more_and_more(tmp_path):
     verdict, found = trials.soak(tmp_path / "run", 300)
-    assert len(found) > 10
-    # too short a run for a slope of memory: its pools still fill
-    assert "files" not in verdict.wrong
-    assert "threads" not in verdict.wrong
+    # too short a run to judge what it holds, as its pools still fill: that is for the whole
+    assert len(found) > 2
     assert "exit code" not in verdict.wrong
     leaking = [replace(one, megabytes=500 + one.step / 50) for one in found]
     assert trials.slope(leaking) == pytest.approx(2.0)
