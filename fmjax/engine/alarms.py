@@ -13,7 +13,8 @@ import jax
 import numpy as np
 
 from fmjax.engine import hosts
-from fmjax.engine.evaluate import NotFinite, Tell
+from fmjax.engine.evaluate import NotFinite
+from fmjax.engine.unreadable import Tell
 from fmjax.errors import DivergedError
 
 # A loss leaps where it is over 3 times the median of the last 50 and over twice the largest of them. Near zero the

@@ -228,7 +228,7 @@ def _check_format(run: Path, step: int) -> None:
         )
 
 
-def _flaw(place: Path, names: list[str]) -> str:
+def _flaw(place: Path, names: Sequence[str] = ()) -> str:
     """What is wrong with the files of a step; older ones have no list to compare them with."""
     return manifest.flaw(place, names) if manifest.exists(place) else ""
 
@@ -248,7 +248,7 @@ def _read(place: Path, items: dict[str, Any]) -> tuple[dict[str, Any], str]:
 def flaw(run: Path, step: int) -> str:
     """What is wrong with a step of whatever run, files and arrays; "" where nothing is. Reads all of it."""
     place = steps.folder(run, step).absolute()
-    reason = manifest.flaw(place) if manifest.exists(place) else ""
+    reason = _flaw(place)
     try:
         record = json.loads((place / "data" / "metadata").read_bytes())
         expected = record.get("digests", {})

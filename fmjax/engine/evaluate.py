@@ -16,13 +16,11 @@ from fmjax.data.example import Examples
 from fmjax.engine.placement import on_mesh, own_rows
 from fmjax.engine.plan import Learner
 from fmjax.engine.step import Outputs
-from fmjax.engine.unreadable import SharedBadImages
+from fmjax.engine.unreadable import SharedBadImages, Tell
 from fmjax.errors import DataError, DivergedError, escaped
 from fmjax.sharding import batch_divisor
 from fmjax.tasks.task import check_scores
 from fmjax.trees import Params
-
-Tell = Callable[[str], None]
 
 
 class NotFinite(DivergedError):

@@ -6,6 +6,7 @@ from functools import partial
 
 from jax.sharding import Mesh
 
+from fmjax.console import console
 from fmjax.data.split import Images
 from fmjax.engine import hosts
 from fmjax.engine.evaluate import Scores, evaluate
@@ -16,7 +17,7 @@ from fmjax.engine.signals import Asked, Stopping
 from fmjax.engine.state import State
 from fmjax.engine.step import compiled
 from fmjax.engine.unreadable import SharedBadImages
-from fmjax.engine.watch import Watch, say
+from fmjax.engine.watch import Watch
 from fmjax.errors import Stopped
 
 
@@ -28,7 +29,7 @@ def train(plan: Plan, run: Run, mesh: Mesh, state: State, images: Images) -> tup
     """
     functions = compiled(plan, mesh)
     bad = SharedBadImages(images.train, plan.data.max_bad, plan.data.max_bad_share)
-    state, batches, start = run.resume(plan, mesh, state, images.train, bad, say)
+    state, batches, start = run.resume(plan, mesh, state, images.train, bad, console.print)
     number = start
     with (
         Watch(plan, run.metrics(start), bad, start, run.on_disk) as watch,

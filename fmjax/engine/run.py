@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from fmjax.engine.state import (
     stream_seed,
     to_disk,
 )
+from fmjax.engine.unreadable import Tell
 from fmjax.errors import CheckpointError, UsageError
 from fmjax.models.build import ImageSize, abstract, compute_dtype, initialise, resized
 from fmjax.models.vit import ViT
@@ -43,8 +44,6 @@ from fmjax.tasks.task import Labels, Net, Task
 from fmjax.trees import Params, flat, nested
 from fmjax.weights import export as files
 from fmjax.weights.load import load, published
-
-Tell = Callable[[str], None]
 
 
 @dataclass
@@ -210,8 +209,13 @@ def build(config: RunConfig, mesh: Mesh | None) -> ViT:
 
 def outlined(config: RunConfig, mesh: Mesh | None) -> ViT:
     """The backbone that `build` returns, of shapes: no weights are looked for."""
+    return _outlined(config, _final_spec(config.model, preprocessing(config).image_size), mesh)
+
+
+def _outlined(config: RunConfig, spec: specs.ViTSpec, mesh: Mesh | None) -> ViT:
+    """A backbone of shapes, with the options of the run: what is scored is the function that was trained."""
     return abstract(
-        _final_spec(config.model, preprocessing(config).image_size),
+        spec,
         drop_path=config.drop_path,
         remat=config.remat,
         unroll=config.unroll,
@@ -279,16 +283,8 @@ def outline(run: Path, config: RunConfig, labels: Labels, mesh: Mesh | None = No
     spec = _run_spec(run, config)
     images = preprocessing(config, spec)
     task = make_task(config, images)
-    # with the options of the run: what is scored is the function that was trained
-    backbone = abstract(
-        spec,
-        drop_path=config.drop_path,
-        remat=config.remat,
-        unroll=config.unroll,
-        dtype=compute_dtype(config.model.dtype),
-        mesh=mesh,
-    )
-    return Learner(task, labels, images, net_of_shapes(task, backbone, labels))
+    net = net_of_shapes(task, _outlined(config, spec, mesh), labels)
+    return Learner(task, labels, images, net)
 
 
 def chosen_step(run: Path, config: RunConfig, task: Task, step: int | None) -> int:

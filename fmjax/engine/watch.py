@@ -25,11 +25,6 @@ COLUMNS = 80
 GUARD = ("skipped", "skipped_in_row", "loss_scale")  # of the logs, for metrics.jsonl and no line
 
 
-def say(line: str) -> None:
-    """A line before the first step."""
-    console.print(line)
-
-
 class Progress:
     """Step, a task's numbers, images/s, share of the time spent waiting for data, and time to go.
 
