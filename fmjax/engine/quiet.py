@@ -18,10 +18,18 @@ def saving() -> None:
     """From now on: a save fails in a thread of Orbax's, at a time of its own, and is raised where the run asks for
     it."""
     _hush_orphans()
-    for name, rule in (("absl", _not_of_orbax), ("asyncio", _not_forgotten)):
-        logger = logging.getLogger(name)
-        if rule not in logger.filters:
-            logger.addFilter(rule)
+    _hush_forgotten()
+    _add_once("absl", _not_of_orbax)
+
+
+def _hush_forgotten() -> None:
+    _add_once("asyncio", _not_forgotten)
+
+
+def _add_once(name: str, rule: Callable[[logging.LogRecord], bool]) -> None:
+    logger = logging.getLogger(name)
+    if rule not in logger.filters:
+        logger.addFilter(rule)
 
 
 def _not_of_orbax(record: logging.LogRecord) -> bool:
@@ -29,7 +37,7 @@ def _not_of_orbax(record: logging.LogRecord) -> bool:
 
 
 def _not_forgotten(record: logging.LogRecord) -> bool:
-    """A write that fails beside one that has failed already is asked by nobody."""
+    """A write or read that fails beside one that has failed already is asked by nobody."""
     return "was never retrieved" not in record.getMessage()
 
 
@@ -56,6 +64,9 @@ def reading() -> Iterator[None]:
     try:
         yield
         sys.unraisablehook = hook
+    except BaseException:
+        _hush_forgotten()  # a read that is still under way may fail after this one
+        raise
     finally:
         gc.collect()  # tasks that nobody asked are logged where they are freed
         for logger, level in zip(loggers, levels, strict=True):
