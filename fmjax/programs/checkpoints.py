@@ -18,7 +18,7 @@ from fmjax.engine.plan import make_task
 from fmjax.engine.records import read_run
 from fmjax.engine.run import preprocessing, restore
 from fmjax.errors import CheckpointError, UsageError, in_bytes
-from fmjax.programs.convert import SUFFIX
+from fmjax.programs.convert import SUFFIX, tell_differences
 from fmjax.targets import check_target
 from fmjax.tasks.task import Task
 from fmjax.weights.export import export
@@ -126,8 +126,10 @@ def export_step(
     """The model of a step, as a file of a PyTorch dialect."""
     path = check_target(target, SUFFIX, flag="the target", sources=(str(run),), force=force)
     own = load_preset(preset).task if preset else None
-    export(restore(run, step, task=own), path, dialect)
+    restored = restore(run, step, task=own)
+    export(restored, path, dialect)
     console.print(f"{path}: {dialect}, from {run}")
+    tell_differences(restored.spec, dialect)
 
 
 def _task(run: Path, preset: str) -> Task:

@@ -22,6 +22,8 @@ PRESET = '''"""A tiny run."""
 import time
 from dataclasses import dataclass
 
+import numpy as np
+
 from fmjax.config import DataConfig, ModelConfig, Recipe, RunConfig
 from fmjax.config.tasks import ClassifyConfig
 from fmjax.tasks.classify import Classify
@@ -30,13 +32,20 @@ from fmjax.tasks.classify import Classify
 class Slow(Classify):
     def view(self, example, rng):
         time.sleep(self.config.wait_s if rng is not None else 0)
-        return super().view(example, rng)
+        bright = np.asarray(example["image"]).mean() > 250
+        wrong = rng is not None and bright and self.config.bright_is_wrong
+        return super().view(example, rng) | {"factor": np.float32(np.nan if wrong else 1)}
+
+    def loss(self, net, batch, now):
+        loss, logs = super().loss(net, batch, now)
+        return loss * batch["factor"].mean(), logs
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlowConfig(ClassifyConfig):
     home = Slow
-    wait_s: float = 0.0
+    wait_s: float = 0.0  # that each picture takes to be read
+    bright_is_wrong: bool = False  # a white picture makes the loss no number
 
 
 config = RunConfig(
@@ -54,6 +63,9 @@ config = RunConfig(
 '''
 STEPS = 12
 SLOW = ("--task.wait-s", "0.1")
+MEMORY = (
+    "0.0195"  # GiB of a device, of which a step may take 95 %: 17.7 MiB in two parts, 20.5 in one
+)
 NUMBERS = ("loss", "grad_norm", "accuracy", "val_accuracy", "val_loss", "val_macro_f1")
 
 
@@ -71,6 +83,7 @@ def work(tmp_path_factory) -> Path:
                 pixels = rng.integers(0, 128, (20, 24, 3)) + 60 * number
                 Image.fromarray(pixels.astype(np.uint8)).save(place / f"{i:02}.png")
     (folder / "pictures" / "train" / "cat" / "07.png").write_bytes(b"<html>")
+    Image.new("RGB", (24, 20), "white").save(folder / "pictures" / "train" / "cat" / "03.png")
     return folder
 
 
@@ -118,6 +131,25 @@ def test_processes_train_as_one_process_does(work, alone, tmp_path, count, devic
     assert len(re.findall(r"unreadable image left out: .*07\.png", ended[0].out)) == 1
     assert [process.out for process in ended[1:]] == [""] * (count - 1)
     assert (tmp_path / "run" / "model.timm.safetensors").stat().st_size > 10_000
+
+
+def test_a_picture_that_breaks_the_loss_in_one_process_is_skipped_by_all(work, tmp_path):
+    """And the parts of a batch are found alike in all: they have to compile the same programs."""
+    auto = ("--batch", "auto", "--memory-gib", MEMORY)
+    each = {}
+    for count in (1, 2):
+        args = command(work, tmp_path / str(count), "--task.bright-is-wrong", *auto)
+        [first, *_] = ended = Processes(
+            tmp_path / f"log-{count}", args, count=count, devices=4 // count
+        ).ended()
+        assert codes(ended) == [0] * count, first.err
+        each[count] = [line for line in first.out.splitlines() if "skipped" in line]
+        assert "8 images in 2 parts of 4, 1 a device" in first.out
+    assert 2 <= len(each[1]) <= 5
+    assert each[1] == each[2]
+    one, two = tmp_path / "1", tmp_path / "2"
+    assert len(numbers(one)) > 2 * STEPS
+    assert numbers(two) == pytest.approx(numbers(one), rel=1e-5, abs=1e-7)
 
 
 @pytest.mark.parametrize("victim", [1, 0], ids=["a worker", "the coordinator"])
@@ -205,12 +237,8 @@ def test_scores_and_embeddings_are_those_of_one_process(work, alone, tmp_path, c
     assert ended[0].out.splitlines()[-1] == expected
     assert ended[1].out == ""
 
-    embedded = [
-        "embed",
-        "demo_vit_ti4.fashion_mnist",
-        "--data.source",
-        f"folder:{work / 'pictures'}",
-    ]
+    frozen = ["demo_vit_ti4.fashion_mnist", "--data.source", f"folder:{work / 'pictures'}"]
+    embedded = ["embed", *frozen]
     ended = Processes(tmp_path / "embed", [*embedded, "--out", str(tmp_path / "2.npz")]).ended()
     assert codes(ended) == [0, 0], ended[0].err
     assert main([*embedded, "--out", str(tmp_path / "1.npz")]) == 0
@@ -218,6 +246,14 @@ def test_scores_and_embeddings_are_those_of_one_process(work, alone, tmp_path, c
     assert two["names"].tolist() == one["names"].tolist()
     assert len(two["names"]) == 16 + 15 + 10
     assert np.abs(two["features"] - one["features"]).max() < 1e-5
+
+    for asked in (["knn", *frozen, "--k", "3"], ["probe", *frozen]):
+        ended = Processes(tmp_path / asked[0], asked).ended()
+        assert codes(ended) == [0, 0], ended[0].err
+        assert main(asked) == 0
+        expected = capsys.readouterr().out.strip().splitlines()[-1]
+        assert ended[0].out.splitlines()[-1] == expected
+        assert ended[1].out == ""
 
 
 def test_the_record_of_a_run_does_not_depend_on_who_has_made_it(alone):

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +23,7 @@ from fmjax.programs.finetune import finetune
 from fmjax.trees import flat
 from tests.support import torch_reference
 from tests.support.runs import SHORT as FEW
-from tests.support.runs import losses, rows
+from tests.support.runs import losses, quickstart, rows
 
 assert torch_reference  # declares what torchvision needs before it is imported
 # the first blocks and the embedding
@@ -165,23 +162,12 @@ def test_run_exports_without_its_classifier_to_the_other_dialects(run, tmp_path,
 
 def test_killed_run_resumes_to_the_same_bits(run, tmp_path):
     out = tmp_path / "killed"
-    command = [
-        sys.executable,
-        "-m",
-        "fmjax.cli",
-        "finetune",
-        "quickstart",
-        "--out",
-        str(out),
-        *SHORT,
-    ]
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ)
-    )
+    process = quickstart(out, *SHORT)
     while process.poll() is None and not list(out.glob("checkpoints/2/_CHECKPOINT_METADATA")):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
     assert main(["finetune", "quickstart", "--out", str(out), *SHORT]) == 0
     assert losses(out) == losses(run)
     whole, resumed = flat(fmjax.restore(run)), flat(fmjax.restore(out))

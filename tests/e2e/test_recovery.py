@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +18,7 @@ from fmjax.engine.lock import held
 from fmjax.engine.steps import committed
 from fmjax.trees import flat
 from tests.support.runs import SHORT as FEW
-from tests.support.runs import losses, rows
+from tests.support.runs import losses, quickstart, rows
 
 SHORT = [*FEW, "--recipe.warmup-steps", "2", "--no-compare-random", "--mesh.data", "8"]
 
@@ -140,17 +138,7 @@ def test_a_run_that_is_asked_to_stop_saves_its_step(run, tmp_path, number):
         flag if flag != "2" or SHORT[i - 1] != "--save-every" else "100"
         for i, flag in enumerate(SHORT)
     ]
-    command = [
-        sys.executable,
-        "-m",
-        "fmjax.cli",
-        "finetune",
-        "quickstart",
-        "--out",
-        str(out),
-        *flags,
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = quickstart(out, *flags)
     while process.poll() is None and not (out / "metrics.jsonl").exists():
         time.sleep(0.02)
     process.send_signal(number)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +37,13 @@ SHORT = [
     "--log-every",
     "1",
 ]
+
+
+def quickstart(out: Path, *flags: str) -> subprocess.Popen[str]:
+    """Starts a run of the quickstart in a process of its own, which can be signalled."""
+    command = [sys.executable, "-m", "fmjax.cli", "finetune", "quickstart", "--out", str(out)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen([*command, *flags], stdout=pipe, stderr=pipe, text=True)
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
