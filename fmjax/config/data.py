@@ -9,6 +9,8 @@ import tyro
 
 from fmjax.config.checks import MAX_SEED, PILLOW_PIXELS, check_source, require
 
+MAX_WORKERS = 256  # each holds Python, Pillow and the list of the images
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImagesConfig:
@@ -18,7 +20,8 @@ class ImagesConfig:
     # "digits", "folder:DIR", "masks:DIR" or "tfds:NAME"
     source: Annotated[str, tyro.conf.arg(aliases=("--source",))] = "digits"
     data_dir: str = ""  # where tfds: looks; "" is its default
-    threads: int = 4  # that decode and augment
+    threads: int = 4  # that decode and augment, each a batch
+    workers: int = 0  # processes that do so for the threads, where there are many cores; 0: none
     max_bad: int = (
         100  # unreadable images that are named, counted and left out before the run stops
     )
@@ -29,8 +32,11 @@ class ImagesConfig:
     )
 
     def __post_init__(self) -> None:
+        # a run would meet these after its weights were read, or when it is half done
         check_source(self.source)
         require(self.threads >= 1, "--data.threads", self.threads, "1 or more")
+        within = 0 <= self.workers <= MAX_WORKERS
+        require(within, "--data.workers", self.workers, f"0 to {MAX_WORKERS}")
         require(self.max_bad >= 0, "--data.max-bad", self.max_bad, "0 or more")
         require(0 <= self.max_bad_share <= 1, "--data.max-bad-share", self.max_bad_share, "a share")
         require(0 <= self.ignore <= 65_535, "--data.ignore", self.ignore, "0 to 65535")

@@ -7,6 +7,7 @@ else moves. Padding has weight 0 and index -1.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from fmjax.data import masks
 from fmjax.data.example import Example, Examples
 from fmjax.data.images import Unreadable, read
 from fmjax.data.masks import WrongMask
+from fmjax.data.workers import Ticket, Workers
 from fmjax.errors import DataError, escaped
 
 if TYPE_CHECKING:
@@ -58,13 +60,17 @@ def train_batches(
         raise DataError("there are no training images")
     # any generator will do: only the shapes of the view count, not what it draws
     loader = Loader.of(examples, view, config, rng=np.random.default_rng(0))
-    # indices are shuffled: an example itself is read by the thread that decodes it
+    reading = Reading.of(loader, config.workers)
+    # indices are shuffled: an example itself is read by the thread or process that decodes it
     indices = grain.MapDataset.source(range(len(examples)))
     shuffled = indices.seed(seed).shuffle().repeat()
     # rows are chosen after the random numbers of each place are fixed
-    chosen = _of_every_batch(shuffled.random_map(loader.row), batch_size, rows)
-    batches = chosen.batch(batch_size if rows is None else len(rows))
-    return iter(batches.to_iter_dataset(_threads(config)))
+    chosen = _of_every_batch(shuffled.random_map(reading.row), batch_size, rows)
+    batches = reading.batched(chosen, batch_size if rows is None else len(rows))
+    iterator = iter(batches.to_iter_dataset(_threads(config)))
+    # at the latest when Python ends, as an endless iterator has no end of its own
+    weakref.finalize(iterator, reading.close)
+    return iterator
 
 
 def _of_every_batch(
@@ -104,8 +110,14 @@ def eval_batches(
     loader = Loader.of(examples, view, config, rng=None)
     indices = eval_indices(len(examples), batch_size)
     chosen = indices if rows is None else indices[:, rows]
-    dataset = grain.MapDataset.source(chosen.ravel().tolist()).map(loader.row_or_padding)
-    yield from dataset.batch(chosen.shape[1]).to_iter_dataset(_threads(config))
+    reading = Reading.of(loader, config.workers)
+    dataset = grain.MapDataset.source(chosen.ravel().tolist()).map(reading.row)
+    batches = reading.batched(dataset, chosen.shape[1])
+    # an evaluation may be left before its end, as a run is that is asked to stop
+    try:
+        yield from batches.to_iter_dataset(_threads(config))
+    finally:
+        reading.close()
 
 
 def eval_indices(count: int, batch_size: int) -> np.ndarray:
@@ -117,8 +129,38 @@ def eval_indices(count: int, batch_size: int) -> np.ndarray:
 def _threads(config: ImagesConfig) -> grain.ReadOptions:
     import grain.python as grain
 
-    # a few examples ahead for every thread, so that one large picture does not hold up the batch
-    return grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=4 * config.threads)
+    # a batch ahead for every thread, so that one large picture does not hold up the others
+    return grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=2 * config.threads)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How rows are read and stacked: by the threads that ask for them, or for those by worker processes."""
+
+    loader: Loader
+    workers: Workers | None
+
+    @classmethod
+    def of(cls, loader: Loader, count: int) -> Reading:
+        if not count:
+            return cls(loader, None)
+        padding = loader.row_or_padding(-1)
+        return cls(loader, Workers(loader.row_or_padding, padding, count))
+
+    def row(self, index: int, rng: Rng | None = None) -> Any:
+        """What is drawn at a place in the data: the row itself, or what a worker needs to make it."""
+        return Ticket.of(index, rng) if self.workers else self.loader.row_or_padding(index, rng)
+
+    def batched(self, drawn: grain.MapDataset, size: int) -> grain.MapDataset:
+        """So many of them at a time, as arrays."""
+        if self.workers is None:
+            return drawn.batch(size)
+        # not by Grain's own stacking, which adds words of its own to what an example has wrong
+        return drawn.batch(size, batch_fn=list).map(self.workers.batch)
+
+    def close(self) -> None:
+        if self.workers is not None:
+            self.workers.close()
 
 
 @dataclass(frozen=True)
@@ -152,10 +194,10 @@ class Loader:
             "reason": np.array(reason, REASON),
         }
 
-    def row_or_padding(self, index: int) -> Batch:
+    def row_or_padding(self, index: int, rng: Rng | None = None) -> Batch:
         """The same; for index -1 a blank of weight 0."""
         if index >= 0:
-            return self.row(index)
+            return self.row(index, rng)
         rest = {"weight": np.float32(0), "index": np.int32(-1), "reason": np.array("", REASON)}
         return {**self.blank, **rest}
 

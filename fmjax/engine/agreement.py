@@ -20,7 +20,7 @@ from fmjax.errors import UsageError, printable
 from fmjax.serial import to_json
 
 # what may differ: who one is, and where the same images lie on one's own disk
-OWN = ("hosts.", "data.threads", "data.data_dir", "data.source", "source")
+OWN = ("hosts.", "data.threads", "data.workers", "data.data_dir", "data.source", "source")
 
 
 def check(config: Any, **facts: Any) -> None:

@@ -69,7 +69,7 @@ def evaluate(
     # the last batch is padded anyway: a larger one changes no row
     size = divisible(batch_size, mesh)
     rows = own_rows(size, mesh)
-    batches = eval_batches(examples, learner.task.view, data, batch_size=size, rows=rows)
+    batches = eval_batches(examples, learner.task.viewer, data, batch_size=size, rows=rows)
     bad = SharedBadImages(examples, data.max_bad, data.max_bad_share)
     found = gathered(
         lambda batch: outputs(params, on_mesh(batch, mesh, size)),

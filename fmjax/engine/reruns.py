@@ -19,7 +19,7 @@ from fmjax.serial import to_json
 from fmjax.targets import check_not_source
 
 # what a rerun may change: the rest would make the resumed run another one
-SAFE_DATA = ("data_dir", "threads", "max_bad", "max_bad_share")
+SAFE_DATA = ("data_dir", "threads", "workers", "max_bad", "max_bad_share")
 SAFE_MODEL = ("checkpoint", "offline")
 SAFE = (
     "out",

@@ -73,7 +73,7 @@ class Run:
         # from the start, and put to a saved place below: what is saved is a position, and no data
         batches = train_batches(
             examples,
-            plan.task.view,
+            plan.task.viewer,
             plan.data,
             batch_size=plan.batch_size,
             seed=seed,

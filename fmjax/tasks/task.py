@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -81,6 +81,11 @@ class Task:
     def view(self, example: Example, rng: np.random.Generator | None) -> Example:
         """The arrays that the network is given of an example. rng: None in evaluation, which draws nothing."""
         return self.views(example, rng)
+
+    @property
+    def viewer(self) -> Callable[[Example, np.random.Generator | None], Example]:
+        """What `view` computes; without the task, where it is the views alone: worker processes need no JAX then."""
+        return self.views if type(self).view is Task.view else self.view
 
     def parts(self, backbone: ViT, labels: Labels, rngs: nnx.Rngs) -> Net:
         """What is trained: {"backbone": backbone, ...}, new modules with random parameters."""

@@ -1,0 +1,186 @@
+"""Worker processes that read, decode and augment: Python lets the threads of one process do little else at a time.
+
+What is read, in which order and with which random numbers is decided where it always is, so that a run is the same for
+any number of workers. What they make of an example comes back through memory that all share. No jax here; in the
+workers neither, unless a task's own view needs it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.context import SpawnContext
+from multiprocessing.shared_memory import SharedMemory
+from typing import Any
+
+import numpy as np
+
+from fmjax.config.presets import OWN
+from fmjax.errors import DataError
+
+Read = Callable[..., dict[str, Any]]  # (index, rng) -> the fields of a row
+AHEAD = 4  # rows for each worker that are under way, so that none waits for the next
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A row that is still to be read. rng: a generator's pickled state, as Grain uses the generator itself again."""
+
+    index: int
+    rng: bytes
+
+    @classmethod
+    def of(cls, index: int, rng: np.random.Generator | None = None) -> Ticket:
+        return cls(int(index), pickle.dumps(rng))
+
+
+class Spawning(SpawnContext):
+    """Starts processes anew, as a fork would take over the locks of threads that are not there; and remembers them, as
+    the pool forgets those that have died, and with them why."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: list[Any] = []
+
+    # the pool calls the context's class by this name
+    def Process(self, *args: Any, **options: Any) -> Any:  # pyright: ignore
+        process = super().Process(*args, **options)
+        self.started.append(process)
+        return process
+
+
+class Workers:
+    """Some processes that turn tickets into batches.
+
+    read: of an index and a generator makes a row, whose fields have the shapes and kinds of `like`. It is pickled, with
+    all that it holds.
+    """
+
+    def __init__(self, read: Read, like: dict[str, Any], count: int) -> None:
+        import cloudpickle
+
+        # one record a row, which a worker fills and nobody pickles
+        arrays = {name: np.asarray(value) for name, value in like.items()}
+        self.row = np.dtype([(name, x.dtype, x.shape) for name, x in arrays.items()])
+        slots = AHEAD * count
+        self._memory = SharedMemory(create=True, size=slots * self.row.itemsize)
+        self._rows = np.ndarray(slots, self.row, self._memory.buf)
+        self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for slot in range(slots):
+            self._free.put(slot)
+
+        _carry_presets()
+        told = (cloudpickle.dumps(read), self._memory.name, self.row, slots)
+        self._context = Spawning()
+        self._pool = ProcessPoolExecutor(
+            count, mp_context=self._context, initializer=_begin, initargs=told
+        )
+
+    def batch(self, tickets: Sequence[Ticket]) -> dict[str, np.ndarray]:
+        """Their rows, stacked. Raises what reading one raises, and DataError where a worker has died."""
+        out = np.empty(len(tickets), self.row)
+        try:
+            waited = [
+                self._asked(ticket, out[place : place + 1]) for place, ticket in enumerate(tickets)
+            ]
+            for future in waited:
+                future.result()
+        except BrokenProcessPool as error:
+            raise DataError(self._died()) from error
+        names = self.row.names or ()
+        return {name: np.ascontiguousarray(out[name]) for name in names}
+
+    def _asked(self, ticket: Ticket, place: np.ndarray) -> Future[None]:
+        """Sends one off, as soon as a slot is free; its row is in its place when the future is done."""
+        slot = self._free.get()
+        copied: Future[None] = Future()
+        try:
+            read = self._pool.submit(_read, ticket, slot)
+        except BaseException:
+            self._free.put(slot)  # another thread may wait for one
+            raise
+        read.add_done_callback(partial(self._copied, copied, slot=slot, place=place))
+        return copied
+
+    def _copied(
+        self, copied: Future[None], read: Future[None], *, slot: int, place: np.ndarray
+    ) -> None:
+        """Whatever came of it, the slot is free: else whoever waits for one would wait for ever."""
+        error = CancelledError() if read.cancelled() else read.exception()
+        if error is None:
+            place[0] = self._rows[slot]
+        self._free.put(slot)
+        if error is None:
+            copied.set_result(None)
+        else:
+            copied.set_exception(error)
+
+    def _died(self) -> str:
+        found = [each for each in self._context.started if each.exitcode not in (None, 0)]
+        told = ", ".join(f"process {each.pid} {_ended(each.exitcode)}" for each in found[:1])
+        return (
+            f"a worker that reads images died ({told or 'unknown why'}), which is mostly for want of memory; run the "
+            f"same command again to go on, with fewer --data.workers"
+        )
+
+    def close(self) -> None:
+        """Ends the processes, and gives the memory back."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        del self._rows
+        self._memory.close()
+        self._memory.unlink()
+
+
+def _ended(code: int) -> str:
+    return f"by {signal.Signals(-code).name}" if code < 0 else f"with code {code}"
+
+
+def _carry_presets() -> None:
+    """A preset of one's own is a file that no worker could import: what it defines travels itself."""
+    import cloudpickle
+
+    for name in [name for name in sys.modules if name.startswith(f"{OWN}.")]:
+        cloudpickle.register_pickle_by_value(sys.modules[name])
+
+
+# What a worker is given when it begins: how to read, and where to write. It has nothing else to do.
+_given: dict[str, Any] = {}
+
+
+def _begin(read: bytes, memory: str, row: np.dtype, slots: int) -> None:
+    """Of a worker: before its first row."""
+    # Ctrl-C and Slurm's signal go to all processes; the run decides what becomes of its workers
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # a view that imports jax after all must not take a GPU
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    shared = SharedMemory(memory)
+    _given.update(memory=shared, rows=np.ndarray(slots, row, shared.buf))
+    _given["read"] = pickle.loads(read)  # noqa: S301, from the process that has started this one
+
+
+def _end_with_parent() -> None:
+    """A run that was killed cannot end its workers."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _read(ticket: Ticket, slot: int) -> None:
+    rng = pickle.loads(ticket.rng)  # noqa: S301, from the process that has started this one
+    found = _given["read"](ticket.index, rng)
+    row = _given["rows"][slot : slot + 1]
+    for name, value in found.items():
+        row[name][0] = value
