@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from fmjax.config.checks import compiles, require
 
 Table = tuple[tuple[str, float], ...]
+# the share of the old moment that the authors of each optimiser give it; AdamW has b1 and b2 instead. Lion
+# (arXiv:2302.06675), Muon (github.com/KellerJordan/Muon); Adafactor (arXiv:1804.04235) keeps none
+MOMENTUM = {"sgd": 0.9, "lion": 0.99, "muon": 0.95, "adafactor": 0.0}
+NESTEROV = ("adamw", "sgd")  # Muon always looks ahead
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """AdamW with a cosine schedule. Tables are rows of (pattern, factor) over paths such as
+    """An optimiser, a schedule, and what is trained. Tables are rows of (pattern, factor) over paths such as
     backbone.blocks.3.attn.q.kernel; the first pattern that matches the whole path counts."""
 
     lr: float = 1e-4  # at the top of the schedule
+    # how lr falls after the warm-up: to final_lr, by step_factor at each of step_at, or not at all
+    schedule: Literal["cosine", "linear", "step", "constant"] = "cosine"
     warmup_steps: int = (
         20  # over which lr grows to its top; half of the run where it has no more steps
     )
-    final_lr: float = 0.01  # at the end, as a part of lr
+    final_lr: float = 0.01  # at the end of cosine and linear, as a part of lr
+    step_at: tuple[float, ...] = (0.6, 0.8)  # of schedule step, as shares of the run
+    step_factor: float = 0.1  # of schedule step: lr after each of them in units of lr before
+    # all with decoupled decay; muon is of the matrices in blocks, and AdamW of the rest
+    optimiser: Literal["adamw", "sgd", "lion", "adafactor", "muon"] = "adamw"
+    # share of the old moment; -1 is the optimiser's own: sgd 0.9, lion 0.99, muon 0.95, adafactor none
+    momentum: float = -1.0
+    nesterov: bool = False  # let sgd and adamw look a step ahead
+    moments: Literal["float32", "bfloat16"] = "float32"  # how the first moment is kept
     weight_decay: float = 0.05  # of matrices; biases, norms and tokens have none
     b1: float = 0.9  # share of the old first moment
     b2: float = 0.999  # share of the old second moment
@@ -28,11 +43,23 @@ class Recipe:
     # weight decay of parameters in units of weight_decay, 0 without a row
     decay: Table = ((r".*\.kernel", 1.0),)
     layer_decay: float = 1.0  # lr of a block over that of the block after it (arXiv:2106.08254)
-    clip_norm: float = 1.0  # largest global gradient norm; 0 switches clipping off
+    clip_norm: float = 1.0  # largest gradient norm; 0 switches clipping off
+    # whose norm that is: of all gradients together, or of each part (backbone, head) by itself
+    clip_by: Literal["all", "part"] = "all"
     accumulate: int = 1  # parts of a batch that are computed one after the other
     # steps in a row that may be skipped, as their loss or gradient is not finite; more end the run
     max_skipped: int = 10
     ema: float = 0.0  # share of the old average in the average of the parameters, which a task may learn from; 0: none
+
+    @property
+    def old_share(self) -> float:
+        """The share of the old moment in the new one, of all optimisers but AdamW."""
+        return MOMENTUM[self.optimiser] if self.momentum < 0 else self.momentum
+
+    @property
+    def keeps_moment(self) -> bool:
+        """Whether the optimiser has a first moment."""
+        return self.optimiser == "adamw" or self.old_share > 0
 
     def __post_init__(self) -> None:
         # zero rates are a matter of the tables: a schedule of zero would train nothing
@@ -44,11 +71,16 @@ class Recipe:
             self.weight_decay,
             "0 or more, and finite",
         )
+        within = self.momentum == -1 or 0 <= self.momentum < 1
+        require(within, "--recipe.momentum", self.momentum, f"{share}, or -1 for the optimiser's")
         require(0 <= self.b1 < 1, "--recipe.b1", self.b1, share)
         require(0 <= self.b2 < 1, "--recipe.b2", self.b2, share)
         require(0 < self.eps < math.inf, "--recipe.eps", self.eps, positive)
         require(self.warmup_steps >= 0, "--recipe.warmup-steps", self.warmup_steps, "0 or more")
         require(0 <= self.final_lr <= 1, "--recipe.final-lr", self.final_lr, "between 0 and 1")
+        inside = all(0 < at < 1 for at in self.step_at)
+        require(inside, "--recipe.step-at", self.step_at, "shares of the run between 0 and 1")
+        require(0 <= self.step_factor < 1, "--recipe.step-factor", self.step_factor, share)
         require(
             0 < self.layer_decay <= 1,
             "--recipe.layer-decay",
@@ -61,6 +93,45 @@ class Recipe:
         require(0 <= self.ema < 1, "--recipe.ema", self.ema, share)
         _check_table("--recipe.rates", self.rates)
         _check_table("--recipe.decay", self.decay)
+        self._check_agreement()
+
+    def _check_agreement(self) -> None:
+        """Raises UsageError for a flag that another one leaves without effect."""
+        name, moments = self.optimiser, self.moments
+        ahead = name in NESTEROV and self.keeps_moment
+        # each: whether the two agree, the flag, its value, and what it must be beside the other one
+        rules = (
+            (
+                self.momentum == -1 or name in MOMENTUM,
+                (
+                    "--recipe.momentum",
+                    self.momentum,
+                    f"left out with {name}, which has --recipe.b1",
+                ),
+            ),
+            (
+                not self.nesterov or ahead,
+                (
+                    "--recipe.nesterov",
+                    self.nesterov,
+                    "left out but for sgd with momentum and adamw",
+                ),
+            ),
+            (
+                moments == "float32" or self.keeps_moment,
+                ("--recipe.moments", moments, f"float32 with {name}, which keeps no first moment"),
+            ),
+            (
+                self.clip_by == "all" or self.clip_norm > 0,
+                (
+                    "--recipe.clip-by",
+                    self.clip_by,
+                    "all with --recipe.clip-norm 0: nothing is clipped",
+                ),
+            ),
+        )
+        for agrees, said in rules:
+            require(agrees, *said)
 
 
 def _check_table(flag: str, table: Table) -> None:

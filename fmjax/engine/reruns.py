@@ -47,8 +47,12 @@ SAFE_RECIPE = ("max_skipped",)
 # what may be another from a step on that the user goes back to: it changes no array of the state
 FROM_A_STEP = (
     "lr",
+    "schedule",
     "warmup_steps",
     "final_lr",
+    "step_at",
+    "step_factor",
+    "nesterov",
     "weight_decay",
     "decay",
     "b1",
@@ -56,6 +60,7 @@ FROM_A_STEP = (
     "eps",
     "layer_decay",
     "clip_norm",
+    "clip_by",
     "accumulate",
 )
 

@@ -74,18 +74,29 @@ def in_training(plan: Plan, params: Params, where: State) -> Params:
 
 
 def places(plan: Plan, mesh: Mesh) -> State:
-    """A state of shardings. The moments of a parameter lie where it does."""
+    """A state of shardings. The moments of a parameter lie where it does, where they have its shape."""
     shapes = {path: leaf.shape for path, leaf in flat(plan.params).items()}
     params = nested(net_shardings(shapes, mesh))
     trained = partition(params, plan.freeze)[0]
+    like = partition(plan.params, plan.freeze)[0]
     everywhere: Any = replicated(mesh)
-    # optax knows which leaves of its state are shaped like parameters; counts are everywhere
+
+    def place(moment: Any, where: Any, param: Any) -> Any:
+        # another optimiser of the same run has the moments of what is left out here
+        if isinstance(moment, optax.MaskedNode):
+            return moment
+        return where if moment.shape == param.shape else everywhere
+
+    # optax knows which leaves of its state are of parameters; counts are everywhere, and so are the rows and columns
+    # that Adafactor has in the place of a moment, which are small
     opt = optax.tree_utils.tree_map_params(
         plan.tx,
-        lambda _, place: place,
-        jax.eval_shape(plan.tx.init, partition(plan.params, plan.freeze)[0]),
+        place,
+        jax.eval_shape(plan.tx.init, like),
         trained,
+        like,
         transform_non_params=lambda _: everywhere,
+        is_leaf=lambda node: isinstance(node, optax.MaskedNode),
     )
     return State(
         step=everywhere,
