@@ -39,6 +39,8 @@ class Recipe:
     b1: float = 0.9  # share of the old first moment
     b2: float = 0.999  # share of the old second moment
     eps: float = 1e-8  # added to the root of the second moment
+    train: Literal["all", "head", "norms_and_biases"] = "all"  # of a tower; heads always are
+    last_blocks: int = 0  # train so many blocks of a tower and what follows them; 0 is all of it
     rates: Table = ()  # lr of parameters in units of lr, 1 without a row; those of 0 are not trained, and cost nothing
     # weight decay of parameters in units of weight_decay, 0 without a row
     decay: Table = ((r".*\.kernel", 1.0),)
@@ -81,6 +83,7 @@ class Recipe:
         inside = all(0 < at < 1 for at in self.step_at)
         require(inside, "--recipe.step-at", self.step_at, "shares of the run between 0 and 1")
         require(0 <= self.step_factor < 1, "--recipe.step-factor", self.step_factor, share)
+        require(self.last_blocks >= 0, "--recipe.last-blocks", self.last_blocks, "0 or more")
         require(
             0 < self.layer_decay <= 1,
             "--recipe.layer-decay",
@@ -97,7 +100,7 @@ class Recipe:
 
     def _check_agreement(self) -> None:
         """Raises UsageError for a flag that another one leaves without effect."""
-        name, moments = self.optimiser, self.moments
+        name, moments, blocks = self.optimiser, self.moments, self.last_blocks
         ahead = name in NESTEROV and self.keeps_moment
         # each: whether the two agree, the flag, its value, and what it must be beside the other one
         rules = (
@@ -120,6 +123,10 @@ class Recipe:
             (
                 moments == "float32" or self.keeps_moment,
                 ("--recipe.moments", moments, f"float32 with {name}, which keeps no first moment"),
+            ),
+            (
+                not blocks or self.train != "head",
+                ("--recipe.last-blocks", blocks, "0 with --recipe.train head, which trains none"),
             ),
             (
                 self.clip_by == "all" or self.clip_norm > 0,

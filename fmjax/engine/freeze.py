@@ -53,8 +53,12 @@ def rate(name: str, rates: Table) -> float:
     return first_match(name, (*rates, (r".*", 1.0)))
 
 
-def frozen(shapes: Shapes, rates: Table, unused: frozenset[str] = frozenset()) -> Freeze:
+def frozen(
+    shapes: Shapes, rates: Table, unused: frozenset[str] = frozenset(), *, said: str = ""
+) -> Freeze:
     """Resolves a table of rates, and what the loss does not depend on, against a net's parameters.
+
+    said: the flags that the table comes from, where they are not the table's own.
 
     Leading blocks may be frozen as a whole, and a parameter may be frozen in all other blocks. Raises UsageError for
     any other partial freeze, for a pattern that matches nothing, and where nothing would be left to train.
@@ -73,7 +77,8 @@ def frozen(shapes: Shapes, rates: Table, unused: frozenset[str] = frozenset()) -
         elif any(flags[start:]):
             raise UsageError(_partial(path, flags, start))
     if paths == set(shapes):
-        how = f"--recipe.rates {_shown(rates)} leaves nothing to train; loosen a pattern"
+        flags = said or f"--recipe.rates {shown(rates)}"
+        how = f"{flags} leaves nothing to train; loosen a pattern"
         raise UsageError(
             how if rates else "the loss depends on no parameter, so there is nothing to train"
         )
@@ -154,7 +159,8 @@ def _check_patterns(shapes: Shapes, rates: Table) -> None:
             )
 
 
-def _shown(rates: Table) -> str:
+def shown(rates: Table) -> str:
+    """A table as it is typed."""
     return " ".join(f"{pattern} {factor:g}" for pattern, factor in rates)
 
 

@@ -16,6 +16,7 @@ from fmjax.config.data import DataConfig
 from fmjax.config.run import RunConfig
 from fmjax.data.transforms import Views
 from fmjax.engine.freeze import Freeze, frozen, split_stacks, tower_depths, unused
+from fmjax.engine.groups import Group, groups, resolved, said
 from fmjax.engine.optim import optimiser, schedule
 from fmjax.errors import UsageError
 from fmjax.models.surgery import split_blocks
@@ -52,6 +53,7 @@ class Plan(Learner):
     data: DataConfig
     batch: Mapping[str, jax.ShapeDtypeStruct]  # the fields of a batch, as they travel
     freeze: Freeze
+    groups: tuple[Group, ...]  # of all parameters, by how they are trained
     tx: optax.GradientTransformation
     rate: optax.Schedule
     steps: int
@@ -126,7 +128,7 @@ def resolve(
     learner = Learner(task, labels, images, net)
     params = nested(flat(net))
     shapes = {path: leaf.shape for path, leaf in flat(net).items()}
-    recipe = config.recipe
+    recipe = resolved(config.recipe, shapes)
     # what cannot be trained is refused while nothing has been computed
     if recipe.accumulate > 1 and not task.separable:
         raise UsageError(
@@ -148,7 +150,8 @@ def resolve(
         return returned[0]
 
     # what is trained, and how: what the loss does not depend on is left as it is
-    freeze = frozen(shapes, recipe.rates, unused(loss, params, batch))
+    needless = unused(loss, params, batch)
+    freeze = frozen(shapes, recipe.rates, needless, said=said(config.recipe))
     split = flat(jax.eval_shape(partial(split_stacks, blocks=freeze.blocks), params))
     trained = {path: leaf.shape for path, leaf in split.items() if path not in freeze.paths}
 
@@ -163,6 +166,7 @@ def resolve(
         batch={name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in batch.items()},
         net=net,
         freeze=freeze,
+        groups=tuple(groups(shapes, freeze, recipe)),
         tx=optimiser(recipe, config.steps, trained, tower_depths(shapes), freeze.blocks),
         rate=schedule(recipe, config.steps),
         steps=config.steps,

@@ -16,7 +16,7 @@ from fmjax.data.batches import blank_batch
 from fmjax.data.example import check_fields
 from fmjax.data.sources import open_source
 from fmjax.data.split import UNRECORDED, Images, divide
-from fmjax.engine import agreement, hosts, records, reruns, steps
+from fmjax.engine import agreement, groups, hosts, records, reruns, steps
 from fmjax.engine.checkpoint import Checkpoints, check_room
 from fmjax.engine.evaluate import Scores
 from fmjax.engine.fitting import fit, limit_of
@@ -205,6 +205,8 @@ def describe(config: RunConfig, plan: Plan, mesh: Mesh, images: Images) -> None:
     height, width = plan.images.image_size
     dtype = plan.net["backbone"].dtype
     console.print(f"model   {source}: {trained:,} of {total:,} parameters trained, {dtype} compute")
+    for line in groups.lines(plan.groups):
+        console.print(line)
     console.print(
         f"data    {config.data.source}: {len(images.train):,} train, {len(images.val):,} val, "
         f"{len(plan.labels)} classes, {height} x {width}"
