@@ -51,7 +51,9 @@ class Recipe:
     accumulate: int = 1  # parts of a batch that are computed one after the other
     # steps in a row that may be skipped, as their loss or gradient is not finite; more end the run
     max_skipped: int = 10
-    ema: float = 0.0  # share of the old average in the average of the parameters, which a task may learn from; 0: none
+    ema: float = 0.0  # share of the old average in the average of the parameters; 0: none
+    ema_warmup: bool = True  # after t steps that share is (1 + t) / (10 + t) at most
+    ema_eval: bool = True  # score, keep and export the average; tasks may learn from it anyway
 
     @property
     def old_share(self) -> float:
@@ -62,6 +64,11 @@ class Recipe:
     def keeps_moment(self) -> bool:
         """Whether the optimiser has a first moment."""
         return self.optimiser == "adamw" or self.old_share > 0
+
+    @property
+    def averages(self) -> bool:
+        """Whether the average of the parameters is what a run hands out."""
+        return self.ema > 0 and self.ema_eval
 
     def __post_init__(self) -> None:
         # zero rates are a matter of the tables: a schedule of zero would train nothing

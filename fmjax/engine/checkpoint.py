@@ -184,6 +184,30 @@ def restore_params(run: Path, step: int, like: Params) -> Params:
     return _restore(run, step, {"params": like})["params"]
 
 
+def average_shapes(run: Path, step: int) -> Params:
+    """The shapes of the average of a step, in the layout of training. Raises CheckpointError where it has none, Damaged
+    where they cannot be read."""
+    item = steps.folder(run, step).absolute() / "ema"
+    if not item.is_dir():
+        raise CheckpointError(
+            f"step {step} in {run} has no average of its parameters, which is what the run hands out; take another "
+            f"step with --step, or start over with --fresh"
+        )
+    # the list of files is compared before any of them is read
+    reason = hosts.by_first(lambda: _flaw(item.parent, ["ema"]))
+    if not reason:
+        try:
+            return _saved_shapes(item)
+        except Exception as error:  # orbax and tensorstore raise many kinds
+            reason = _reason(item.parent, ["ema"], error)
+    raise _damaged(run, step, reason)
+
+
+def restore_average(run: Path, step: int, like: Params) -> Params:
+    """Only the average of the parameters of a step, with the shapes of `average_shapes`."""
+    return _restore(run, step, {"ema": like})["ema"]
+
+
 def _restore(run: Path, step: int, items: dict[str, Any]) -> dict[str, Any]:
     """Some items of a step, and its record, all of them compared with their digests."""
     place = steps.folder(run, step).absolute()
@@ -266,14 +290,18 @@ def flaw(run: Path, step: int) -> str:
 def as_saved(item: Path) -> Any:
     """The tree of an item, whatever is in it, on the first device."""
     one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one), _saved_shapes(item)
+    )
     with quiet.reading():
-        reader = ocp.StandardCheckpointer()
-        metadata: Any = reader.metadata(item)
-        saved = metadata.item_metadata.tree
-        like = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one), saved
-        )
-        return reader.restore(item, like)
+        return ocp.StandardCheckpointer().restore(item, like)
+
+
+def _saved_shapes(item: Path) -> Any:
+    """The tree of an item with what Orbax has noted of its arrays, shape and dtype among it."""
+    with quiet.reading():
+        metadata: Any = ocp.StandardCheckpointer().metadata(item)
+        return metadata.item_metadata.tree
 
 
 def _wrong(found: dict[str, str], expected: dict[str, str]) -> list[str]:

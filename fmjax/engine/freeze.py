@@ -178,6 +178,18 @@ def merge(trained: Params, rest: Params) -> Params:
     return nested(flat(trained) | flat(rest))
 
 
+def with_average(params: Params, average: Params) -> Params:
+    """The parameters as they lie on disk, with the average in the place of what it is of: of leading blocks that are
+    not trained there is none."""
+
+    def whole(path: str, leaf: Any) -> Any:
+        left = leaves[path].shape[0] - leaf.shape[0] if STACK.fullmatch(path) else 0
+        return jnp.concatenate([leaves[path][:left], leaf]) if left else leaf
+
+    leaves = flat(params)
+    return nested(leaves | {path: whole(path, leaf) for path, leaf in flat(average).items()})
+
+
 def split_stacks(params: Params, blocks: Mapping[str, int]) -> Params:
     """The leading blocks of some parts in a stack of their own, `frozen_blocks`."""
     # shallow copies: only the two stacks are new

@@ -14,7 +14,7 @@ from fmjax.engine.placement import on_mesh
 from fmjax.engine.plan import Plan
 from fmjax.engine.run import Run
 from fmjax.engine.signals import Asked, Stopping
-from fmjax.engine.state import State
+from fmjax.engine.state import State, handed_out
 from fmjax.engine.step import compiled
 from fmjax.engine.unreadable import SharedBadImages
 from fmjax.engine.watch import Watch
@@ -50,7 +50,7 @@ def train(plan: Plan, run: Run, mesh: Mesh, state: State, images: Images) -> tup
         def score() -> Scores:
             # the state after the newest step; outputs that are no numbers end the run
             with watch.alarms.scoring(number):
-                return evaluated(state.params)
+                return evaluated(handed_out(plan, state))
 
         run.keep_best(plan, watch.metrics)
         try:

@@ -60,6 +60,8 @@ class Plan(Learner):
     batch_size: int
     accumulate: int
     ema: float
+    ema_warmup: bool
+    averages: bool  # whether the average is what is scored, kept and exported
     seed: int
     eval_every: int
     save_every: int
@@ -173,6 +175,8 @@ def resolve(
         batch_size=config.batch_size,
         accumulate=recipe.accumulate,
         ema=recipe.ema,
+        ema_warmup=recipe.ema_warmup,
+        averages=recipe.averages,
         seed=config.seed,
         eval_every=config.eval_every,
         save_every=config.save_every,

@@ -62,6 +62,7 @@ FROM_A_STEP = (
     "clip_norm",
     "clip_by",
     "accumulate",
+    "ema_warmup",
 )
 
 

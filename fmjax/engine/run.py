@@ -18,10 +18,10 @@ from fmjax.config.tasks import TaskConfig
 from fmjax.data.batches import BadImages, train_batches
 from fmjax.data.example import Examples
 from fmjax.engine import hosts, steps
-from fmjax.engine.checkpoint import Checkpoints, Damaged
+from fmjax.engine.checkpoint import Checkpoints, Damaged, average_shapes, restore_average
 from fmjax.engine.checkpoint import restore as restore_state
 from fmjax.engine.checkpoint import restore_params as params_of
-from fmjax.engine.freeze import join_stacks
+from fmjax.engine.freeze import join_stacks, with_average
 from fmjax.engine.metrics import METRICS, Metrics, rows_in
 from fmjax.engine.placement import own_rows
 from fmjax.engine.plan import Learner, Plan, make_task, net_of_shapes
@@ -303,9 +303,17 @@ def chosen_step(run: Path, config: RunConfig, task: Task, step: int | None) -> i
     return best if config.keep_best and best in known else known[-1]
 
 
-def restore_params(run: Path, net: Net, step: int, mesh: Mesh | None) -> Params:
-    """The parameters of a run's net at a step. Raises CheckpointError where it is missing or damaged."""
-    return params_of(run, step, _placed(flat(net), mesh))
+def restore_params(
+    run: Path, net: Net, step: int, mesh: Mesh | None, *, average: bool = False
+) -> Params:
+    """The parameters of a run's net at a step, in the layout of the disk; their average where the run hands that out
+    (`Recipe.averages`). Raises CheckpointError where the step is missing or damaged."""
+    params = params_of(run, step, _placed(flat(net), mesh))
+    if not average:
+        return params
+    # the run that wrote it knew which leading blocks it left as they were; here only the shapes tell
+    like = _placed(flat(average_shapes(run, step)), mesh)
+    return with_average(params, restore_average(run, step, like))
 
 
 def restore(
@@ -324,7 +332,9 @@ def restore(
     config, labels = read_run(folder, task)
     learner = outline(folder, config, labels, mesh)
     step = chosen_step(folder, config, learner.task, step)
-    return learner.task.joined(learner.bound(restore_params(folder, learner.net, step, mesh)))
+    average = config.recipe.averages
+    params = restore_params(folder, learner.net, step, mesh, average=average)
+    return learner.task.joined(learner.bound(params))
 
 
 def export(

@@ -13,7 +13,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Int, UInt32
 
-from fmjax.engine.freeze import join_stacks, partition, split_stacks
+from fmjax.engine.freeze import join_stacks, merge, partition, split_stacks
 from fmjax.engine.guard import Guard, fresh
 from fmjax.engine.plan import Plan
 from fmjax.sharding import param_shardings, replicated
@@ -129,6 +129,14 @@ def emptied(state: State) -> State:
     )
     jax.tree.map(lambda x: x.delete(), state)
     return shapes
+
+
+def handed_out(plan: Plan, state: State) -> Params:
+    """The parameters that are scored and exported, as they lie in training: the average of what is trained, where the
+    recipe keeps one for that."""
+    if not plan.averages:
+        return state.params
+    return merge(state.ema, partition(state.params, plan.freeze)[1])
 
 
 def to_disk(state: State) -> State:

@@ -95,11 +95,19 @@ def train_step(state: State, batch: Batch, *, plan: Plan, mesh: Mesh) -> tuple[S
     new = (moved, averaged(fixed, averages, plan.accumulate), opt)
     moved, fixed, opt = kept(finite, new, (trained, fixed, state.opt))
     # of what is trained: what is frozen is its own average
-    ema: Any = optax.incremental_update(moved, state.ema, 1 - plan.ema) if plan.ema else {}
+    new_share = 1 - old_share(plan, state.step)
+    ema: Any = optax.incremental_update(moved, state.ema, new_share) if plan.ema else {}
     ema = kept(finite, ema, state.ema)
     guard = after(state.guard, finite, logs["loss"], scales=plan.scales_loss)
     logs |= {"grad_norm": norm, **told(guard, scales=plan.scales_loss)}
     return State(state.step + 1, merge(moved, fixed), ema, opt, state.key, guard), logs
+
+
+def old_share(plan: Plan, done: Int[Array, ""]) -> Any:
+    """The share of the old average of the parameters in the new one, after so many steps."""
+    # At first it is small (tf.train.ExponentialMovingAverage's num_updates): of 200 steps with a share of 0.999 four
+    # fifths of the average would be the parameters before them, a head of zeros among them
+    return jnp.minimum(plan.ema, (1 + done) / (10 + done)) if plan.ema_warmup else plan.ema
 
 
 def averaged(fixed: Params, values: Mapping[str, Array], parts: int) -> Params:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,13 +110,16 @@ def prune(run: Path, *, keep: int, params_only: bool, preset: str = "") -> None:
     whole = [one for one in found if not one.set_aside]
     stay = [one.step for number, one in enumerate(whole) if one.best or number >= len(whole) - keep]
     before = sum(one.bytes for one in found)
+    config, _ = read_run(run, load_preset(preset).task if preset else None)
+    # the average, where it is what the run hands out
+    parts = (*PARTS, "ema") if config.recipe.averages else PARTS
     with held(run):
         for one in whole:
             if one.step not in stay:
                 shutil.rmtree(steps.folder(run, one.step))
         shutil.rmtree(run / steps.SET_ASIDE, ignore_errors=True)
         for step in stay if params_only else ():
-            _only_params(steps.folder(run, step))
+            _leave(parts, steps.folder(run, step))
     after = sum(steps.size(steps.folder(run, step)) for step in stay)
     console.print(f"kept    steps {stay}, {in_bytes(after)}; freed {in_bytes(before - after)}")
 
@@ -143,12 +147,12 @@ def _step(path: Path, step: int, score: float | None, best: bool, *, set_aside: 
     return Step(step, steps.size(path), saved, score, best, listed, resumable, set_aside)
 
 
-def _only_params(step: Path) -> None:
-    """Leaves a step the parameters. The list of files is written anew last, of files that agreed with the old one."""
-    reason = manifest.flaw(step, PARTS) if manifest.exists(step) else ""
+def _leave(parts: Sequence[str], step: Path) -> None:
+    """Leaves a step these parts. The list of files is written anew last, of files that agreed with the old one."""
+    reason = manifest.flaw(step, parts) if manifest.exists(step) else ""
     if reason:
         raise CheckpointError(f"{step} is damaged ({reason}); `fmjax ckpt verify` says more")
     for path in step.iterdir():
-        if path.is_dir() and path.name not in PARTS:
+        if path.is_dir() and path.name not in parts:
             shutil.rmtree(path)
     manifest.write(step)

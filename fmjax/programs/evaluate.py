@@ -56,8 +56,9 @@ def _scores(run: str, config: EvalConfig) -> Scores:
     learner = outline(folder, trained, classes, mesh)
     check_fields(chosen, learner.task.needs, source=data.source)
     step = chosen_step(folder, trained, learner.task, None if config.step < 0 else config.step)
-    console.print(f"step    {step}")
-    params = restore_params(folder, learner.net, step, mesh)
+    average = trained.recipe.averages
+    console.print(f"step    {step}{', the average of its parameters' if average else ''}")
+    params = restore_params(folder, learner.net, step, mesh, average=average)
     outputs = compiled_outputs(learner, mesh)
     scores = evaluate(
         learner,

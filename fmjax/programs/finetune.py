@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -36,7 +37,7 @@ from fmjax.engine.run import (
     start_params,
 )
 from fmjax.engine.signals import Terminated
-from fmjax.engine.state import State, begin, size
+from fmjax.engine.state import State, begin, handed_out, size
 from fmjax.engine.steps import committed, has_steps
 from fmjax.errors import Stopped, UsageError, in_bytes
 from fmjax.models.vit import ViT
@@ -207,6 +208,11 @@ def describe(config: RunConfig, plan: Plan, mesh: Mesh, images: Images) -> None:
     console.print(f"model   {source}: {trained:,} of {total:,} parameters trained, {dtype} compute")
     for line in groups.lines(plan.groups):
         console.print(line)
+    if plan.averages:
+        console.print(
+            f"note    the average of the parameters is scored, kept and exported, with "
+            f"{plan.ema:g} of the old one in the new"
+        )
     console.print(
         f"data    {config.data.source}: {len(images.train):,} train, {len(images.val):,} val, "
         f"{len(plan.labels)} classes, {height} x {width}"
@@ -247,10 +253,11 @@ def finish(
     """Curves, the task's own pictures, and the exported file of the best step; the first process writes them."""
     # the best step may not be the last one: its parameters are read back from disk, by all
     step = hosts.by_first(lambda: chosen_step(out, config, plan.task, None))
+    read_back = partial(restore_params, out, plan.net, mesh=mesh, average=plan.averages)
     params: Params = {}
     if config.export != "none":
         last = step == plan.steps
-        chosen = state.params if last else restore_params(out, plan.net, step, mesh)
+        chosen = handed_out(plan, state) if last else read_back(step)
         params = on_host(chosen, mesh)
     hosts.by_first(lambda: _written(config, out, plan, params, scores, step))
 

@@ -15,6 +15,8 @@ from fmjax.config.model import ModelConfig
 from fmjax.config.recipe import Recipe
 from fmjax.config.run import RunConfig
 from fmjax.config.tasks import TaskConfig
+from fmjax.engine.state import handed_out
+from fmjax.engine.step import old_share
 from fmjax.models.heads import classifier_head
 from fmjax.sharding import make_mesh
 from fmjax.tasks.task import Task
@@ -105,11 +107,31 @@ def test_the_average_follows_the_parameters_and_only_those_that_are_trained(run)
         if path not in run.plan.freeze.paths
     }
     assert flat(run.state.ema).keys() == trained.keys()
+    # the fourth step: three are done
+    share = (1 + 3) / (10 + 3)
     for path, leaf in flat(run.state.ema).items():
-        expected = 0.9 * flat(before)[path] + 0.1 * np.asarray(trained[path])
+        expected = share * flat(before)[path] + (1 - share) * np.asarray(trained[path])
         np.testing.assert_allclose(leaf, expected, rtol=1e-6, atol=1e-8)
     # the loss does not depend on the head
     assert run.plan.freeze.paths == {"head.kernel", "head.bias"}
+
+
+def test_the_share_of_the_old_average_grows_to_the_one_that_is_asked_for(run):
+    shares = [float(old_share(run.plan, jnp.int32(done))) for done in (0, 5, 79, 80, 81, 1000)]
+    assert shares == pytest.approx([0.1, 0.4, 80 / 89, 0.9, 0.9, 0.9])
+    plan = replace(run.plan, ema_warmup=False)
+    assert old_share(plan, jnp.int32(0)) == 0.9
+
+
+def test_what_is_handed_out_is_the_average_unless_the_parameters_are_asked_for(run):
+    ours = flat(handed_out(run.plan, run.state))
+    assert ours.keys() == flat(run.state.params).keys()
+    average = flat(run.state.ema)
+    assert all(
+        ours[path] is average.get(path, leaf) for path, leaf in flat(run.state.params).items()
+    )
+    plain = replace(run.plan, averages=False)
+    assert handed_out(plain, run.state) is run.state.params
 
 
 def test_without_an_average_there_is_no_teacher():

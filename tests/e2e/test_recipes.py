@@ -1,0 +1,129 @@
+"""Recipes from the command line to a run's files: averages that are handed out, and optimisers on a mesh."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fmjax
+from fmjax import names
+from fmjax.cli import main
+from fmjax.config.presets import load_preset
+from fmjax.engine.checkpoint import as_saved
+from fmjax.engine.steps import committed
+from fmjax.models.build import initialise
+from fmjax.names import get_spec
+from fmjax.sharding import make_mesh
+from fmjax.trees import flat
+from tests.support.runs import rows, started
+
+TINY = str(Path(__file__).parents[1] / "reliability" / "stored" / "tiny.py")
+FEW = ["--steps", "4", "--eval-every", "2", "--save-every", "2", "--drop-path", "0"]
+AVERAGED = ["--recipe.ema", "0.5", "--recipe.last-blocks", "1", "--recipe.layer-decay", "1"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny():
+    """A very small network and its preset, known while these tests run."""
+    before = list(names._registered)
+    yield load_preset(TINY)
+    names._registered[:] = before
+    names._rows.cache_clear()
+    names._aliases.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def averaged(tmp_path_factory) -> Path:
+    """A run whose average is handed out, of the last of two blocks."""
+    out = tmp_path_factory.mktemp("runs") / "averaged"
+    assert main(["finetune", TINY, "--out", str(out), *FEW, *AVERAGED]) == 0
+    return out
+
+
+def saved(run: Path, step: int, item: str) -> dict[str, np.ndarray]:
+    tree = as_saved((run / "checkpoints" / str(step) / item).absolute())
+    return {path: np.asarray(leaf) for path, leaf in flat(tree).items()}
+
+
+def test_the_average_is_scored_restored_and_exported(averaged, tmp_path, capsys):
+    step = committed(averaged)[-1]
+    params, average = saved(averaged, step, "params"), saved(averaged, step, "ema")
+    # of the first block, which is not trained, there is none
+    path = "blocks.mlp.up.kernel"
+    assert average[f"backbone.{path}"].shape[0] == 1
+    assert not np.array_equal(average["head.kernel"], params["head.kernel"])
+    restored = {
+        name: np.asarray(leaf) for name, leaf in flat(fmjax.restore(averaged, step)).items()
+    }
+    np.testing.assert_array_equal(restored["classifier.kernel"], average["head.kernel"])
+    np.testing.assert_array_equal(restored[path][:1], params[f"backbone.{path}"][:1])
+    np.testing.assert_array_equal(restored[path][1:], average[f"backbone.{path}"])
+
+    # the score in the run's log is the average's, as it is read back
+    scored = {row["step"]: row for row in rows(averaged) if "val_loss" in row}
+    capsys.readouterr()
+    assert main(["eval", str(averaged), "--preset", TINY, "--step", str(step)]) == 0
+    said = capsys.readouterr().out
+    assert f"step    {step}, the average of its parameters" in said
+    assert f"loss {scored[step]['val_loss']:.4f}" in said
+    # and the file that is written on demand
+    target = tmp_path / "model.safetensors"
+    flags = ["--step", str(step), "--dialect", "timm", "--preset", TINY]
+    assert main(["ckpt", "export", str(averaged), str(target), *flags]) == 0
+    from safetensors.numpy import load_file
+
+    np.testing.assert_array_equal(load_file(target)["head.weight"], average["head.kernel"].T)
+
+
+def test_the_parameters_are_handed_out_where_that_is_asked_for(averaged, tmp_path):
+    copy = tmp_path / "newest"
+    shutil.copytree(averaged, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["recipe"]["ema_eval"] = False
+    (copy / "config.json").write_text(json.dumps(config))
+    restored = np.asarray(flat(fmjax.restore(copy, 4))["classifier.kernel"])
+    np.testing.assert_array_equal(restored, saved(copy, 4, "params")["head.kernel"])
+    assert not np.array_equal(restored, saved(copy, 4, "ema")["head.kernel"])
+
+
+def test_an_average_goes_on_with_the_run_and_outlives_a_pruning(averaged, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(averaged, copy)
+    shutil.rmtree(copy / "checkpoints" / "4")
+    assert main(["finetune", TINY, "--out", str(copy), *FEW, *AVERAGED]) == 0
+    assert "resumed from step 2" in capsys.readouterr().out
+    for item in ("params", "ema"):
+        again, before = saved(copy, 4, item), saved(averaged, 4, item)
+        assert all(np.array_equal(again[path], before[path]) for path in before)
+    assert main(["ckpt", "prune", str(copy), "--params-only", "--preset", TINY]) == 0
+    assert main(["eval", str(copy), "--preset", TINY, "--step", "4"]) == 0
+    shutil.rmtree(copy / "checkpoints" / "4" / "ema")
+    assert main(["eval", str(copy), "--preset", TINY, "--step", "4"]) != 0
+    assert "has no average of its parameters" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["adafactor", "muon"])
+def test_a_state_with_other_moments_lies_on_a_mesh(tiny, name):
+    recipe = replace(tiny.recipe, optimiser=name)
+    # wide enough for Adafactor to keep rows and columns
+    sizes = {"width": 128, "depth": 2, "num_heads": 2, "mlp_dim": 128, "image_size": (8, 8)}
+    spec, mesh = replace(get_spec("demo_vit_ti4"), **sizes), make_mesh(2, 4)
+    run = started(replace(tiny, recipe=recipe), mesh, initialise(spec, mesh=mesh))
+    path = "backbone.blocks.mlp.up.kernel"
+    where = flat(run.state.params)[path].sharding
+    held = {found: leaf for found, leaf in flat(run.state.opt).items() if found.endswith(path)}
+    whole = {found for found, leaf in held.items() if leaf.shape == (2, 128, 128)}
+    assert {field.rpartition("." + path)[0].rpartition(".")[2] for field in whole} == MOMENTS[name]
+    assert all(held[found].sharding == where for found in whole)
+    assert all(held[found].sharding.is_fully_replicated for found in held.keys() - whole)
+    # a step takes it and gives it back in the same places
+    run.functions.step.lower(run.state, run.batch())
+
+
+# what has the shape of a matrix in a block: a row and a column are no moments
+MOMENTS = {"adafactor": set(), "muon": {"mu"}}
