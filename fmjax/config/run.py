@@ -44,6 +44,8 @@ class RunConfig:
     recipe: Recipe = field(default_factory=Recipe)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     hosts: HostsConfig = field(default_factory=HostsConfig)
+    # the folder of a finished run of the same model and classes whose head this one starts with (LP-FT)
+    head_from: str = ""
     steps: int = 200  # of the optimiser, in all
     batch_size: int = 64  # images in a step, over all devices
     # auto: in as few parts (recipe.accumulate) as fit the devices' memory, whatever they are; batch_size stays

@@ -112,7 +112,7 @@ def check_same(run: Path, config: RunConfig, classes: tuple[str, ...]) -> None:
     free = SAFE_RECIPE + (FROM_A_STEP if config.from_step else ())
     neutral["recipe"] = replace(old.recipe, **{name: getattr(config.recipe, name) for name in free})
     before, after = config_record(replace(old, **neutral)), config_record(config)
-    changed = [*_differences(before, after), *_class_differences(old_classes, classes)]
+    changed = [*differences(before, after), *_class_differences(old_classes, classes)]
     if changed:
         raise UsageError(
             f"{run} holds a run with other settings ({'; '.join(changed)}); pass another --out, or --fresh to "
@@ -161,7 +161,7 @@ def check_spec(run: Path, config: RunConfig, spec: specs.ViTSpec) -> None:
     old = None if config.fresh or not has_steps(run) else read_spec(run)
     if old is None:
         return
-    changed = _differences(json.loads(to_json(old)), json.loads(to_json(spec)))
+    changed = differences(json.loads(to_json(old)), json.loads(to_json(spec)))
     if changed:
         raise UsageError(
             f"{run} was trained with a model that computes otherwise ({'; '.join(changed)}), because its weights came "
@@ -169,11 +169,12 @@ def check_spec(run: Path, config: RunConfig, spec: specs.ViTSpec) -> None:
         )
 
 
-def _differences(before: dict, after: dict, prefix: str = "") -> list[str]:
+def differences(before: dict, after: dict, prefix: str = "") -> list[str]:
+    """What has another value in a record, as field: old -> new."""
     out = []
     for name, value in after.items():
         if isinstance(value, dict) and isinstance(before.get(name), dict):
-            out += _differences(before[name], value, f"{prefix}{name}.")
+            out += differences(before[name], value, f"{prefix}{name}.")
         elif before.get(name) != value:
             out.append(f"{prefix}{name}: {before.get(name)!r} -> {value!r}")
     return out

@@ -17,7 +17,7 @@ from fmjax.data.batches import blank_batch
 from fmjax.data.example import check_fields
 from fmjax.data.sources import open_source
 from fmjax.data.split import UNRECORDED, Images, divide
-from fmjax.engine import agreement, groups, hosts, records, reruns, steps
+from fmjax.engine import agreement, groups, heads, hosts, records, reruns, steps
 from fmjax.engine.checkpoint import Checkpoints, check_room
 from fmjax.engine.evaluate import Scores
 from fmjax.engine.fitting import fit, limit_of
@@ -72,8 +72,14 @@ def _finetuned(config: RunConfig) -> Scores:
         "the same model from random weights first, with the same budget and the same held-out images"
     )
     random = replace(config.model, init="random")
+    # a head that was trained on the weights knows nothing of random ones
     other = replace(
-        config, out=f"{config.out}/from_random", model=random, export="none", compare_random=False
+        config,
+        out=f"{config.out}/from_random",
+        model=random,
+        export="none",
+        compare_random=False,
+        head_from="",
     )
     # whichever of the two runs was there first has drawn the split; started afresh, it is the first that runs
     baseline, _ = one_run(other, share=None if config.fresh else Path(config.out))
@@ -116,6 +122,7 @@ def one_run(config: RunConfig, share: Path | None = None) -> tuple[Scores, Plan]
             console.print(line)
         describe(config, plan, mesh, images)
         params = start_params(plan.task, backbone, plan.labels, config.seed, mesh)
+        params = heads.taken_over(config, plan, params, mesh)
         run = Run(out, Checkpoints(out, keep=config.keep), config.fallback)
         state, scores = train(plan, run, mesh, begin(plan, params, mesh), images)
         finish(config, out, plan, mesh, state, scores)
@@ -156,6 +163,7 @@ def planned(config: RunConfig, backbone: ViT, images: Images) -> Plan:
     plan = resolve(config, task, backbone, images.split.classes, preprocess, batch)
     if config.export != "none":
         check_export(plan.task.joined(plan.net), config.export)
+    heads.check(config, plan)
     return plan
 
 
@@ -206,7 +214,7 @@ def describe(config: RunConfig, plan: Plan, mesh: Mesh, images: Images) -> None:
     height, width = plan.images.image_size
     dtype = plan.net["backbone"].dtype
     console.print(f"model   {source}: {trained:,} of {total:,} parameters trained, {dtype} compute")
-    for line in groups.lines(plan.groups):
+    for line in (*groups.lines(plan.groups), *heads.words(config)):
         console.print(line)
     if plan.averages:
         console.print(

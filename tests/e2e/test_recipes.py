@@ -1,4 +1,5 @@
-"""Recipes from the command line to a run's files: averages that are handed out, and optimisers on a mesh."""
+"""Recipes from the command line to a run's files: averages that are handed out, a head that another run has trained,
+named recipes, and each optimiser on a mesh."""
 
 from __future__ import annotations
 
@@ -15,9 +16,11 @@ from fmjax import names
 from fmjax.cli import main
 from fmjax.config.presets import load_preset
 from fmjax.engine.checkpoint import as_saved
+from fmjax.engine.evaluate import Scores
 from fmjax.engine.steps import committed
 from fmjax.models.build import initialise
 from fmjax.names import get_spec
+from fmjax.programs.finetune import finetune
 from fmjax.sharding import make_mesh
 from fmjax.trees import flat
 from tests.support.runs import rows, started
@@ -42,6 +45,15 @@ def averaged(tmp_path_factory) -> Path:
     """A run whose average is handed out, of the last of two blocks."""
     out = tmp_path_factory.mktemp("runs") / "averaged"
     assert main(["finetune", TINY, "--out", str(out), *FEW, *AVERAGED]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory) -> Path:
+    """A finished run that has trained a head, by SGD."""
+    out = tmp_path_factory.mktemp("runs") / "probed"
+    flags = ["--recipe.train", "head", "--recipe.optimiser", "sgd", "--recipe.lr", "0.05"]
+    assert main(["finetune", TINY, "--out", str(out), *FEW, *flags]) == 0
     return out
 
 
@@ -105,6 +117,65 @@ def test_an_average_goes_on_with_the_run_and_outlives_a_pruning(averaged, tmp_pa
     shutil.rmtree(copy / "checkpoints" / "4" / "ema")
     assert main(["eval", str(copy), "--preset", TINY, "--step", "4"]) != 0
     assert "has no average of its parameters" in capsys.readouterr().err
+
+
+def test_a_run_starts_with_the_head_of_another(probed, tiny, tmp_path, capsys):
+    out = tmp_path / "tuned"
+    flags = ["--recipe.lr", "1e-9", "--head-from", str(probed)]
+    assert main(["finetune", TINY, "--out", str(out), *FEW, *flags]) == 0
+    assert f"head    from {probed}" in capsys.readouterr().out
+    best = np.asarray(flat(fmjax.restore(probed))["classifier.kernel"])
+    assert np.abs(best).max() > 0.01
+    np.testing.assert_allclose(saved(out, 2, "params")["head.kernel"], best, atol=1e-6)
+
+    # what goes on has a head of its own: the other run may be gone
+    shutil.rmtree(out / "checkpoints" / "4")
+    moved = probed.rename(probed.with_name("elsewhere"))
+    try:
+        assert main(["finetune", TINY, "--out", str(out), *FEW, *flags]) == 0
+    finally:
+        moved.rename(probed)
+    assert committed(out)[-1] == 4
+
+
+def test_a_head_that_does_not_fit_is_refused_before_anything_is_written(probed, tmp_path, capsys):
+    out = tmp_path / "never"
+    start = ["finetune", TINY, "--out", str(out), "--head-from"]
+
+    def refused(run: Path, *flags: str) -> str:
+        assert main([*start, str(run), *flags]) != 0
+        assert not out.exists()
+        return capsys.readouterr().err
+
+    assert "is not the folder of a run" in refused(tmp_path)
+    assert "its head.kernel is (16, 10), and this run's (32, 10)" in refused(
+        probed, "--task.classifier", "cls_patches", "--export", "none"
+    )
+    said = refused(probed, "--model.name", "demo_vit_ti4.fashion_mnist")
+    assert "its model is stored_vit.none, and this run demo_vit_ti4.fashion_mnist" in said
+    # a run that stopped on its way, and one of other classes
+    early, other = tmp_path / "early", tmp_path / "other"
+    for copy in (early, other):
+        shutil.copytree(probed, copy)
+    shutil.rmtree(early / "checkpoints" / "4")
+    assert "it is at step 2 of 4; run its command to the end" in refused(early)
+    classes = json.loads((other / "classes.json").read_text())
+    (other / "classes.json").write_text(json.dumps(["zero", *classes[1:]]))
+    assert "its classes are others" in refused(other)
+
+
+def test_the_run_from_random_weights_has_a_head_of_its_own(tiny, monkeypatch):
+    asked, scores = [], Scores({"accuracy": 0.5}, {}, 0)
+
+    def one_run(config, share=None):
+        asked.append((config.model.init, config.head_from))
+        return scores, None
+
+    monkeypatch.setattr("fmjax.programs.finetune.one_run", one_run)
+    monkeypatch.setattr("fmjax.programs.finetune.compared", lambda *_: "")
+    model = replace(tiny.model, init="pretrained")
+    finetune(replace(tiny, model=model, compare_random=True, head_from="runs/probe"))
+    assert asked == [("random", ""), ("pretrained", "runs/probe")]
 
 
 @pytest.mark.parametrize("name", ["adafactor", "muon"])
