@@ -17,14 +17,14 @@ def say(text: str, stream: Any = None) -> None:
     (stream or sys.stdout).write(safe(text) + "\n")
 
 
-def parse(kind: Any, args: list[str], name: str, **options: Any) -> Any:
-    """The config or the call that a command's flags make."""
+def parse(kind: Any, args: list[str], name: str, *, note: str = "", **options: Any) -> Any:
+    """The config or the call that a command's flags make. note: what its help says beside them."""
     help, example = TEXTS[name]
     return parsed(
         kind,
         args=args,
         prog=f"fmjax {name}",
-        description=f"{help}\n\nExample: {example}",
+        description="\n\n".join(filter(None, (help, note, f"Example: {example}"))),
         **options,
     )
 
@@ -37,6 +37,22 @@ def first(args: list[str], name: str, what: str) -> tuple[str, list[str]]:
     if "-h" in args or "--help" in args:
         return "", args
     raise UsageError(f"fmjax {name} needs {what}; for example: {TEXTS[name][1]}")
+
+
+def taken(args: list[str], flag: str) -> tuple[str, list[str]]:
+    """The value of a flag that decides which defaults the others have, and the rest; "" where it is not there. Raises
+    UsageError for a flag without a value."""
+    for index, arg in enumerate(args):
+        name, given, value = arg.partition("=")
+        if name != flag:
+            continue
+        if given and value:
+            return value, [*args[:index], *args[index + 1 :]]
+        following = args[index + 1 : index + 2]
+        if given or not following or following[0].startswith("--"):
+            raise UsageError(f"{flag} needs a name behind it")
+        return following[0], [*args[:index], *args[index + 2 :]]
+    return "", args
 
 
 # arguments that several commands have; a word in capitals is what the help calls it

@@ -5,22 +5,44 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fmjax.commands.parsing import first, parse
+from fmjax.commands.parsing import first, parse, taken
 from fmjax.errors import UsageError
+
+WITH_RECIPE = "--with-recipe"
 
 
 def finetune(args: list[str]) -> None:
     from fmjax.config.run import RunConfig
 
     # the program, and jax with it, is imported once the flags are known to be right
+    recipe, args = taken(args, WITH_RECIPE)
     preset, rest = first(args, "finetune", "a preset, or a model")
-    config = parse(RunConfig, rest, "finetune", default=_started(preset) if preset else None)
+    default = _with_recipe(_started(preset) if preset else RunConfig(), recipe)
+    config = parse(RunConfig, rest, "finetune", default=default, note=_recipes_note())
     if config.dry_run:
         from fmjax.programs.dry_run import dry_run as program
     else:
         from fmjax.programs.finetune import main as program
 
     program(config)
+
+
+def _with_recipe(config: Any, name: str) -> Any:
+    """The config with a named recipe in the place of its own, which the other flags then change."""
+    from dataclasses import replace
+
+    from fmjax.recipes import named
+
+    return replace(config, recipe=named(name)) if name else config
+
+
+def _recipes_note() -> str:
+    from fmjax.recipes import RECIPES
+
+    return (
+        f"{WITH_RECIPE} NAME takes a named recipe in the place of the preset's, and the other flags change it: "
+        f"{', '.join(RECIPES)}"
+    )
 
 
 def _started(name: str) -> Any:

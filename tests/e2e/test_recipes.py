@@ -50,9 +50,9 @@ def averaged(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def probed(tmp_path_factory) -> Path:
-    """A finished run that has trained a head, by SGD."""
+    """A finished run that has trained a head, by the named recipe."""
     out = tmp_path_factory.mktemp("runs") / "probed"
-    flags = ["--recipe.train", "head", "--recipe.optimiser", "sgd", "--recipe.lr", "0.05"]
+    flags = ["--with-recipe", "linear_probe", "--recipe.lr", "0.05"]
     assert main(["finetune", TINY, "--out", str(out), *FEW, *flags]) == 0
     return out
 
@@ -119,9 +119,33 @@ def test_an_average_goes_on_with_the_run_and_outlives_a_pruning(averaged, tmp_pa
     assert "has no average of its parameters" in capsys.readouterr().err
 
 
+def test_a_named_recipe_is_a_start_that_other_flags_change(probed, capsys):
+    recipe = json.loads((probed / "config.json").read_text())["recipe"]
+    assert (recipe["train"], recipe["optimiser"], recipe["lr"]) == ("head", "sgd", 0.05)
+    # only the head has moved
+    moments = [path for path in saved(probed, 4, "opt") if "trace" in path]
+    assert sorted(path[-11:] for path in moments) == ["e.head.bias", "head.kernel"]
+    assert main(["finetune", TINY, "--with-recipe", "linear_prob"]) == 2
+    assert "did you mean linear_probe" in capsys.readouterr().err
+    assert main(["finetune", TINY, "--with-recipe"]) == 2
+    assert "--with-recipe needs a name" in capsys.readouterr().err
+
+
+def test_groups_are_said_before_the_first_step(tmp_path, capsys):
+    flags = ["--with-recipe=last_blocks", "--recipe.last-blocks", "1", "--dry-run"]
+    assert main(["finetune", TINY, *flags, "--out", str(tmp_path / "none")]) == 0
+    said = capsys.readouterr().out.splitlines()
+    at = next(number for number, line in enumerate(said) if line.startswith("groups  part"))
+    assert [line.split()[0] for line in said[at + 1 : at + 3]] == ["backbone", "backbone"]
+    table = [line for line in said if line.startswith("        ")]
+    assert any("blocks 0 " in line and "not trained" in line for line in table)
+    assert any("blocks 1 " in line and "0.0005" in line for line in table)
+    assert max(map(len, table)) <= 80
+
+
 def test_a_run_starts_with_the_head_of_another(probed, tiny, tmp_path, capsys):
     out = tmp_path / "tuned"
-    flags = ["--recipe.lr", "1e-9", "--head-from", str(probed)]
+    flags = ["--with-recipe", "lp_ft", "--recipe.lr", "1e-9", "--head-from", str(probed)]
     assert main(["finetune", TINY, "--out", str(out), *FEW, *flags]) == 0
     assert f"head    from {probed}" in capsys.readouterr().out
     best = np.asarray(flat(fmjax.restore(probed))["classifier.kernel"])

@@ -10,10 +10,11 @@ import pytest
 import fmjax
 from fmjax.config.recipe import Recipe
 from fmjax.engine.freeze import frozen
-from fmjax.engine.groups import groups, resolved, said
+from fmjax.engine.groups import groups, lines, resolved, said
 from fmjax.engine.optim import decay_factor
 from fmjax.errors import UsageError
 from fmjax.models.build import param_shapes
+from fmjax.recipes import RECIPES
 from tests.support.checkpoints import small
 
 TOWER = param_shapes(small("dinov2_vits14_reg", depth=4))
@@ -136,6 +137,23 @@ def test_what_the_loss_does_not_use_and_what_is_frozen_is_said_not_to_be_trained
     assert ("blocks 0-2", 3 * each) in still
     assert ("output", SHAPES["backbone.norm.bias"][0]) in still
     assert sum(group.parameters for group in rows) == TOTAL
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_named_recipe_fits_a_tower_and_its_table_80_columns(name):
+    shapes = {
+        **{f"backbone.{path}": shape for path, shape in param_shapes(BIG).items()},
+        "head.kernel": (1024, 1000),
+    }
+    table = resolved(RECIPES[name], shapes)
+    rows = groups(shapes, frozen(shapes, table.rates), table)
+    assert sum(group.parameters for group in rows) == sum(map(math.prod, shapes.values()))
+    shown = lines(rows)
+    assert len(shown) == len(rows) + 1
+    assert max(map(len, shown)) <= 80
+
+
+BIG = fmjax.get_spec("ViT-L-14")
 
 
 def test_by_default_matrices_decay_and_nothing_else_does():

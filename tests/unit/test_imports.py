@@ -20,7 +20,7 @@ FLOORS = (
     ("fmjax.zoo",),
     ("fmjax.names", "fmjax.models"),
     ("fmjax.store", "fmjax.data", "fmjax.config"),
-    ("fmjax.weights", "fmjax.preprocessing"),
+    ("fmjax.weights", "fmjax.preprocessing", "fmjax.recipes"),
     ("fmjax.report",),
     ("fmjax.tasks",),
     ("fmjax.engine",),
