@@ -55,6 +55,7 @@ class ProbeConfig(FeaturesConfig):
     """Logistic regression on frozen embeddings: train -> val, or stratified folds where there is no val/."""
 
     c: float = 1.0  # inverse strength of the L2 penalty, on standardised embeddings
+    sweep: bool = False  # choose --c, 1e-6 to 1e6, on images held out of those to train on
     folds: int = 5  # of the images, where there is no val/
     seed: int = 0  # of the draw of the folds
     max_iter: int = 1000  # steps of the solver
@@ -62,6 +63,8 @@ class ProbeConfig(FeaturesConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 < self.c < math.inf, "--c", self.c, "above 0, and finite")
+        agrees = self.c == 1.0 or not self.sweep
+        require(agrees, "--c", self.c, "left out with --sweep, which chooses it")
         require(self.max_iter >= 1, "--max-iter", self.max_iter, "1 or more")
         require(0 <= self.seed <= MAX_SEED, "--seed", self.seed, f"0 to {MAX_SEED}")
         require(self.folds >= 2, "--folds", self.folds, "2 or more")

@@ -25,6 +25,7 @@ from fmjax.errors import DataError, UsageError
 from fmjax.preprocessing import preprocess_config
 from fmjax.targets import check_target
 from fmjax.tasks.embed import Embed, neighbours_accuracy
+from fmjax.tasks.probe import fit, folds_accuracy
 from fmjax.trees import flat, nested
 from weights_conversion.writer import whole
 
@@ -150,40 +151,34 @@ def probe_main(config: ProbeConfig) -> float:
 
 def _probed(config: ProbeConfig) -> float:
     splits = _open(config)
-    if splits.val is None:
-        _check_folds(config, splits.train)  # hours of work earlier than the readable ones are known
+    # hours of work earlier than the readable ones are known
+    _check_classes(config, splits.train, alone=splits.val is None)
     parts = extract(config, [s for s in (splits.train, splits.val) if s is not None])
     asked = parts[-1]
-    if len(parts) == 1:
-        _check_folds(config, asked)
+    _check_classes(config, parts[0], alone=len(parts) == 1)
     # the solver takes all cores of a machine, which may have several processes
-    accuracy = hosts.by_first(lambda: _regression(config, parts))
+    accuracy, chosen = hosts.by_first(lambda: _regression(config, parts))
     # a score says how it came about: folds and a held-out part are not comparable
     how = f"{config.folds} folds" if len(parts) == 1 else "train -> val"
+    swept = f", C {' '.join(f'{c:.3g}' for c in chosen)} by the sweep" if config.sweep else ""
     console.print(
-        f"linear probe accuracy {accuracy:.1%} ({how}, {len(asked.labels)} images, {len(asked.classes)} classes)"
+        f"linear probe accuracy {accuracy:.1%} ({how}, {len(asked.labels)} images, {len(asked.classes)} classes{swept})"
     )
     return accuracy
 
 
-def _regression(config: ProbeConfig, parts: list[Embeddings]) -> float:
-    """The accuracy on the last part of what is fitted to the first; over folds where there is one part."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold, cross_val_score
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
+def _regression(config: ProbeConfig, parts: list[Embeddings]) -> tuple[float, list[float]]:
+    """The accuracy on the last part of what is fitted to the first; over folds where there is one part; and each C."""
     train, asked = parts[0], parts[-1]
-    # standardised, as the penalty would otherwise weigh channels by their scale
-    classifier = make_pipeline(
-        StandardScaler(), LogisticRegression(C=config.c, max_iter=config.max_iter)
-    )
+    settings = {
+        "c": None if config.sweep else config.c,
+        "seed": config.seed,
+        "max_iter": config.max_iter,
+    }
     if len(parts) == 1:
-        # shuffled, as files lie class by class; by a seed, so that a rerun gives the same number
-        folds = StratifiedKFold(config.folds, shuffle=True, random_state=config.seed)
-        return float(cross_val_score(classifier, train.features, train.labels, cv=folds).mean())
-    fitted = classifier.fit(train.features, train.labels)
-    return float(fitted.score(asked.features, asked.labels))
+        return folds_accuracy(train.features, train.labels, folds=config.folds, **settings)
+    found, used = fit(train.features, train.labels, **settings)
+    return float(found.score(asked.features, asked.labels)), [used]
 
 
 def _check_neighbours(config: KnnConfig, images: int) -> None:
@@ -191,9 +186,24 @@ def _check_neighbours(config: KnnConfig, images: int) -> None:
         raise UsageError(f"--k {config.k} neighbours of {images} images; take fewer")
 
 
-def _check_folds(config: ProbeConfig, found: Embeddings | Examples) -> None:
+def _check_classes(config: ProbeConfig, train: Embeddings | Examples, *, alone: bool) -> None:
+    """Raises DataError where a class has too few images: for the folds, where there is no val/, or for the sweep."""
+    counts = np.bincount(train.labels, minlength=len(train.classes))
+    if alone:
+        _check_folds(config, train, counts)
+    # of what a fold leaves, the sweep needs one image to fit and one to ask
+    left = counts - -(-counts // config.folds) if alone else counts
+    few = np.flatnonzero((left < 2) & (counts > 0))
+    if config.sweep and len(few):
+        name, count = train.classes[few[0]], counts[few[0]]
+        raise DataError(
+            f"--sweep chooses the penalty on images that it holds out of every class; {name!r} has {count} readable "
+            f"ones to train on{' in folds' if alone else ''}; add images, or leave --sweep out"
+        )
+
+
+def _check_folds(config: ProbeConfig, found: Embeddings | Examples, counts: np.ndarray) -> None:
     """Raises DataError, with the class and what would help, where a class has fewer images than there are folds."""
-    counts = np.bincount(found.labels, minlength=len(found.classes))
     few = np.flatnonzero(counts < config.folds)
     if not len(few):
         return
