@@ -19,8 +19,10 @@ from tests.parity.authors.run import run, tell, tell_failure
 from tests.parity.bounds import FORWARD, GRADIENT
 from tests.parity.cases import CASES, Case, sample
 from tests.parity.measure import Result, measure
+from tests.parity.training import page as training
 
 ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
 PACKAGES = ("torch", "timm", "open_clip_torch", "transformers", "jax", "flax")
 TEXT = """# Parity
 
@@ -54,9 +56,10 @@ towers, CLIP ViT-B/16 and DINOv2 ViT-S/14, are compared in tests/e2e/test_real_t
 size only. The gradient of the position table is not compared for `radio` and `hf_vit_mae`, whose references have none.
 
 Tests run the smallest model of every family in every dialect of it. The next section says which weights were also held
-against their authors' own code.
+against their authors' own code, the one after it how training compares with PyTorch's.
 
 {authors}
+{training}
 ## Every backbone in every dialect
 
 {count} lines, {seconds:.0f} s; largest relative error {worst:.1e}, image gradient {image:.1e}, parameter gradient
@@ -84,7 +87,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    results = ROOT / "benchmarks" / "results"
     parser = argparse.ArgumentParser(
         prog="python -m weights_conversion parity", description=__doc__
     )
@@ -105,8 +107,8 @@ def _parser() -> argparse.ArgumentParser:
         help="compare with the authors' own code, checked out here",
     )
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "parity.md")
-    parser.add_argument("--json", type=Path, default=results / "parity.json")
-    parser.add_argument("--authors-json", type=Path, default=results / "authors.json")
+    parser.add_argument("--json", type=Path, default=RESULTS / "parity.json")
+    parser.add_argument("--authors-json", type=Path, default=RESULTS / "authors.json")
     return parser
 
 
@@ -191,7 +193,7 @@ def store(path: Path, found: dict[str, list[Result]], *, whole: bool) -> None:
     path.write_text(f'{head}, "results": [\n{lines}\n]}}\n')
 
 
-def page(results_json: Path, authors_json: Path) -> str:
+def page(results_json: Path, authors_json: Path, training_json: Path = training.RESULTS) -> str:
     """docs/parity.md, of stored results alone."""
     found, made = stored(results_json), json.loads(results_json.read_text())
     ordered = [found[case.id] for case in CASES if case.id in found]
@@ -209,4 +211,5 @@ def page(results_json: Path, authors_json: Path) -> str:
         parameter=max(r.parameter_gradient for r in results),
         lines="\n".join(map(line, ordered)),
         authors=record.section(record.load(authors_json)),
+        training=training.section(training_json),
     )
