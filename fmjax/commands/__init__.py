@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fmjax.commands import checkpoints, files, runs
+from fmjax.commands import checkpoints, data, files, runs
 from fmjax.commands.parsing import say
 from fmjax.commands.texts import TEXTS
 
@@ -35,6 +35,7 @@ RUNS: dict[str, Callable[[list[str]], Any]] = {
     "finetune": runs.finetune,
     "eval": runs.evaluate,
     "export": files.export,
+    "data": data.data,
     "ckpt": checkpoints.ckpt,
 }
 # in the order of the help

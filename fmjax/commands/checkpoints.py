@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
 from pathlib import Path
 
 import tyro
 
-from fmjax.commands.parsing import Folder, Json, Target, say
-from fmjax.commands.texts import TEXTS
-from fmjax.errors import UsageError, nearest
+from fmjax.commands.parsing import Folder, Json, Target, say, verb
 
 
 def ckpt(args: list[str]) -> None:
     verbs = {"ls": _ls, "verify": _verify, "prune": _prune, "export": _export}
-    # tyro has sub-commands of its own, which would import the program of each to say what it is for
-    if not args or args[0] in ("-h", "--help"):
-        lines = [
-            f"  {name:<8}{(inspect.getdoc(run) or '').partition(chr(10))[0]}"
-            for name, run in verbs.items()
-        ]
-        example = f"Example: {TEXTS['ckpt'][1]}"
-        say("\n".join(["fmjax ckpt VERB RUN (each has --help):", "", *lines, "", example]))
-        raise SystemExit(0)
-    if args[0] not in verbs:
-        raise UsageError(
-            f"fmjax ckpt has no {args[0]!r}{nearest(args[0], verbs)}; it has {', '.join(verbs)}"
-        )
-    tyro.cli(verbs[args[0]], args=args[1:], prog=f"fmjax ckpt {args[0]}")
+    name = verb(args, "ckpt", verbs, "RUN")
+    tyro.cli(verbs[name], args=args[1:], prog=f"fmjax ckpt {name}")
 
 
 # A verb's flags and their help are its arguments and its docstring, as with every other command

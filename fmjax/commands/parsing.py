@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import tyro
 
 from fmjax.commands.texts import TEXTS
-from fmjax.errors import UsageError, safe
+from fmjax.errors import UsageError, nearest, safe
 from fmjax.programs.flags import parsed
 
 
@@ -53,6 +55,24 @@ def taken(args: list[str], flag: str) -> tuple[str, list[str]]:
             raise UsageError(f"{flag} needs a name behind it")
         return following[0], [*args[:index], *args[index + 2 :]]
     return "", args
+
+
+def verb(args: list[str], name: str, verbs: Mapping[str, Callable], what: str) -> str:
+    """The first argument of a command with verbs, whose help is the first line of each one's docstring."""
+    # tyro has sub-commands of its own, which would import the program of each to say what it is for
+    if not args or args[0] in ("-h", "--help"):
+        lines = [
+            f"  {each:<8}{(inspect.getdoc(run) or '').partition(chr(10))[0]}"
+            for each, run in verbs.items()
+        ]
+        example = f"Example: {TEXTS[name][1]}"
+        say("\n".join([f"fmjax {name} VERB {what} (each has --help):", "", *lines, "", example]))
+        raise SystemExit(0)
+    if args[0] not in verbs:
+        raise UsageError(
+            f"fmjax {name} has no {args[0]!r}{nearest(args[0], verbs)}; it has {', '.join(verbs)}"
+        )
+    return args[0]
 
 
 # arguments that several commands have; a word in capitals is what the help calls it

@@ -48,6 +48,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "a run or converted file -> a PyTorch dialect",
         "fmjax export runs/quickstart model.safetensors --dialect timm",
     ),
+    "data": (
+        "a set of images, looked at before a run: check",
+        "fmjax data check folder:images --page check.html",
+    ),
     "ckpt": (
         "the checkpoints of a run: ls, verify, prune, export",
         "fmjax ckpt verify runs/quickstart",

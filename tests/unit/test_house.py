@@ -20,6 +20,7 @@ LEFT: dict[str, dict[str, float]] = {
     "fmjax": {"nodes": 8.6},
     "fmjax/commands": {"comments": 4.3},
     "fmjax/data": {"nodes": 9.3},
+    "fmjax/data/check": {"nodes": 10.0},
     "fmjax/data/sources": {"nodes": 8.5},
     "fmjax/engine": {"nodes": 8.5},
     "fmjax/models": {"nodes": 9.2},

@@ -94,6 +94,7 @@ def test_conversion_does_not_know_fmjax(path):
         "from fmjax.config.presets import load_preset; load_preset('quickstart')",
         "import fmjax.data, fmjax.data.batches, fmjax.data.transforms, fmjax.data.split, fmjax.data.audit",
         "from fmjax.data.sources import digits, folder, masks, open_source, tfds",
+        "from fmjax.cli import main; main(['data', 'check', 'digits'])",
     ],
 )
 def test_names_rows_presets_and_help_do_not_import_jax(statement):

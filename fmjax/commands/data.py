@@ -1,0 +1,46 @@
+"""`fmjax data` and its verbs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from fmjax.commands.parsing import verb
+from fmjax.commands.texts import TEXTS
+from fmjax.errors import UsageError
+from fmjax.programs.flags import parsed
+
+
+def data(args: list[str]) -> None:
+    verbs = {"check": _check}
+    name = verb(args, "data", verbs, "SOURCE")
+    verbs[name](args[1:])
+
+
+def _check(args: list[str]) -> None:
+    """Looks at every image, and says what would stop a run and what its scores should not be believed for."""
+    from fmjax.config.sets import DataCheckConfig
+
+    config = _config(args, "check", DataCheckConfig)
+    from fmjax.programs.data_check import main
+
+    main(config)
+
+
+def _config(args: list[str], name: str, kind: Any) -> Any:
+    """The config of a verb, whose source comes before all flags."""
+    example = TEXTS["data"][1]
+    default, rest = kind(), args
+    if args and not args[0].startswith("-"):
+        default = replace(default, data=replace(default.data, source=args[0]))
+        rest = args[1:]
+    # --data.source does as well, as with all other programs
+    elif not any(arg in ("-h", "--help") or "source" in arg for arg in args):
+        raise UsageError(f"fmjax data {name} needs a source; for example: {example}")
+    return parsed(
+        kind,
+        args=rest,
+        prog=f"fmjax data {name}",
+        description=f"{kind.__doc__}\n\nExample: {example}",
+        default=default,
+    )

@@ -1,0 +1,36 @@
+"""What is asked of a set of images as a whole."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
+
+from fmjax.config.checks import require
+from fmjax.config.data import ImagesConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataCheckConfig:
+    """Looks at every image before a run does. Ends with code 3 where a run would stop."""
+
+    data: Annotated[ImagesConfig, tyro.conf.arg(prefix_name=True)] = field(
+        default_factory=ImagesConfig
+    )
+    small: int = 32  # pixels; images with a shorter side are named
+    large: int = 25_000_000  # pixels of an image; those with more are named
+    long: float = 4.0  # longer side over the shorter; images beyond it are named
+    ratio: float = (
+        10.0  # images of the largest class over those of another; classes beyond it are named
+    )
+    json: bool = False  # print a record for machines, with every row of every finding
+    page: str = ""  # an .html file to write: the findings and the classes, for a browser
+    force: bool = False  # replace the page if it is there
+
+    def __post_init__(self) -> None:
+        require(self.small >= 1, "--small", self.small, "1 or more")
+        require(self.large >= 1, "--large", self.large, "1 or more")
+        require(1 <= self.long < math.inf, "--long", self.long, "1 or more, and finite")
+        require(1 <= self.ratio < math.inf, "--ratio", self.ratio, "1 or more, and finite")
