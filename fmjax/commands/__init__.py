@@ -36,6 +36,7 @@ RUNS: dict[str, Callable[[list[str]], Any]] = {
     "eval": runs.evaluate,
     "export": files.export,
     "data": data.data,
+    "from-tao": data.from_tao,
     "ckpt": checkpoints.ckpt,
 }
 # in the order of the help

@@ -1,11 +1,13 @@
-"""`fmjax data` and its verbs."""
+"""`fmjax data` and its verbs, and `fmjax from-tao`."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
-from fmjax.commands.parsing import verb
+import tyro
+
+from fmjax.commands.parsing import parse, say, verb
 from fmjax.commands.texts import TEXTS
 from fmjax.errors import UsageError
 from fmjax.programs.flags import parsed
@@ -22,6 +24,7 @@ def _check(args: list[str]) -> None:
     from fmjax.config.sets import DataCheckConfig
 
     config = _config(args, "check", DataCheckConfig)
+    # the program is imported once the flags are known to be right
     from fmjax.programs.data_check import main
 
     main(config)
@@ -44,3 +47,28 @@ def _config(args: list[str], name: str, kind: Any) -> Any:
         description=f"{kind.__doc__}\n\nExample: {example}",
         default=default,
     )
+
+
+def from_tao(args: list[str]) -> None:
+    # what TAO called things is a matter of the program, so that these flags stay few
+    def run(
+        spec: Annotated[str, tyro.conf.arg(metavar="SPEC.yaml")],
+        /,
+        *,
+        images: int = 0,
+        model: str = "",
+        data: str = "",
+    ) -> None:
+        """A spec of TAO's classification as a preset, on standard output.
+
+        Args:
+            spec: the YAML file that `tao model classification_pyt train -e` takes
+            images: to train on, which tells how many steps an epoch has; 0 counts those in the spec's folder
+            model: "arch.tag", for a backbone that is not the spec's
+            data: as --data.source of a run, for images that lie elsewhere than the spec says
+        """
+        from fmjax.programs.from_tao import main
+
+        say(main(spec, images=images, model=model, data=data))
+
+    parse(run, args, "from-tao")

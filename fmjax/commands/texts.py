@@ -52,6 +52,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "a set of images, looked at before a run: check",
         "fmjax data check folder:images --page check.html",
     ),
+    "from-tao": (
+        "a spec of NVIDIA TAO's classification -> a preset",
+        "fmjax from-tao spec.yaml --images 50000",
+    ),
     "ckpt": (
         "the checkpoints of a run: ls, verify, prune, export",
         "fmjax ckpt verify runs/quickstart",

@@ -25,6 +25,7 @@ LEFT: dict[str, dict[str, float]] = {
     "fmjax/engine": {"nodes": 8.5},
     "fmjax/models": {"nodes": 9.2},
     "fmjax/programs": {"nodes": 9.5},
+    "fmjax/programs/tao": {"nodes": 8.2},
     "fmjax/report": {"nodes": 9.8},
     "fmjax/store": {"nodes": 8.0},
     "fmjax/tasks": {"nodes": 9.9},

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ def look(
             found = _kinds(header, name) | _shape_kinds(image, bounds)
             named, rgb = _format(header), image.convert("RGB")
     except Exception as error:  # Pillow's plugins raise whatever a damaged file makes them raise
-        return Seen(reason=reason_of(error, max_pixels))
+        return Seen(reason=getattr(error, "reason", "") or reason_of(error, max_pixels))
     wrong, unreadable = _mask(examples, index, rgb.size, max_pixels=max_pixels, ignore=ignore)
     if unreadable:
         return Seen(reason=unreadable)
@@ -86,13 +87,14 @@ def look(
 @contextlib.contextmanager
 def _header(picture: Picture, max_pixels: int) -> Iterator[Image.Image]:
     """The picture before it is converted, which tells what it was."""
-    if isinstance(picture, np.ndarray):
-        yield read(picture)
+    if isinstance(picture, str | Path | bytes):
+        with opened(picture, max_pixels) as image:
+            yield image
     elif isinstance(picture, Image.Image):
         yield picture
     else:
-        with opened(picture, max_pixels) as image:
-            yield image
+        # an array, which was no file; or what a source gives in the place of a picture that it cannot read
+        yield read(picture)
 
 
 def _format(image: Image.Image) -> str:
