@@ -14,12 +14,22 @@ MAX_WORKERS = 256  # each holds Python, Pillow and the list of the images
 
 @dataclass(frozen=True, kw_only=True)
 class ImagesConfig:
-    """Images with labels: the built-in digits, an image folder, or a TensorFlow dataset in ArrayRecord files; or images
-    with a mask each."""
+    """Images with labels: folders, a table, records, archives or a published set; or images with a mask each."""
 
-    # "digits", "folder:DIR", "masks:DIR" or "tfds:NAME"
+    # digits, folder:DIR, masks:DIR, csv:FILE, arrayrecord:DIR, parquet:PATH, wds:PATH, hf:NAME or tfds:NAME
     source: Annotated[str, tyro.conf.arg(aliases=("--source",))] = "digits"
-    data_dir: str = ""  # where tfds: looks; "" is its default
+    # where tfds: looks, and where the paths of a csv: start; "" is TFDS's default, and the table's own folder
+    data_dir: str = ""
+    classes: str = (
+        ""  # a file with a class name a line, which fixes their order; "" takes the source's own
+    )
+    # of a csv:, parquet: or hf: table; "" looks for image, path, file, filename ...
+    image_column: str = ""
+    # of a table, or the key in a wds: JSON file; "" looks for label, class, labels ...
+    label_column: str = ""
+    split_column: str = ""  # of a csv: table, with train, val or test in it; "" looks for split
+    # between several labels in one cell; "" is one label a cell, and ; in a column called labels
+    label_separator: str = ""
     threads: int = 4  # that decode and augment, each a batch
     workers: int = 0  # processes that do so for the threads, where there are many cores; 0: none
     max_bad: int = (

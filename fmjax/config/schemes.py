@@ -14,11 +14,21 @@ class Scheme:
     home: str
     place: str = ""  # what follows the colon; "" where nothing does
 
+    @property
+    def is_path(self) -> bool:
+        """Whether the place is one on this machine, which may be spelled in several ways, and may move."""
+        return self.place in ("DIR", "FILE", "PATH")
+
 
 SCHEMES = {
     "digits": Scheme("fmjax.data.sources.digits:open_examples"),
     "folder": Scheme("fmjax.data.sources.folder:open_examples", place="DIR"),
     "masks": Scheme("fmjax.data.sources.masks:open_examples", place="DIR"),
+    "csv": Scheme("fmjax.data.sources.csv:open_examples", place="FILE"),
+    "arrayrecord": Scheme("fmjax.data.sources.arrayrecord:open_examples", place="DIR"),
+    "parquet": Scheme("fmjax.data.sources.parquet:open_examples", place="PATH"),
+    "wds": Scheme("fmjax.data.sources.wds:open_examples", place="PATH"),
+    "hf": Scheme("fmjax.data.sources.hf:open_examples", place="NAME"),
     "tfds": Scheme("fmjax.data.sources.tfds:open_examples", place="NAME"),
 }
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fmjax.data.folders import LeftOut, few
+from fmjax.data.strings import Paths
 from fmjax.errors import DataError
 
 # fields of one: as they lie (path, file contents, PIL image, array), later arrays
@@ -19,7 +20,8 @@ Field = Callable[[int], Any]
 
 @dataclass(frozen=True)
 class Examples:
-    """A set of examples. `fields["image"](i)` is a Picture, as is a mask; any other field is a number or an array."""
+    """A set of examples. `fields["image"](i)` is a Picture, as is a mask; "labels" is float32 [K],
+    1 for each class that the example is of; any other field is a number or an array."""
 
     fields: Mapping[str, Field]
     # int32 [N]: index into `classes`, by which a split is stratified; zeros where unlabelled
@@ -64,6 +66,8 @@ class Examples:
 
 
 def _chosen(paths: Sequence[Path], indices: np.ndarray) -> Sequence[Path]:
+    if isinstance(paths, Paths):
+        return paths.take(indices)
     return [paths[i] for i in indices] if paths else ()
 
 

@@ -78,6 +78,16 @@ def few(names: Iterable[str], limit: int = 5) -> str:
     return ", ".join(escaped(name, 60) for name in names[:limit]) + more
 
 
+def part_asked_for(place: str) -> tuple[Path, str]:
+    """(path, part) of a place: DIR#test asks for the part "test" alone; "" is none."""
+    path, mark, name = place.rpartition("#")
+    role = ROLES.get(name.lower(), "")
+    # a file may be called so itself
+    if not mark or not role or Path(place).expanduser().exists():
+        return Path(place).expanduser(), ""
+    return Path(path).expanduser(), role
+
+
 def parts(
     root: Path, found: Found, *, scheme: str = "folder", used: Sequence[str] = ()
 ) -> dict[str, Path]:
@@ -187,7 +197,7 @@ def class_folders(root: Path, found: Found) -> list[Path]:
             f"{escaped(str(root))} has no class folders; put the images of each class into a folder of its own"
         )
     _check_places(root, folders)
-    _check_names(root, folders)
+    check_names(escaped(str(root)), (folder.name for folder in folders))
     return folders
 
 
@@ -228,13 +238,14 @@ def folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold().rstrip(". ")
 
 
-def _check_names(root: Path, folders: Sequence[Path]) -> None:
+def check_names(where: str, names: Iterable[str]) -> None:
+    """Raises DataError for two classes that a person takes for one. where: what has them, as it may be printed."""
     seen: dict[str, str] = {}
-    for folder in folders:
-        twin = seen.setdefault(folded(folder.name), folder.name)
-        if twin != folder.name:
+    for name in names:
+        twin = seen.setdefault(folded(name), name)
+        if twin != name:
             raise DataError(
-                f"{escaped(str(root))} has the classes {twin!r} and {folder.name!r}, which differ in letter case, "
+                f"{where} has the classes {twin!r} and {name!r}, which differ in letter case, "
                 f"accents or spaces only; join them, or rename one"
             )
 
@@ -242,10 +253,17 @@ def _check_names(root: Path, folders: Sequence[Path]) -> None:
 def images(
     folder: Path, found: Found, *, check: Callable[[Path, Sequence[str]], None] | None = None
 ) -> list[Path]:
-    """The images of a class, those in folders below it too.
+    """The images of a class, those in folders below it too, in the order of paths.
 
     check: gets the folder and those in it. Raises DataError where it is a whole set of its own.
     """
+    return [Path(path) for path in image_paths(folder, found, check=check)]
+
+
+def image_paths(
+    folder: Path, found: Found, *, check: Callable[[Path, Sequence[str]], None] | None = None
+) -> list[str]:
+    """The same as strings, of which a million take a quarter of the time and of the memory."""
     # a list of folders in the place of recursion: how deep they lie is up to the user
     paths, waiting = [], [str(folder)]
     while waiting:
@@ -272,7 +290,8 @@ def images(
         # only the folders right inside have been met by now, and they tell a set that was put into a class
         if not below:
             (check or _check_level)(folder, waiting)
-    return sorted(map(Path, paths))
+    # as paths are ordered, by one folder after the other: no letter comes before the end of a folder's name
+    return sorted(paths, key=lambda path: path.replace(os.sep, "\0"))
 
 
 def roles_of(folders: Sequence[str]) -> set[str]:

@@ -11,6 +11,7 @@ import io
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,15 @@ try:
 except ImportError:  # before Pillow 11.3
     AVIF = False
 
-Picture = str | Path | bytes | Image.Image | np.ndarray
+
+@dataclass(frozen=True)
+class Broken:
+    """What stands in the place of a picture that its source could not give, and why."""
+
+    reason: str
+
+
+Picture = str | Path | bytes | Image.Image | np.ndarray | Broken
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 65_535  # of a JPEG; what a resize needs beside the picture grows with the longer side
 BYTES_PER_PIXEL = 8  # that a picture may take while it is decoded and converted
@@ -84,6 +93,8 @@ def read(picture: Picture, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The same, where a grey picture stays grey."""
     if isinstance(picture, np.ndarray):
         return _from_array(picture)
+    if isinstance(picture, Broken):
+        raise Unreadable("the picture", picture.reason)
     try:
         if isinstance(picture, Image.Image):
             return plain(picture)

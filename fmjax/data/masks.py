@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import UInt16
 from PIL import Image, UnidentifiedImageError
 
-from fmjax.data.images import MAX_PIXELS, Picture, Unreadable, opened, reason_of
+from fmjax.data.images import MAX_PIXELS, Broken, Picture, Unreadable, opened, reason_of
 from fmjax.data.pixels import SIXTEEN_BITS, upright
 from fmjax.errors import DataError, escaped
 
@@ -47,6 +47,8 @@ def read(mask: Picture, *, name: str, max_pixels: int = MAX_PIXELS) -> Mask:
     name = escaped(str(mask) if isinstance(mask, (str, Path)) else f"the mask of {name}")
     if isinstance(mask, np.ndarray):
         return Mask(name, _from_array(mask, name))
+    if isinstance(mask, Broken):
+        raise Unreadable(name, f"its mask: {mask.reason}")
     try:
         if isinstance(mask, Image.Image):
             return Mask(name, _values(mask, name))

@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from fmjax.data.example import Example, Examples
-from fmjax.data.images import Unreadable, regular_file
+from fmjax.data.images import Broken, Unreadable, regular_file
 from fmjax.data.packed import FORMAT, Part, Shard, write_index
 from fmjax.errors import DataError, escaped
 
@@ -81,6 +81,8 @@ def content(picture: Any) -> bytes:
     """What a file of a picture holds; an array, which has no file, as PNG, which changes no value."""
     if isinstance(picture, bytes):
         return picture
+    if isinstance(picture, Broken):
+        raise Unreadable("the picture", picture.reason)
     if isinstance(picture, str | Path):
         return _read(picture)
     if isinstance(picture, np.ndarray):

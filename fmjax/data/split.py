@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 
 from fmjax.config.data import DataConfig
 from fmjax.data.example import Examples, Field, Splits
+from fmjax.data.strings import Paths
 from fmjax.errors import CheckpointError, DataError
 from fmjax.serial import write_atomically
 
@@ -167,18 +168,44 @@ def joined(splits: Splits) -> Examples:
         fields={name: either(field, val.fields[name]) for name, field in train.fields.items()},
         labels=np.concatenate([train.labels, val.labels]),
         names=either(train.names, val.names),
-        files=[*train.files, *val.files],
-        masks=[*train.masks, *val.masks],
+        files=_both(train.files, val.files),
+        masks=_both(train.masks, val.masks),
     )
+
+
+def _both(one: Sequence[Path], other: Sequence[Path]) -> Sequence[Path]:
+    if isinstance(one, Paths) and isinstance(other, Paths) and one.root == other.root:
+        return Paths(one.root, one.names + other.names)
+    return [*one, *other]
 
 
 def relabelled(source: Examples, classes: tuple[str, ...]) -> Examples:
     """The same images with labels that index other classes, by name; -1 for those of a class that is not among them."""
+    if "labels" in source.fields:
+        return _columns_moved(source, classes)
     if not source.labelled:  # the classes are those of pixels, whose numbers are in files
         return _of_classes(source, classes)
     numbers = {name: i for i, name in enumerate(classes)}
     table = np.asarray([numbers.get(name, -1) for name in source.classes], np.int32)
     return replace(source, labels=table[source.labels], classes=classes)
+
+
+def _columns_moved(source: Examples, classes: tuple[str, ...]) -> Examples:
+    """The same examples of several classes each. Raises DataError where some are not among the classes."""
+    unknown = [name for name in source.classes if name not in classes]
+    if unknown:
+        raise DataError(
+            f"{len(unknown)} classes of the images ({examples(unknown)}) are none of the run's {len(classes)} "
+            f"({examples(classes)}); rename them, or take their labels out"
+        )
+    places, labels = [classes.index(name) for name in source.classes], source.fields["labels"]
+
+    def moved(index: int) -> np.ndarray:
+        row = np.zeros(len(classes), np.float32)
+        row[places] = labels(index)
+        return row
+
+    return replace(source, fields={**source.fields, "labels": moved}, classes=classes)
 
 
 def _of_classes(source: Examples, classes: tuple[str, ...]) -> Examples:
@@ -200,6 +227,10 @@ def part_of(source: Examples, place: str) -> Part:
     if not source.files:
         names = [source.names(i) for i in range(len(source))]
         return Part(names, labels, np.full(len(names), NOT_A_FILE, np.int64))
+    if isinstance(source.files, Paths) and not source.masks:
+        # below the folder already, and without a Path for each of perhaps millions
+        found = _sizes(f"{source.files.root}{os.sep}{name}" for name in source.files.names)
+        return Part([name.replace(os.sep, "/") for name in source.files.names], labels, found)
     folder = os.path.join(Path(place.partition(":")[2]).expanduser(), "")
     paths = [str(path) for path in source.files]
     sizes = _sizes(paths)
@@ -209,9 +240,9 @@ def part_of(source: Examples, place: str) -> Part:
     return Part(names, labels, sizes)
 
 
-def _sizes(paths: Sequence[str]) -> np.ndarray:
+def _sizes(paths: Iterable[str]) -> np.ndarray:
     """int64 [N], in bytes."""
-    return np.fromiter((_size(path) for path in paths), np.int64, len(paths))
+    return np.fromiter((_size(path) for path in paths), np.int64)
 
 
 def _size(path: str) -> int:

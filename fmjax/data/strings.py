@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,10 @@ class Strings(Sequence[str]):
     @classmethod
     def of(cls, strings: Iterable[str]) -> Strings:
         """The strings, which may come one by one and are not gathered."""
-        blob, ends = bytearray(), []
+        growing = Growing()
         for string in strings:
-            blob += string.encode(*CODING)
-            ends.append(len(blob))
-        return cls(np.frombuffer(bytes(blob), np.uint8), np.asarray(ends, np.int64))
+            growing.add(string)
+        return growing.done()
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -51,6 +51,11 @@ class Strings(Sequence[str]):
             for begin, end in zip([0, *ends], ends, strict=False):
                 yield piece[begin:end].decode(*CODING)
 
+    def __add__(self, other: Strings) -> Strings:
+        """Those of both, one behind the other."""
+        ends = np.concatenate([self.ends, other.ends + len(self.blob)])
+        return Strings(np.concatenate([self.blob, other.blob]), ends)
+
     def take(self, indices: np.ndarray) -> Strings:
         """Those of some indices, in their order."""
         starts = np.concatenate([np.zeros(1, np.int64), self.ends])[indices]
@@ -59,6 +64,38 @@ class Strings(Sequence[str]):
         # the place of each byte in the old blob: its own, moved by as much as its string was
         moved = np.repeat(starts - (ends - lengths), lengths)
         return Strings(self.blob[moved + np.arange(len(moved))], ends)
+
+
+def repeated(names: Strings) -> list[tuple[int, int]]:
+    """(place of the first, place of a later one) of names that are there more than once, by the later one."""
+    # equal names have equal hashes: only those are compared, without a table of all names
+    hashes = np.fromiter(map(hash, names), np.int64, len(names))
+    order = np.argsort(hashes, kind="stable")
+    alike = np.flatnonzero(np.diff(hashes[order]) == 0)
+    first: dict[str, int] = {}
+    found = []
+    for place in alike:
+        earlier, later = (int(one) for one in order[place : place + 2])
+        first.setdefault(names[earlier], earlier)
+        # where the names differ all the same, the later one may be another's first
+        one = first.setdefault(names[later], later)
+        if one != later:
+            found.append((one, later))
+    return sorted(found, key=lambda pair: pair[1])
+
+
+class Growing:
+    """Strings that come one by one, beside other things."""
+
+    def __init__(self) -> None:
+        self.blob, self.ends = bytearray(), array("q")
+
+    def add(self, string: str) -> None:
+        self.blob += string.encode(*CODING)
+        self.ends.append(len(self.blob))
+
+    def done(self) -> Strings:
+        return Strings(np.frombuffer(self.blob, np.uint8), np.frombuffer(self.ends, np.int64))
 
 
 class Paths(Sequence[Path]):

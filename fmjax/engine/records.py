@@ -256,6 +256,6 @@ def same_source(one: DataConfig, other: DataConfig) -> bool:
     """Whether two configs name the same images."""
     kinds, places = zip(*(each.source.partition(":")[::2] for each in (one, other)), strict=True)
     # a folder by the place itself: ~, links and relative paths are other names of it
-    if kinds[0] == kinds[1] and SCHEMES[kinds[0]].place == "DIR":
+    if kinds[0] == kinds[1] and SCHEMES[kinds[0]].is_path:
         return len({Path(place).expanduser().resolve() for place in places}) == 1
     return one.source == other.source and one.data_dir == other.data_dir

@@ -142,7 +142,7 @@ def go_back(run: Path, config: RunConfig) -> list[str]:
 def safe_data(run: Path, old: RunConfig, config: RunConfig) -> tuple[str, ...]:
     """The data settings that may change. A folder may move: its images are compared with the record, by name."""
     kinds = {each.data.source.partition(":")[0] for each in (old, config)}
-    moved = len(kinds) == 1 and SCHEMES[kinds.pop()].place == "DIR" and (run / SPLIT).is_file()
+    moved = len(kinds) == 1 and SCHEMES[kinds.pop()].is_path and (run / SPLIT).is_file()
     return (*SAFE_DATA, "source") if moved else SAFE_DATA
 
 

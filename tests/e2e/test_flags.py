@@ -15,7 +15,10 @@ from fmjax.programs.evaluate import main as evaluate
 from fmjax.programs.features import embed_main, knn_main, probe_main
 from fmjax.programs.finetune import finetune
 
-ELSEWHERE = {"data.data_dir", "hosts.join_timeout_s"}
+COLUMNS = {
+    f"data.{name}" for name in ("image_column", "label_column", "split_column", "label_separator")
+}
+ELSEWHERE = COLUMNS | {"data.data_dir", "hosts.join_timeout_s"}
 FEW = c.ImagesConfig(source="digits")
 MODEL = c.ModelConfig(name="demo_vit_ti4.fashion_mnist")
 
@@ -70,7 +73,7 @@ def test_a_program_reads_every_flag_that_it_has(
     flags = dict(leaves(config))
     reads.clear()
     program(config)
-    # a folder and a TensorFlow set are not read here, and where the latter lies; nor do several processes join
+    # no table and no TensorFlow set is read here, nor where the latter lies; nor do several processes join
     unread = {path for path, field in flags.items() if field not in reads} - ELSEWHERE
     assert unread == set()
 

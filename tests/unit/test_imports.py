@@ -93,7 +93,7 @@ def test_conversion_does_not_know_fmjax(path):
         "from fmjax.cli import main; main(['models', '*dinov2*'])",
         "from fmjax.config.presets import load_preset; load_preset('quickstart')",
         "import fmjax.data, fmjax.data.batches, fmjax.data.transforms, fmjax.data.split, fmjax.data.audit",
-        "from fmjax.data.sources import digits, folder, masks, open_source, tfds",
+        "from fmjax.data.sources import arrayrecord, csv, digits, folder, hf, masks, open_source, parquet, tfds, wds",
         "from fmjax.cli import main; main(['data', 'check', 'digits'])",
     ],
 )

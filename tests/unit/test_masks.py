@@ -19,11 +19,11 @@ from fmjax.config.data import DataConfig
 from fmjax.config.schemes import SCHEMES
 from fmjax.data import audit
 from fmjax.data.batches import BadImages, eval_batches, train_batches
+from fmjax.data.classes import read_classes
 from fmjax.data.example import check_fields
 from fmjax.data.images import Unreadable
 from fmjax.data.masks import IGNORED, WrongMask, read
 from fmjax.data.sources import open_source
-from fmjax.data.sources.masks import read_classes
 from fmjax.data.split import (
     compare,
     divide,
@@ -541,10 +541,9 @@ def test_a_classifier_says_that_masks_are_no_labels(scenes):
 
 
 def test_a_wrong_source_is_told_all_that_there_are():
-    assert list(SCHEMES) == ["digits", "folder", "masks", "tfds"]
     for wrong in ("nothing", "digits:x", "masks", "masks:", "folder:", ""):
         with pytest.raises(UsageError) as error:
             DataConfig(source=wrong)
-        assert str(error.value) == (
-            f'--data.source is {wrong!r}; it must be "digits", "folder:DIR", "masks:DIR" or "tfds:NAME"'
-        )
+        *most, last = [f'"{name}:{row.place}"'.replace(':"', '"') for name, row in SCHEMES.items()]
+        told = f"{', '.join(most)} or {last}"
+        assert str(error.value) == f"--data.source is {wrong!r}; it must be {told}"

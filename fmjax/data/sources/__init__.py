@@ -4,19 +4,48 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from fmjax.config.data import ImagesConfig
 from fmjax.config.schemes import scheme_of
-from fmjax.data.example import Splits
+from fmjax.data.classes import read_classes
+from fmjax.data.example import Examples, Splits
+from fmjax.data.folders import few
+from fmjax.data.split import relabelled
+from fmjax.errors import DataError, escaped
 
 
 def open_source(config: ImagesConfig, classes: Sequence[str] | None = None) -> Splits:
     """The examples behind `--data.source`. Raises DataError, with the fix, for what cannot be trained on.
 
-    classes: those that a model tells apart, in its order; a folder may then hold fewer of them, but no others.
+    classes: those that a model tells apart, in its order; a source may then hold fewer of them, but no others.
     """
     # by its name in the table: who reads folders does not wait for the libraries of other schemes
     scheme, place = scheme_of(config.source)
     module, _, function = scheme.home.partition(":")
     opened = getattr(importlib.import_module(module), function)
-    return opened(place, config, classes=classes)
+    if not config.classes:
+        return opened(place, config, classes=classes)
+    listed = read_classes(Path(config.classes).expanduser())
+    splits = opened(place, config, classes=classes or listed)
+    # a source with names of its own has them in its own order
+    return splits if classes else _in_order(splits, listed, config)
+
+
+def _in_order(splits: Splits, listed: tuple[str, ...], config: ImagesConfig) -> Splits:
+    """The same examples, labelled by their class's place in the list."""
+    own = splits.train.classes
+    if own == listed:
+        return splits
+    unknown = [name for name in own if name not in listed]
+    if unknown:
+        raise DataError(
+            f"{escaped(config.source)} has {len(own)} classes, and {escaped(config.classes)} lacks {few(unknown)}; "
+            f"add them to the file"
+        )
+
+    def moved(part: Examples | None) -> Examples | None:
+        return None if part is None else relabelled(part, listed)
+
+    return replace(splits, train=moved(splits.train), val=moved(splits.val))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,11 +15,12 @@ from fmjax.data.folders import (
     check_apart,
     class_folders,
     few,
-    folded,
-    images,
+    image_paths,
     parts,
     test_note,
 )
+from fmjax.data.labels import check_known
+from fmjax.data.strings import Paths, Strings
 from fmjax.errors import DataError, escaped
 
 
@@ -67,8 +69,8 @@ def _classes(root: Path, found: Found, known: Sequence[str] | None) -> Examples:
     # the classes that there may be number the labels; without any, the folders do, in the order of their names
     folders = class_folders(root, found)
     names = tuple(known or (folder.name for folder in folders))
-    _check_known(root, [folder.name for folder in folders], names)
-    by_class = {folder.name: images(folder, found) for folder in folders}
+    check_known(escaped(str(root)), [folder.name for folder in folders], names)
+    by_class = {folder.name: image_paths(folder, found) for folder in folders}
     # a class without images would be an output of the network that nothing ever asks for
     empty = [name for name, paths in by_class.items() if not paths]
     if empty:
@@ -79,31 +81,17 @@ def _classes(root: Path, found: Found, known: Sequence[str] | None) -> Examples:
         raise DataError(
             f"{escaped(str(root))} has one class, {few(names)}; classification needs two or more"
         )
-    paths = [path for row in by_class.values() for path in row]
     label = {name: number for number, name in enumerate(names)}
     counts = [len(row) for row in by_class.values()]
     labels = np.repeat([label[name] for name in by_class], counts).astype(np.int32)
+    # below the set's folder, which all of them lie in
+    above = os.path.join(found.root, "")
+    paths = (path.removeprefix(above) for row in by_class.values() for path in row)
+    files = Paths(found.root, Strings.of(paths))
     return Examples(
-        fields={"image": lambda i: paths[i]},
+        fields={"image": lambda i: files[i]},
         labels=labels,
         classes=names,
-        names=lambda i: str(paths[i]),
-        files=paths,
-    )
-
-
-def _check_known(root: Path, names: Sequence[str], known: Sequence[str]) -> None:
-    unknown = [name for name in names if name not in known]
-    if not unknown:
-        return
-    # Cat for cat: what a copy to another file system does to a name
-    near = {folded(name): name for name in known}
-    meant = [
-        f"{escaped(name)} for {escaped(near[folded(name)])}"
-        for name in unknown
-        if folded(name) in near
-    ]
-    hint = f" ({', '.join(meant[:3])}?)" if meant else ""
-    raise DataError(
-        f"{escaped(str(root))} has classes that the training set has not: {few(unknown)}{hint}; rename or remove them"
+        names=lambda i: str(files[i]),
+        files=files,
     )

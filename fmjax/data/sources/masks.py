@@ -13,6 +13,7 @@ import numpy as np
 
 from fmjax.config.data import ImagesConfig
 from fmjax.data import masks
+from fmjax.data.classes import read_classes
 from fmjax.data.example import Examples, Splits
 from fmjax.data.folders import (
     OUTSIDE,
@@ -20,20 +21,18 @@ from fmjax.data.folders import (
     check_apart,
     entries,
     few,
-    folded,
     images,
     left_out,
     parts,
     roles_of,
     test_note,
 )
-from fmjax.data.images import FORMATS, Unreadable, regular_file
+from fmjax.data.images import FORMATS, Unreadable
 from fmjax.errors import DataError, escaped
 
 IMAGES, MASKS, CLASSES = "images", "masks", "classes.txt"
 LAYOUT = "pass masks:DIR with DIR/images and DIR/masks, or DIR/train/images, DIR/train/masks, DIR/val/images, ..."
 ALONE, NO_PNG, BESIDE = "masks without an image", "masks that are no PNG", "folders beside images/"
-MAX_BYTES = 1 << 22  # of classes.txt
 MAX_CLASSES = masks.IGNORED  # the values of 16 bits but for the one that says: of no class
 
 
@@ -154,7 +153,8 @@ def _classes(
 ) -> tuple[tuple[str, ...], list[str]]:
     """(names of the classes, what to say of them)."""
     # its own names, then those of a model; numbers where there are neither
-    listed = read_classes(root / CLASSES) if os.path.lexists(root / CLASSES) else ()
+    path = root / CLASSES
+    listed = _named(path) if os.path.lexists(path) else ()
     if listed and known and listed != known:
         raise DataError(
             f"{escaped(str(root / CLASSES))} names {len(listed)} classes ({few(listed)}) and the model knows "
@@ -227,45 +227,8 @@ def _nothing(part: Pairs, config: ImagesConfig) -> DataError:
     )
 
 
-def read_classes(path: Path) -> tuple[str, ...]:
-    """The names in a classes.txt, one a line. Raises DataError where they cannot be told."""
-    where = escaped(str(path))
-    try:
-        with regular_file(path) as file:
-            # one byte more tells a file that is too long without reading the whole of it
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise DataError(f"it has more than {MAX_BYTES:,} bytes")
-        # with the mark that some editors write first, or without it
-        text = content.decode("utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{where} cannot be read: {escaped(str(error), 200)}; write a class name a line"
-        ) from error
-    names = [line.strip() for line in text.rstrip().split("\n")]
-    if names == [""]:
-        raise DataError(f"{where} is empty; write a class name a line, that of value 0 first")
-    # a line left out would shift the class of every value behind it
-    if "" in names:
-        raise DataError(
-            f"{where} has no name in line {names.index('') + 1}; each value needs one, from 0 on"
-        )
-    _check_names(where, names)
-    return tuple(names)
-
-
-def _check_names(where: str, names: Sequence[str]) -> None:
-    if not 2 <= len(names) <= MAX_CLASSES:
-        raise DataError(
-            f"{where} has {len(names):,} names; segmentation needs two to {MAX_CLASSES:,}"
-        )
-    seen: dict[str, int] = {}
-    for line, name in enumerate(names, 1):
-        twin = seen.setdefault(folded(name), line)
-        if twin != line:
-            raise DataError(
-                f"{where} has the name {escaped(name)!r} in lines {twin} and {line}; rename one"
-            )
+def _named(path: Path) -> tuple[str, ...]:
+    return read_classes(path, most=MAX_CLASSES, task="segmentation")
 
 
 def _examples(part: Pairs, names: tuple[str, ...]) -> Examples:

@@ -1,0 +1,247 @@
+"""Tables with pictures in them, as Hugging Face writes them: Arrow files, mapped into memory and read by row.
+
+Parquet is compressed in groups of rows, so that one picture costs a whole group: it is copied once into an Arrow file
+in fmjax's cache folder, which any row can be read from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fmjax.config.data import ImagesConfig
+from fmjax.data.cache import state_of
+from fmjax.data.columns import find_columns
+from fmjax.data.folders import few
+from fmjax.data.images import Broken, check_regular
+from fmjax.data.labels import Labels, Rows
+from fmjax.data.shards import below
+from fmjax.data.strings import Strings
+from fmjax.errors import DataError, escaped, in_bytes
+from fmjax.store.record import cache_folder, held
+from weights_conversion.writer import whole
+
+PIECE = 256  # rows that are copied at a time
+UNLABELLED = -1  # what Hugging Face writes where there is no label
+
+
+def mapped(path: Path) -> Any:
+    """The table in an Arrow file or stream, none of whose pictures is read yet. Raises DataError for a damaged one."""
+    import pyarrow as pa
+
+    # never a pipe, whose end the library would wait for
+    _state(path)
+    try:
+        table = _table(pa, path)
+        # places inside the file are followed unchecked ever after: they are checked once
+        table.validate(full=True)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+    return table
+
+
+def _table(pa: Any, path: Path) -> Any:
+    file = pa.memory_map(str(path))
+    try:
+        return pa.ipc.open_file(file).read_all()
+    except pa.ArrowInvalid:
+        # a file has a list of its pieces at its end, a stream has none
+        file.seek(0)
+        return pa.ipc.open_stream(file).read_all()
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    reason = escaped(str(error).splitlines()[0], 160) if str(error) else type(error).__name__
+    return DataError(f"{escaped(str(path))} cannot be read: {reason}; copy or download it again")
+
+
+def copied(path: Path) -> tuple[Any, int]:
+    """(the table of a Parquet file as an Arrow file has it, how many bytes had to be copied now).
+
+    Raises DataError for a damaged file, and where the cache has no room for the copy.
+    """
+    key = json.dumps([os.path.abspath(path), *_state(path)])
+    folder = cache_folder() / "arrow"
+    copy = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.arrow"
+    if copy.is_file():
+        return mapped(copy), 0
+    try:
+        # one process copies, the others of this machine wait for it
+        with held(copy.stem):
+            if not copy.is_file():
+                _copy(path, copy)
+    except OSError as error:
+        raise DataError(
+            f"{escaped(str(path))} cannot be copied to {escaped(str(folder))} ({error.strerror or error}), from where "
+            f"single rows are read; free some space there, or set FMJAX_CACHE to a folder on another disk"
+        ) from error
+    return mapped(copy), copy.stat().st_size
+
+
+def _state(path: Path) -> list[int]:
+    try:
+        check_regular(os.stat(path).st_mode)
+        return state_of(path)
+    except (OSError, DataError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{escaped(str(path))} cannot be opened: {reason}") from error
+
+
+def _copy(path: Path, copy: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    # memory holds a piece at a time, however large the groups of the file are
+    try:
+        with (
+            pq.ParquetFile(path) as table,
+            whole(copy, path.stat().st_size) as file,
+            pa.ipc.new_file(file, table.schema_arrow) as out,
+        ):
+            for piece in table.iter_batches(PIECE):
+                out.write_batch(piece)
+    except (pa.ArrowException, OSError) as error:
+        # the system's errors have a number, a damaged page has none
+        if getattr(error, "errno", None):
+            raise
+        raise _damaged(path, error) from error
+
+
+def rows_of(
+    root: Path,
+    files: Sequence[Path],
+    tables: Sequence[Any],
+    config: ImagesConfig,
+) -> tuple[Rows, tuple[str, ...]]:
+    """(the rows of some files, one behind the other, the classes that the files list, () for none).
+
+    Raises DataError for columns that are not those of images and labels, or that differ between the files.
+    """
+    import pyarrow as pa
+
+    first = tables[0]
+    for file, table in zip(files, tables, strict=True):
+        # what the first file has holds for all, or labels of one would be read as those of another
+        if not table.schema.equals(first.schema):
+            raise DataError(
+                f"{escaped(file.name)} has other columns, or kinds of them, than {escaped(files[0].name)}; write "
+                f"both alike"
+            )
+    table = pa.concat_tables(tables)
+    where = escaped(str(root))
+    columns = find_columns(first.column_names, config, where=where)
+    if not columns.label:
+        raise DataError(
+            f"{where} has no column of labels: it has {few(first.column_names)}; name it with --data.label-column"
+        )
+    image = _images(table.column(columns.image), columns.image, where)
+    classes = _class_names(first.schema, columns.label)
+    labels = _labels(table.column(columns.label), columns.label, classes, where)
+    tops = [(below(root, file), len(one)) for file, one in zip(files, tables, strict=True)]
+    called = Strings.of(f"{top}:{row}" for top, count in tops for row in range(count))
+    return Rows(image, labels, called), classes
+
+
+def _class_names(schema: Any, column: str) -> tuple[str, ...]:
+    """The names that Hugging Face keeps beside a column of numbers; () where there are none."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        feature = features[column]
+        # of a list of labels the names are those of its elements
+        feature = feature if "names" in feature else feature.get("feature", feature)
+        return tuple(str(name) for name in feature["names"])
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return ()
+
+
+def _images(column: Any, name: str, where: str) -> Callable[[int], Any]:
+    """What gives the bytes of one row's picture."""
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_struct(kind) and any(
+        kind.field(i).name == "bytes" for i in range(kind.num_fields)
+    ):
+        chunks = [chunk.field("bytes") for chunk in column.chunks]
+        kind = kind.field("bytes").type
+    else:
+        chunks = list(column.chunks)
+    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        raise DataError(
+            f"the column {escaped(name)!r} of {where} has {escaped(str(column.type), 60)}, not the bytes of pictures; "
+            f"write files' contents, as Hugging Face's Image does, or name another with --data.image-column"
+        )
+    rows = sum(map(len, chunks))
+    # a file of paths alone: what they are of lies on the machine that wrote it
+    if rows and sum(chunk.null_count for chunk in chunks) == rows:
+        raise DataError(
+            f"the column {escaped(name)!r} of {where} has no bytes in any row; write the pictures into the file, as "
+            f"push_to_hub does, or pass them as a folder: or csv:"
+        )
+    ends = np.cumsum([len(chunk) for chunk in chunks])
+
+    def image(index: int) -> bytes | Broken:
+        place = int(np.searchsorted(ends, index, side="right"))
+        found = chunks[place][index - int(ends[place])].as_py()
+        return Broken("its row has no bytes") if found is None else found
+
+    return image
+
+
+def _labels(column: Any, name: str, names: tuple[str, ...], where: str) -> Labels:
+    """The labels of all rows, by name. Raises DataError for what is no label."""
+    import pyarrow as pa
+
+    kind = column.type
+    several = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if several:
+        kind = kind.value_type
+    if not (pa.types.is_integer(kind) or _is_text(kind)) or pa.types.is_dictionary(kind):
+        raise DataError(
+            f"the column {escaped(name)!r} of {where} has {escaped(str(column.type), 60)}; a label is a whole number "
+            f"or a text, or a list of them: name another with --data.label-column"
+        )
+    # a piece at a time: as Python's own objects a column of millions would take gigabytes
+    cells = (cell for chunk in column.chunks for cell in chunk.to_pylist())
+    if several:
+        return Labels.of_several(
+            [_spelled(each, names, name, where) for each in cell or ()] for cell in cells
+        )
+    return Labels.of(_spelled(cell, names, name, where) for cell in cells)
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _spelled(cell: Any, names: tuple[str, ...], column: str, where: str) -> str:
+    if cell is None or cell in (UNLABELLED, ""):
+        raise DataError(
+            f"{where} has rows without a label in the column {escaped(column)!r}; take them out, or name another "
+            f"column with --data.label-column"
+        )
+    if not names or not isinstance(cell, int):
+        return str(cell)
+    if not 0 <= cell < len(names):
+        raise DataError(
+            f"{where} has the label {cell}, and names {len(names)} classes; write it again"
+        )
+    return names[cell]
+
+
+def copy_note(files: int, size: int) -> list[str]:
+    """What is said of a copy that was made now."""
+    if not size:
+        return []
+    place = escaped(str(cache_folder() / "arrow"))
+    return [
+        f"{files:,} Parquet files were copied to {place}, {in_bytes(size)}, so that rows can be read one by one"
+    ]
