@@ -1,5 +1,6 @@
 """Everything a program can be told: frozen dataclasses and their checks. Never imports jax."""
 
+from fmjax.config.augment import AugmentConfig
 from fmjax.config.data import DataConfig, ImagesConfig
 from fmjax.config.features import EmbedConfig, FeaturesConfig, KnnConfig, ProbeConfig
 from fmjax.config.hosts import HostsConfig
@@ -10,6 +11,7 @@ from fmjax.config.run import EvalConfig, MeshConfig, RunConfig
 from fmjax.config.tasks import ClassifyConfig, SegmentConfig, TaskConfig
 
 __all__ = [
+    "AugmentConfig",
     "ClassifyConfig",
     "DataConfig",
     "EmbedConfig",

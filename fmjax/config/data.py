@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from fmjax.config.augment import AugmentConfig
 from fmjax.config.checks import MAX_SEED, PILLOW_PIXELS, check_source, require
 
 MAX_WORKERS = 256  # each holds Python, Pillow and the list of the images
@@ -60,7 +61,7 @@ class ImagesConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig(ImagesConfig):
+class DataConfig(AugmentConfig, ImagesConfig):
     """Images to train on: what is held out of them, and how they are augmented."""
 
     val_fraction: float = (
@@ -74,7 +75,8 @@ class DataConfig(ImagesConfig):
 
     def __post_init__(self) -> None:
         # computed with all the same, a crop scale of 35 in the place of 0.35 would only show in what the run learns
-        super().__post_init__()
+        ImagesConfig.__post_init__(self)
+        AugmentConfig.__post_init__(self)
         require(
             0 <= self.split_seed <= MAX_SEED,
             "--data.split-seed",

@@ -8,11 +8,13 @@ takes the nearest value.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from fmjax.config.augment import AugmentConfig
+from fmjax.data.augment import augmented
 from fmjax.data.example import Example
 from fmjax.data.masks import IGNORED
 from fmjax.data.resizing import (
@@ -34,14 +36,16 @@ TRIES = 10  # at a crop that fits
 
 @dataclass(frozen=True)
 class Views:
-    """How a classifier's examples are seen: crop and mirror image in training, the weights' own evaluation else.
+    """How a classifier's examples are seen: crop, mirror image and more in training, the weights' own evaluation else.
 
     crop_scale: smallest part of the image's area that a crop has; 1 switches the crop off. flip: a probability.
+    augment: all further changes, none by default.
     """
 
     images: PreprocessConfig
     crop_scale: float = 1
     flip: float = 0
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __call__(self, example: Example, rng: np.random.Generator | None) -> Example:
         """The arrays of an example. rng None: evaluation."""
@@ -51,7 +55,19 @@ class Views:
             example = random_resized_crop(example, self.images, rng, scale=self.crop_scale)
         else:
             example = fit(example, self.images)
-        return mirror(example, rng, probability=self.flip)
+        return self.varied(example, rng)
+
+    def varied(self, example: Example, rng: np.random.Generator) -> Example:
+        """An example of arrays as training changes it once it is cropped: mirrored, turned, in other colours."""
+        changes = self.augment
+        example = mirror(example, rng, probability=self.flip)
+        # flips and quarter turns move a mask too; the others are of the image
+        if changes.vertical_flip:
+            example = upside_down(example, rng, probability=changes.vertical_flip)
+        if changes.quarter_turn:
+            example = quarter_turned(example, rng, probability=changes.quarter_turn)
+        image = augmented(example["image"], changes, rng, images=self.images)
+        return {**example, "image": image}
 
 
 def fit(example: Example, config: PreprocessConfig) -> Example:
@@ -100,6 +116,31 @@ def mirror(example: Example, rng: np.random.Generator, *, probability: float) ->
 
     def turned(array: np.ndarray) -> np.ndarray:
         return array[:, ::-1]
+
+    return _moved(example, image=turned, mask=turned)
+
+
+def upside_down(example: Example, rng: np.random.Generator, *, probability: float) -> Example:
+    """An example of arrays whose first row is the last, or the example itself."""
+    if rng.random() >= probability:
+        return example
+
+    def turned(array: np.ndarray) -> np.ndarray:
+        return array[::-1]
+
+    return _moved(example, image=turned, mask=turned)
+
+
+def quarter_turned(example: Example, rng: np.random.Generator, *, probability: float) -> Example:
+    """An example of arrays turned by 90, 180 or 270 degrees, or the example itself; by 180 where it is not square."""
+    if rng.random() >= probability:
+        return example
+    height, width = example["image"].shape[:2]
+    # a batch has one shape
+    turns = int(rng.integers(1, 4)) if height == width else 2
+
+    def turned(array: np.ndarray) -> np.ndarray:
+        return np.rot90(array, turns)
 
     return _moved(example, image=turned, mask=turned)
 

@@ -104,9 +104,9 @@ class Plan(Learner):
 
 def make_task(config: RunConfig, images: PreprocessConfig) -> Task:
     """The task of a run, which sees examples as its weights' authors do."""
-    return tasks.make(
-        config.task, Views(images, crop_scale=config.data.crop_scale, flip=config.data.flip)
-    )
+    data = config.data
+    views = Views(images, crop_scale=data.crop_scale, flip=data.flip, augment=data)
+    return tasks.make(config.task, views)
 
 
 def net_of_shapes(task: Task, backbone: ViT, labels: Labels) -> Net:

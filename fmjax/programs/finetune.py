@@ -158,6 +158,8 @@ def planned(config: RunConfig, backbone: ViT, images: Images) -> Plan:
     preprocess = preprocessing(config, backbone.spec)
     task = make_task(config, preprocess)
     check_fields(images.train, task.needs, source=config.data.source)
+    if "mask" in task.needs:
+        config.data.check_mask()
     # of zeros: it is traced only, for its shapes
     batch = blank_batch(images.train, task.view, config.data, batch_size=config.batch_size)
     plan = resolve(config, task, backbone, images.split.classes, preprocess, batch)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Integer, UInt8
 from fmjax.config.tasks import SegmentConfig
 from fmjax.data.example import Example
 from fmjax.data.masks import IGNORED
-from fmjax.data.transforms import fit_inside, mirror, scale_jitter_crop
+from fmjax.data.transforms import fit_inside, scale_jitter_crop
 from fmjax.errors import DataError
 from fmjax.models.dense import BatchNorm, dense_head, patch_features, statistics, to_pixels
 from fmjax.models.vit import ViT
@@ -47,7 +47,7 @@ class Segment(Task):
         if rng is None:
             return fit_inside(example, self.views.images)
         seen = scale_jitter_crop(example, self.views.images, rng, jitter=self.config.scales)
-        return mirror(seen, rng, probability=self.views.flip)
+        return self.views.varied(seen, rng)
 
     def parts(self, backbone: ViT, labels: Labels, rngs: nnx.Rngs) -> Net:
         head = dense_head(backbone.spec, self.config.layers, len(labels), rngs=rngs)
