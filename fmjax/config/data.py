@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -72,6 +72,8 @@ class DataConfig(AugmentConfig, ImagesConfig):
         0.35  # random resized crop: smallest part of the image's area; 1 switches the crop off
     )
     flip: float = 0.5  # probability of a mirror image
+    # shuffled: every image as often. balanced: every class as often, so that images of rare ones come again sooner
+    sampling: Literal["shuffled", "balanced"] = "shuffled"
 
     def __post_init__(self) -> None:
         # computed with all the same, a crop scale of 35 in the place of 0.35 would only show in what the run learns

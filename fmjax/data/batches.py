@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from fmjax.config.data import ImagesConfig
+from fmjax.config.data import DataConfig, ImagesConfig
 from fmjax.data import masks
 from fmjax.data.example import Example, Examples
 from fmjax.data.images import Unreadable, read
 from fmjax.data.masks import WrongMask
+from fmjax.data.sampling import SAMPLERS
 from fmjax.data.workers import Ticket, Workers
 from fmjax.errors import DataError, escaped
 
@@ -39,13 +40,14 @@ BLACK = 64  # pixels a side of the picture whose view stands in for an unreadabl
 def train_batches(
     examples: Examples,
     view: View,
-    config: ImagesConfig,
+    config: DataConfig,
     *,
     batch_size: int,
     seed: int,
     rows: Sequence[int] | None = None,
 ) -> grain.DatasetIterator:
-    """An endless iterator of shuffled batches. Its get_state and set_state are the position in the data.
+    """An endless iterator of batches, shuffled or with every class as often. Its get_state and set_state are the
+    position in the data.
 
     rows: only these of every batch are read and given, as they are in the whole batch. The position counts whole
     batches, so that it is the same whoever reads which part of them.
@@ -54,18 +56,15 @@ def train_batches(
     pixel is of no class, every other field as it is, and a generator that is the same for a seed and a place in the
     data. Raises DataError, from the batch that meets it, for a mask that is wrong.
     """
-    import grain.python as grain
-
     if len(examples) == 0:
         raise DataError("there are no training images")
     # any generator will do: only the shapes of the view count, not what it draws
     loader = Loader.of(examples, view, config, rng=np.random.default_rng(0))
     reading = Reading.of(loader, config.workers)
-    # indices are shuffled: an example itself is read by the thread or process that decodes it
-    indices = grain.MapDataset.source(range(len(examples)))
-    shuffled = indices.seed(seed).shuffle().repeat()
+    # indices are drawn: an example itself is read by the thread or process that decodes it
+    drawn = SAMPLERS[config.sampling](examples, seed)
     # rows are chosen after the random numbers of each place are fixed
-    chosen = _of_every_batch(shuffled.random_map(reading.row), batch_size, rows)
+    chosen = _of_every_batch(drawn.random_map(reading.row), batch_size, rows)
     batches = reading.batched(chosen, batch_size if rows is None else len(rows))
     iterator = iter(batches.to_iter_dataset(_threads(config)))
     # at the latest when Python ends, as an endless iterator has no end of its own

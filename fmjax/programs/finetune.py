@@ -15,6 +15,7 @@ from fmjax.console import console
 from fmjax.data import audit
 from fmjax.data.batches import blank_batch
 from fmjax.data.example import check_fields
+from fmjax.data.sampling import check_sampling
 from fmjax.data.sources import open_source
 from fmjax.data.split import UNRECORDED, Images, divide
 from fmjax.engine import agreement, groups, heads, hosts, records, reruns, steps
@@ -158,6 +159,7 @@ def planned(config: RunConfig, backbone: ViT, images: Images) -> Plan:
     preprocess = preprocessing(config, backbone.spec)
     task = make_task(config, preprocess)
     check_fields(images.train, task.needs, source=config.data.source)
+    check_sampling(images.train, config.data)
     if "mask" in task.needs:
         config.data.check_mask()
     # of zeros: it is traced only, for its shapes
