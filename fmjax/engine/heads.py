@@ -25,6 +25,9 @@ def check(config: RunConfig, plan: Plan) -> None:
     if not _starts(config):
         return
     folder = Path(config.head_from)
+    # --fresh deletes what is in the run's own folder before a head is read
+    if folder.resolve() == Path(config.out).resolve():
+        raise _refused(config, "it is this run's own folder; pass another --out")
     there, classes = read_run(folder, config.task)
     known = committed(folder)
     # a run that is still on its way has a head that the next save makes another one
@@ -50,10 +53,11 @@ def taken_over(config: RunConfig, plan: Plan, params: Params, mesh: Mesh) -> Par
     if not _starts(config):
         return params
     folder = Path(config.head_from)
-    there, _ = read_run(folder, config.task)
+    there, classes = read_run(folder, config.task)
     step = chosen_step(folder, there, plan.task, None)
-    average = there.recipe.averages
-    found = restore_params(folder, plan.net, step, mesh, average=average)
+    # by that run's own shapes: its table of positions may be of another image size
+    net, average = outline(folder, there, classes, mesh).net, there.recipe.averages
+    found = restore_params(folder, net, step, mesh, average=average)
     parts = {path.partition(".")[0] for path in _heads(plan.net)}
     return params | {part: found[part] for part in parts}
 

@@ -145,7 +145,9 @@ def test_groups_are_said_before_the_first_step(tmp_path, capsys):
 
 def test_a_run_starts_with_the_head_of_another(probed, tiny, tmp_path, capsys):
     out = tmp_path / "tuned"
+    # of larger images, whose table of positions is another one
     flags = ["--with-recipe", "lp_ft", "--recipe.lr", "1e-9", "--head-from", str(probed)]
+    flags += ["--model.image-size", "12", "12"]
     assert main(["finetune", TINY, "--out", str(out), *FEW, *flags]) == 0
     assert f"head    from {probed}" in capsys.readouterr().out
     best = np.asarray(flat(fmjax.restore(probed))["classifier.kernel"])
@@ -177,6 +179,11 @@ def test_a_head_that_does_not_fit_is_refused_before_anything_is_written(probed, 
     )
     said = refused(probed, "--model.name", "demo_vit_ti4.fashion_mnist")
     assert "its model is stored_vit.none, and this run demo_vit_ti4.fashion_mnist" in said
+    assert (
+        main(["finetune", TINY, "--out", str(probed), "--fresh", "--head-from", str(probed)]) == 2
+    )
+    assert "it is this run's own folder" in capsys.readouterr().err
+    assert committed(probed)[-1] == 4
     # a run that stopped on its way, and one of other classes
     early, other = tmp_path / "early", tmp_path / "other"
     for copy in (early, other):
