@@ -8,7 +8,7 @@ from fmjax.config.model import ModelConfig
 from fmjax.config.presets import load_preset
 from fmjax.config.recipe import Recipe
 from fmjax.config.run import EvalConfig, MeshConfig, RunConfig
-from fmjax.config.tasks import ClassifyConfig, SegmentConfig, TaskConfig
+from fmjax.config.tasks import ClassifyConfig, MultiLabelConfig, SegmentConfig, TaskConfig
 
 __all__ = [
     "AugmentConfig",
@@ -22,6 +22,7 @@ __all__ = [
     "KnnConfig",
     "MeshConfig",
     "ModelConfig",
+    "MultiLabelConfig",
     "ProbeConfig",
     "Recipe",
     "RunConfig",

@@ -96,6 +96,7 @@ class RunConfig:
         require(
             divides, "--batch-size", self.batch_size, f"a multiple of --recipe.accumulate {parts}"
         )
+        self.task.check_data(self.data)
         if self.export != "none":
             self.task.check_export(self.export)
 

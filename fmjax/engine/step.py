@@ -74,6 +74,7 @@ def train_step(state: State, batch: Batch, *, plan: Plan, mesh: Mesh) -> tuple[S
     teacher = plan.bound(merge(state.ema, fixed)) if plan.ema else None
     # the key of a step depends on its number alone, so that a resumed run draws the same
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+    batch = plan.task.mixed(batch, key)
     now = Now(state.step, plan.task.count(batch), key, teacher)
     scale = state.guard.scale
 

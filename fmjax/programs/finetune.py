@@ -162,6 +162,7 @@ def planned(config: RunConfig, backbone: ViT, images: Images) -> Plan:
     check_sampling(images.train, config.data)
     if "mask" in task.needs:
         config.data.check_mask()
+    task = task.learning_from(images.train)
     # of zeros: it is traced only, for its shapes
     batch = blank_batch(images.train, task.view, config.data, batch_size=config.batch_size)
     plan = resolve(config, task, backbone, images.split.classes, preprocess, batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,34 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from fmjax.config.tasks import ClassifyConfig
+from fmjax.data.example import Examples
+from fmjax.errors import UsageError
 from fmjax.models.heads import classifier_head
 from fmjax.models.surgery import with_classifier
 from fmjax.models.vit import ViT
 from fmjax.report.figures import draw_confusion
+from fmjax.tasks.mixing import mixed, of_both
+from fmjax.tasks.scores import PER_CLASS, PerClass, classifier_scores
 from fmjax.tasks.task import Batch, Labels, Logs, Net, Now, Rows, Task
 
+LATER = ("top5", "calibration_error")  # scores that no line of a step says
 
+
+@dataclass(frozen=True)
 class Classify(Task):
-    """A linear layer over the pooled tokens, the class token, the mean of the patches, or both."""
+    """A linear layer over the pooled tokens, the class token, the mean of the patches, or both.
+
+    weights: factors of the losses of each class's images; none where all count alike.
+    """
 
     config: ClassifyConfig
+    weights: tuple[float, ...] = ()
+
     watch = "accuracy"
-    shares = frozenset({"accuracy", "macro_f1"})
+    shares = frozenset({"accuracy", "macro_f1", "top5", "calibration_error"})
+
+    def learning_from(self, examples: Examples) -> Classify:
+        return replace(self, weights=class_weights(self.config, examples))
 
     def parts(self, backbone: ViT, labels: Labels, rngs: nnx.Rngs) -> Net:
         head = classifier_head(backbone.spec, len(labels), self.config.classifier, rngs=rngs)
@@ -35,52 +51,99 @@ class Classify(Task):
     def joined(self, net: Net) -> ViT:
         return with_classifier(net["backbone"], net["head"], self.config.classifier)
 
+    def mixed(self, batch: Batch, key: Array) -> Batch:
+        return mixed(batch, key, self.config, labels="label")
+
     def loss(self, net: Net, batch: Batch, now: Now) -> tuple[Float[Array, ""], Logs]:
         logits: Any = self.joined(net)(batch["image"], now.key).logits
-        losses = cross_entropy(logits, batch["label"], self.config.label_smoothing)
-        right = (logits.argmax(-1) == batch["label"]) * batch["weight"]
+        smoothing = self.config.label_smoothing
+
+        def targets(labels: Array) -> Array:
+            return smoothed(labels, logits.shape[-1], smoothing)
+
+        losses = LOSSES[self.config.loss](
+            logits.astype(jnp.float32), of_both(targets, batch, labels="label")
+        )
+        if self.weights:
+            losses = losses * of_both(self.weights_of, batch, labels="label")
+        found = logits.argmax(-1)
+        # of a mixture the part of the class that was found
+        right = of_both(lambda labels: found == labels, batch, labels="label")
+        right = right * batch["weight"]
         loss = (losses * batch["weight"]).sum() / now.count
         return loss, {"accuracy": right.sum() / now.count}
+
+    def weights_of(self, labels: Array) -> Float[Array, " B"]:
+        """The factors of the classes of some labels."""
+        # a product, as a look-up would be a gather
+        one_hot = jax.nn.one_hot(labels, len(self.weights), dtype=jnp.float32)
+        return one_hot @ jnp.asarray(self.weights, jnp.float32)
 
     def outputs(self, net: Net, batch: Batch) -> Rows:
         return {"logits": self.joined(net)(batch["image"]).logits, "label": batch["label"]}
 
     def scores(self, rows: Mapping[str, np.ndarray], labels: Labels) -> dict[str, float]:
-        return classifier_scores(rows["logits"], rows["label"])
+        return classifier_scores(rows["logits"], rows["label"], self.config.loss)
+
+    def words(self, numbers: Mapping[str, float]) -> str:
+        # the lines of steps are short: the others stand in metrics.jsonl and the last line
+        return super().words({name: numbers[name] for name in numbers if name not in LATER})
 
     def summary(
         self, scores: Mapping[str, float], rows: Mapping[str, np.ndarray], labels: Labels
     ) -> str:
-        present, over = len(np.unique(rows["label"])), ""
+        each, over = per_class(rows, labels), ""
+        present = np.count_nonzero(each.images)
         if present < len(labels):
             over = f" over the {present} of {len(labels)} classes that have images"
         shares = f"accuracy {scores['accuracy']:.1%}, macro F1 {scores['macro_f1']:.1%}"
-        return f"{shares}{over}, loss {scores['loss']:.4f}"
+        more = f"top-5 {scores['top5']:.1%}, calibration error {scores['calibration_error']:.1%}"
+        return f"{shares}{over}, loss {scores['loss']:.4f}, {more}; lowest F1 {each.worst(labels)}"
 
     def draw(self, rows: Mapping[str, np.ndarray], labels: Labels, folder: Path) -> None:
         draw_confusion(folder / "confusion.png", rows["label"], rows["logits"].argmax(-1), labels)
+        per_class(rows, labels).write(folder / PER_CLASS, labels)
 
 
-def cross_entropy(logits: Float[Array, "B K"], labels: Array, smoothing: float) -> Array:
-    """Losses [B] against smoothed one-hot labels; labels [B]."""
-    one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
-    targets = optax.smooth_labels(one_hot, smoothing)
-    return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
+def per_class(rows: Mapping[str, np.ndarray], labels: Labels) -> PerClass:
+    """Scores of each class, out of the rows of all examples."""
+    return PerClass.of(rows["label"], rows["logits"].argmax(-1), len(labels))
 
 
-def classifier_scores(logits: Float[np.ndarray, "N K"], labels: np.ndarray) -> dict[str, float]:
-    """Accuracy, macro F1 and cross entropy. Macro F1 is the mean over the classes that have images: one without has no
-    F1, and would count as 0."""
-    from sklearn.metrics import f1_score, log_loss
+def class_weights(config: ClassifyConfig, examples: Examples) -> tuple[float, ...]:
+    """Factors of the losses of each class's images; none where all count alike.
 
-    predicted, present = logits.argmax(-1), np.unique(labels)
-    # less the largest, no exp overflows; in float64, as the mean is over a whole set
-    shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
-    shares = shifted / shifted.sum(-1, keepdims=True)
-    macro_f1 = f1_score(labels, predicted, labels=present, average="macro")
-    loss = log_loss(labels, shares, labels=range(logits.shape[1]))
-    return {
-        "accuracy": float((predicted == labels).mean()),
-        "macro_f1": float(macro_f1),
-        "loss": float(loss),
-    }
+    Balanced ones are scikit-learn's, N / (classes with images * images of the class), whose mean over the images is 1;
+    a class without images has 0. Raises UsageError for a list of another length.
+    """
+    asked, classes = config.class_weights, examples.classes
+    if asked == "none":
+        return ()
+    # of the images that are trained on, which the run's record keeps: a resumed run has the same
+    if asked == "balanced":
+        counts = np.bincount(examples.labels, minlength=len(classes))
+        present = np.count_nonzero(counts)
+        weights = len(examples) / (present * np.maximum(counts, 1))
+        return tuple(np.where(counts > 0, weights, 0).tolist())
+    if len(asked) != len(classes):
+        raise UsageError(
+            f"--task.class-weights has {len(asked)} numbers; it must have {len(classes)}, one for each class in the "
+            f"order of their names, or be 'balanced'"
+        )
+    return asked
+
+
+def smoothed(labels: Array, classes: int, smoothing: float) -> Float[Array, "B K"]:
+    """One-hot targets, a share of which is spread over all classes."""
+    one_hot = jax.nn.one_hot(labels, classes, dtype=jnp.float32)
+    return optax.smooth_labels(one_hot, smoothing)
+
+
+def binary_cross_entropy(
+    logits: Float[Array, "B K"], targets: Float[Array, "B K"]
+) -> Float[Array, " B"]:
+    """Of each example the mean over the classes, as timm's BinaryCrossEntropy."""
+    return optax.sigmoid_binary_cross_entropy(logits, targets).mean(-1)
+
+
+LOSSES: Any = {"cross_entropy": optax.softmax_cross_entropy, "bce": binary_cross_entropy}

@@ -16,6 +16,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from fmjax.data.example import Examples
 from fmjax.data.transforms import Views
 from fmjax.errors import UsageError
 from fmjax.models.vit import ViT
@@ -78,6 +79,10 @@ class Task:
         """Whether the best value of `watch` is the highest."""
         return self.watch_best == "highest" or (not self.watch_best and self.watch in self.shares)
 
+    def learning_from(self, examples: Examples) -> Task:
+        """The task with what it needs to know of all training examples; raises UsageError where they do not fit."""
+        return self
+
     def view(self, example: Example, rng: np.random.Generator | None) -> Example:
         """The arrays that the network is given of an example. rng: None in evaluation, which draws nothing."""
         return self.views(example, rng)
@@ -90,6 +95,10 @@ class Task:
     def parts(self, backbone: ViT, labels: Labels, rngs: nnx.Rngs) -> Net:
         """What is trained: {"backbone": backbone, ...}, new modules with random parameters."""
         raise NotImplementedError
+
+    def mixed(self, batch: Batch, key: Array) -> Batch:
+        """What is learned from in the place of a whole batch, before it is computed in parts; images are uint8."""
+        return batch
 
     def count(self, batch: Batch) -> Float[Array, ""]:
         """What the loss is a mean over: the images that could be read, one at least."""

@@ -58,6 +58,7 @@ def test_run_leaves_what_it_promises(run):
         "curves.png",
         "metrics.jsonl",
         "model.timm.safetensors",
+        "per_class.csv",
         "spec.json",
         "split.jsonl",
     }

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fmjax.config import DataConfig
+from fmjax.config import ClassifyConfig, DataConfig, RunConfig
 from fmjax.data.batches import train_batches
 from fmjax.data.example import Examples
 from fmjax.data.sampling import balanced, check_sampling
@@ -82,3 +82,9 @@ def test_a_sampler_without_labels_is_refused():
         check_sampling(masks, BALANCED)
     check_sampling(masks, DataConfig())
     check_sampling(uneven(), BALANCED)
+
+
+def test_to_balance_twice_is_refused():
+    with pytest.raises(UsageError, match="rare classes would count twice"):
+        RunConfig(data=BALANCED, task=ClassifyConfig(class_weights="balanced"))
+    RunConfig(data=BALANCED, task=ClassifyConfig(class_weights=(1.0, 2.0)))

@@ -17,6 +17,13 @@ from fmjax.errors import DataError
 from fmjax.preprocessing import preprocess_config
 from fmjax.programs.evaluate import known, scored, summary
 from fmjax.tasks.classify import Classify
+from fmjax.tasks.scores import (
+    PerClass,
+    calibration_error,
+    classifier_scores,
+    multi_label_scores,
+    ranks,
+)
 
 CLASSES = tuple(str(i) for i in range(10))
 
@@ -82,3 +89,82 @@ def test_a_named_source_is_scored_whole_and_the_run_s_own_by_its_part(tmp_path, 
     ]
     theirs = scored(tmp_path, DataConfig(source="tfds:theirs"), own, CLASSES)
     assert theirs[1] == ["scored  tfds:theirs, its held-out part: 40 images of 10 classes"]
+
+
+RNG = np.random.default_rng(0)
+LOGITS, TRUE = RNG.standard_normal((400, 8)).astype(np.float32) * 2, RNG.integers(0, 8, 400)
+
+
+def test_top_5_is_scikit_learns_and_of_all_classes_where_there_are_fewer():
+    from sklearn.metrics import top_k_accuracy_score
+
+    expected = top_k_accuracy_score(TRUE, LOGITS, k=5, labels=range(8))
+    assert classifier_scores(LOGITS, TRUE)["top5"] == pytest.approx(expected)
+    assert classifier_scores(LOGITS[:, :3], TRUE % 3)["top5"] == 1
+    # of equal logits the lower number comes first, as for the accuracy
+    equal = np.zeros((3, 8), np.float32)
+    assert ranks(equal, np.asarray([0, 4, 7])).tolist() == [0, 4, 7]
+
+
+def test_the_first_guess_is_the_accuracy():
+    found = classifier_scores(LOGITS, TRUE)
+    assert (ranks(LOGITS, TRUE) < 1).mean() == found["accuracy"]
+
+
+def test_the_calibration_error_is_that_of_its_paper():
+    # two bins: 0.95 sure and right 3 times of 4, 0.42 sure and right 2 times of 4
+    sure = np.asarray([0.95] * 4 + [0.42] * 4)
+    right = np.asarray([1, 1, 1, 0, 1, 1, 0, 0], bool)
+    assert calibration_error(sure, right) == pytest.approx((0.2 + 0.08) / 2)
+    # in one bin what is too sure and what is not sure enough make up for each other
+    both = np.asarray([0.935, 0.999])
+    assert calibration_error(both, np.asarray([True, False])) == pytest.approx(0.467)
+    assert calibration_error(np.asarray([1.0, 1.0]), np.asarray([True, True])) == 0
+
+
+def test_a_network_that_was_trained_by_bce_is_read_so():
+    found = classifier_scores(LOGITS, TRUE, "bce")
+    shares = 1 / (1 + np.exp(-LOGITS.astype(np.float64)))
+    target = np.eye(8)[TRUE]
+    expected = -(target * np.log(shares) + (1 - target) * np.log(1 - shares)).mean()
+    assert found["loss"] == pytest.approx(expected)
+    plain = classifier_scores(LOGITS, TRUE)
+    assert plain["loss"] != found["loss"]
+    assert plain["accuracy"] == found["accuracy"]
+    assert plain["calibration_error"] != found["calibration_error"]
+
+
+def test_the_lines_of_steps_say_what_they_said():
+    found = scores([0, 1, 2], one_hot(0, 1, 2))
+    assert LEARNER.task.words(found.numbers).startswith("accuracy 100.0%, macro_f1 100.0%, loss ")
+    assert "top5" not in LEARNER.task.words(found.numbers)
+    assert "top-5 100.0%, calibration error 0.0%" in summary(LEARNER, found)
+
+
+def test_each_class_has_a_row_and_the_worst_are_named(tmp_path):
+    found = scores([0, 0, 2, 2], one_hot(0, 0, 2, 1))
+    assert summary(LEARNER, found).endswith("; lowest F1 c 66.7%, a 100.0% (4 images)")
+    LEARNER.task.draw(found.rows, ("a", "b,", "c"), tmp_path)
+    assert (tmp_path / "per_class.csv").read_text().splitlines() == [
+        "class,precision,recall,f1,images",
+        "a,1.000000,1.000000,1.000000,2",
+        '"b,",0.000000,0.000000,0.000000,0',
+        "c,1.000000,0.500000,0.666667,2",
+    ]
+
+
+def test_several_labels_are_scored_over_the_classes_that_are_there():
+    from sklearn.metrics import average_precision_score, f1_score
+
+    labels = (RNG.random((400, 8)) < 0.3).astype(np.float32)
+    labels[:, 5] = 0
+    found = multi_label_scores(LOGITS, labels)
+    there = [i for i in range(8) if i != 5]
+    expected = average_precision_score(labels[:, there], LOGITS[:, there])
+    assert found["mean_average_precision"] == pytest.approx(expected)
+    answers = LOGITS[:, there] > 0
+    assert found["macro_f1"] == pytest.approx(f1_score(labels[:, there], answers, average="macro"))
+    with pytest.raises(DataError, match="none of the 400 images has a label"):
+        multi_label_scores(LOGITS, np.zeros_like(labels))
+    each = PerClass.of(labels > 0.5, LOGITS > 0, 8)
+    assert each.images.tolist() == labels.sum(0).astype(int).tolist()
