@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from fmjax.config.data import DataConfig
+from fmjax.config.tasks import ClassifyConfig
 from fmjax.data.batches import eval_batches, train_batches
 from fmjax.data.sources.folder import image_folder
 from fmjax.errors import DataError, UsageError
@@ -85,7 +86,7 @@ def test_workers_import_no_jax(examples):
     found, _ = trained(examples, 1, 2, view=whether_jax)
     assert not any(batch["jax"].any() for batch in found)
     # which a task's views alone need not, either
-    assert Classify(None, VIEW).viewer is VIEW
+    assert Classify(ClassifyConfig(), VIEW).viewer is VIEW
 
 
 def test_what_is_wrong_with_an_example_is_raised_where_the_batch_is_met(examples):
@@ -110,6 +111,7 @@ def test_a_worker_that_dies_ends_the_run_with_its_name(examples):
 # An iterator that is left in the middle of its batches, as a run that ends leaves it
 LEFT = """
 from fmjax.config.data import DataConfig
+from fmjax.config.tasks import ClassifyConfig
 from fmjax.data.batches import train_batches
 from fmjax.data.sources.digits import digits
 from tests.support.views import VIEW
