@@ -93,7 +93,7 @@ CONVENTIONS = (
     ),
     (
         "`--model-ema --model-ema-decay 0.9`",
-        "`--recipe.ema 0.9`",
+        "`--recipe.ema 0.9 --recipe.no-ema-warmup`",
         "fmjax's average begins with the parameters before the first update, as that of `ModelEmaV3.update(model)`; "
         "train.py passes the step too, with which it begins after that update",
     ),

@@ -103,6 +103,7 @@ GROUPS = Setting(
         clip_norm=1.0,
         accumulate=2,
         ema=0.9,
+        ema_warmup=False,
     ),
     Script(
         lr=1e-3,
