@@ -70,10 +70,15 @@ class Labels:
 
     def by_place(self, classes: Sequence[str]) -> Labels:
         """The same labels with the names of classes, where they are numbers: places in a list that names them."""
-        numbers = all(name.isascii() and name.isdigit() and len(name) < 10 for name in self.names)
-        if not classes or not numbers or not {*self.names}.isdisjoint(classes):
+        # classes that are numbers are their own names: 1 is not the second of 0, 1 and 10
+        if (
+            not classes
+            or not self.names
+            or not _numbers(self.names)
+            or any(map(_is_number, classes))
+        ):
             return self
-        if any(int(name) >= len(classes) for name in self.names):
+        if max(map(int, self.names)) >= len(classes):
             return self
         return replace(self, names=tuple(classes[int(name)] for name in self.names))
 
@@ -196,9 +201,16 @@ def _test_note(parts: Mapping[str, Rows], where: str, wanted: str) -> list[str]:
 def in_order(names: Iterable[str]) -> list[str]:
     """Names as classes are numbered: by their letters, and numbers by their size, where all are numbers."""
     names = sorted(names)
-    if all(name.isascii() and name.isdigit() and len(name) < 19 for name in names):
-        return sorted(names, key=int)
-    return names
+    return sorted(names, key=int) if _numbers(names) else names
+
+
+def _numbers(names: Sequence[str]) -> bool:
+    return all(map(_is_number, names))
+
+
+def _is_number(name: str) -> bool:
+    # other scripts have digits, too, and a name of thousands of them is no number
+    return name.isascii() and name.isdigit() and len(name) < 19
 
 
 def check_known(where: str, names: Sequence[str], known: Sequence[str]) -> None:

@@ -89,7 +89,8 @@ def samples(path: Path, label_key: str = "") -> Samples:
 def read_image(path: Path, place: int, size: int) -> bytes:
     """The bytes of an image in a tar file. Raises OSError or DataError where they are not there any more."""
     with regular_file(path) as file:
-        found = os.pread(file.fileno(), size, place)
+        file.seek(place)
+        found = file.read(size)
     if len(found) != size:
         raise DataError(f"{escaped(path.name)} is shorter than it was")
     return found

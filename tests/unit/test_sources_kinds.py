@@ -177,6 +177,7 @@ def test_a_packed_file_that_is_short_gone_or_another_is_refused(place):
         opened(source)
     # two files that were swapped: of one size, with other images
     shutil.copy(second, first)
+    second.write_bytes(whole)
     part = opened(source).train
     with pytest.raises(Unreadable, match=r"its record is of .*png"):
         read(part.read(0)["image"])
@@ -266,6 +267,11 @@ def test_numbers_are_places_in_a_list_of_classes(tmp_path):
         f"wds:{sets.tar(tmp_path / 'x.tar', members)}", classes=str(tmp_path / "names.txt")
     ).train
     assert (part.classes, part.labels.tolist()) == (sets.CLASSES, [2, 0])
+    # of classes that are numbers, each is a name
+    part = open_source(DataConfig(source=f"wds:{tmp_path / 'x.tar'}"), ("2", "1", "0")).train
+    assert part.labels.tolist() == [0, 2]
+    with pytest.raises(DataError, match="has classes that the training set has not: 0"):
+        open_source(DataConfig(source=f"wds:{tmp_path / 'x.tar'}"), ("1", "2", "10"))
 
 
 def test_odd_members_of_a_tar_are_read_around_and_counted(tmp_path):
