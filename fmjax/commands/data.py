@@ -14,7 +14,7 @@ from fmjax.programs.flags import parsed
 
 
 def data(args: list[str]) -> None:
-    verbs = {"check": _check}
+    verbs = {"check": _check, "pack": _pack}
     name = verb(args, "data", verbs, "SOURCE")
     verbs[name](args[1:])
 
@@ -30,9 +30,19 @@ def _check(args: list[str]) -> None:
     main(config)
 
 
+def _pack(args: list[str]) -> None:
+    """Writes the images as ArrayRecord files, for --data.source arrayrecord:DIR."""
+    from fmjax.config.sets import DataPackConfig
+
+    config = _config(args, "pack", DataPackConfig)
+    from fmjax.programs.data_pack import main
+
+    main(config)
+
+
 def _config(args: list[str], name: str, kind: Any) -> Any:
     """The config of a verb, whose source comes before all flags."""
-    example = TEXTS["data"][1]
+    example = TEXTS["data"][1] if name == "check" else "fmjax data pack folder:images --out packed"
     default, rest = kind(), args
     if args and not args[0].startswith("-"):
         default = replace(default, data=replace(default.data, source=args[0]))

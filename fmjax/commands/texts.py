@@ -49,7 +49,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "fmjax export runs/quickstart model.safetensors --dialect timm",
     ),
     "data": (
-        "a set of images, looked at before a run: check",
+        "a set of images: check it before a run, pack it into a few files",
         "fmjax data check folder:images --page check.html",
     ),
     "from-tao": (

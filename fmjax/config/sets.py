@@ -34,3 +34,17 @@ class DataCheckConfig:
         require(self.large >= 1, "--large", self.large, "1 or more")
         require(1 <= self.long < math.inf, "--long", self.long, "1 or more, and finite")
         require(1 <= self.ratio < math.inf, "--ratio", self.ratio, "1 or more, and finite")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataPackConfig:
+    """Writes a set as ArrayRecord files, which `--data.source arrayrecord:DIR` reads."""
+
+    data: Annotated[ImagesConfig, tyro.conf.arg(prefix_name=True)] = field(
+        default_factory=ImagesConfig
+    )
+    out: str = "packed"  # the folder to write, which must not be there
+    shard_mb: int = 256  # of one file, about
+
+    def __post_init__(self) -> None:
+        require(1 <= self.shard_mb <= 1 << 20, "--shard-mb", self.shard_mb, f"1 to {1 << 20:,}")

@@ -14,9 +14,10 @@ from PIL import Image
 from fmjax.cli import main
 from fmjax.config.data import ImagesConfig
 from fmjax.config.sets import DataCheckConfig
-from fmjax.data.check.checkup import Report, check
+from fmjax.data.check.checkup import Report, _by_class, check
 from fmjax.data.check.kinds import KINDS, LEFT_OUT
 from fmjax.data.check.sets import _groups
+from fmjax.data.example import Examples
 from fmjax.errors import Stopped
 from fmjax.programs import data_check
 from fmjax.programs.data_check import lines
@@ -161,6 +162,30 @@ def test_the_test_part_is_compared_too(tmp_path):
     saved(Image.open(tmp_path / "train/cat/0.png"), tmp_path / "test/cat/0.png")
     rows = found(check(asked(tmp_path)))
     assert rows == {"in-two-parts": ["test/cat/0.png is train/cat/0.png"]}
+
+
+def test_what_no_run_opens_stops_none(tmp_path):
+    clean(tmp_path)
+    for name in ("owl", "cat", "CAT"):
+        (tmp_path / "test" / name).mkdir(parents=True)
+    report = check(asked(tmp_path))
+    assert report.findings == []
+    assert report.parts["test"].images == 0
+
+
+def test_an_image_of_several_classes_counts_for_each():
+    table = np.array([[1, 0, 1], [0, 0, 1], [1, 0, 1]], np.float32)
+    examples = Examples(
+        fields={"labels": lambda i: table[i]},
+        labels=np.zeros(3, np.int32),
+        classes=("a", "b", "c"),
+        names=str,
+        labelled=False,
+    )
+    assert _by_class(examples, np.array([True, True, False])).tolist() == [1, 0, 2]
+    # and of a mask's classes none is counted
+    plain = replace(examples, fields={})
+    assert _by_class(plain, np.ones(3, bool)).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize(

@@ -516,6 +516,17 @@ def test_references_between_fields_are_looked_up():
     assert values["out"] == "${results_dir}"
 
 
+def test_what_is_the_same_is_not_said_to_differ():
+    plain = translated(6, {"model.backbone.type": "vit_large_patch14_dinov2_swiglu"})
+    said = " ".join(plain.differs)
+    # NVIDIA's own weights have TAO's own preparation
+    assert "normalised" not in said
+    assert "squashes" not in said
+    clip = " ".join(translated(6, {"model.backbone.type": "ViT-B-16"}).differs)
+    assert "by the mean 0.481455 0.457827 0.408211" in clip
+    assert "squashes" in clip
+
+
 def test_every_backbone_is_one_that_is_here():
     for kind, name in BACKBONES.items():
         assert names.resolve(name) == name, kind

@@ -213,9 +213,23 @@ def _counted(parts: Mapping[str, Examples], read: np.ndarray) -> dict[str, Part]
     out, start = {}, 0
     for role, examples in parts.items():
         mine = read[start : start + len(examples)]
-        by_class = sets.class_counts(examples.labels[mine], examples.classes)
-        out[role] = Part(len(examples), int(mine.sum()), by_class)
+        out[role] = Part(len(examples), int(mine.sum()), _by_class(examples, mine))
         start += len(examples)
+    return out
+
+
+def _by_class(examples: Examples, read: np.ndarray) -> np.ndarray:
+    """int64 [classes]: how many readable images are of each class; zeros where the classes are of pixels."""
+    count = len(examples.classes)
+    if examples.labelled:
+        return np.bincount(examples.labels[read], minlength=count)
+    # each image may be of several classes, or of none
+    out = np.zeros(count, np.int64)
+    labels = examples.fields.get("labels")
+    if labels is None:
+        return out
+    for index in np.flatnonzero(read):
+        out += np.asarray(labels(int(index))).astype(np.int64)
     return out
 
 
@@ -236,9 +250,12 @@ def _compared(
     images: sets.Set, parts: Mapping[str, Part], config: DataCheckConfig
 ) -> list[Finding]:
     out = [*sets.of_pictures(images), *sets.copies(images), *sets.near_copies(images)]
-    if images.labelled and "train" in parts:
-        counts = {role: part.by_class for role, part in parts.items()}
-        out += sets.balance(counts, images.classes, config.ratio)
+    counts = {role: part.by_class for role, part in parts.items()}
+    # of masks, no image as a whole is of a class
+    if "train" in counts and counts["train"].any():
+        # a split is drawn by class where each image has one
+        drawn = "val" not in counts and images.labelled
+        out += sets.balance(counts, images.classes, config.ratio, split=drawn)
     return out
 
 

@@ -42,8 +42,12 @@ def read_layout(root: Path) -> Layout:
     """All images of a folder by part and class. Raises DataError for a folder that cannot be opened."""
     found, rows = Everything(root), Rows()
     folders = _parts(root, found, rows)
+    # no run opens a test part that it is not given, so that nothing in it stops one
+    told = {"test": Rows()}
     # class -> its images, in each part; a class is one by its name, whatever a run would say of its folder
-    classes = {role: _classes(places, found, rows) for role, places in folders.items()}
+    classes = {
+        role: _classes(places, found, told.get(role, rows)) for role, places in folders.items()
+    }
     names = tuple(dict.fromkeys(name for role in classes for name in sorted(classes[role])))
     _compare(classes, rows)
     rows["nested"] = [escaped(os.path.relpath(path, root)) for path in found.nested]
@@ -111,7 +115,9 @@ def _images(folder: Path, found: Found) -> list[Path]:
 def _compare(classes: dict[str, dict[str, list[Path]]], rows: Rows) -> None:
     """What classes are to each other, within a part and between parts."""
     train = classes.get("train", {})
-    for role, by_class in classes.items():
+    # what a run opens
+    for role in ("train", "val"):
+        by_class = classes.get(role, {})
         seen: dict[str, str] = {}
         for name in sorted(by_class):
             twin = seen.setdefault(folded(name), name)

@@ -123,13 +123,10 @@ def near_copies(images: Set) -> list[Finding]:
     By the difference hash, the average colour and the shape. Two that differ in at most two bits share at least two of
     four bands, so that only those of one band are compared.
     """
-    looks = images.facts["look"]
     candidates = np.flatnonzero(_is_telling(images.facts))
     seen: set[tuple[int, int]] = set()
     for shift in BANDS:
-        band = (looks[candidates] >> shift) & BAND
-        for group in _groups(band):
-            seen.update(_alike(images.facts, candidates[group]))
+        seen.update(_alike(images.facts, candidates, shift))
     # in the order of the images, whichever band has shown them
     across: list[tuple[int, int]] = []
     within: list[tuple[int, int]] = []
@@ -148,39 +145,50 @@ def _is_telling(facts: np.ndarray) -> np.ndarray:
     return enough & (shorter >= LEAST_SIDE)
 
 
-def _alike(facts: np.ndarray, group: np.ndarray) -> Iterator[tuple[int, int]]:
-    """The pairs of a group that look alike. In a large group each is compared with the next ones by their look."""
-    order = np.argsort(facts["look"][group], kind="stable")
-    group = group[order]
-    for step in range(1, min(len(group), MOST_ALIKE)):
-        ones, others = group[:-step], group[step:]
+def _alike(
+    facts: np.ndarray, candidates: np.ndarray, shift: np.uint64
+) -> Iterator[tuple[int, int]]:
+    """The pairs of one band that look alike. In a large band each is compared with the next ones by their look."""
+    looks = facts["look"][candidates]
+    bands = (looks >> shift) & BAND
+    order = np.lexsort((looks, bands))
+    looks, bands, candidates = looks[order], bands[order], candidates[order]
+    # all with their neighbours, then with those after them: a loop over bands would take minutes for a million
+    for step in range(1, MOST_ALIKE):
+        together = bands[step:] == bands[:-step]
+        if not together.any():
+            return
+        bits = np.bitwise_count(looks[step:] ^ looks[:-step])
+        where = np.flatnonzero(together & (bits <= MOST_BITS))
+        ones, others = candidates[where], candidates[where + step]
         close = _are_close(facts[ones], facts[others])
         for one, other in zip(ones[close].tolist(), others[close].tolist(), strict=True):
             yield min(one, other), max(one, other)
 
 
 def _are_close(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Whether two pictures look alike, for each of two rows of FACTS."""
-    bits = np.bitwise_count(one["look"] ^ other["look"])
+    """Whether two pictures of like looks have one colour and shape, for each of two rows of FACTS."""
     colours = np.subtract(one["colour"], other["colour"], dtype=np.int16)
-    shapes = (one["width"] * other["height"]) / (other["width"] * one["height"])
+    shapes = _shape(one) / _shape(other)
     # the same pixels are a copy, and said already
     differ = (one["digest"] != other["digest"]).any(-1)
-    alike = (bits <= MOST_BITS) & (np.abs(colours).max(-1) <= MOST_COLOUR)
+    alike = np.abs(colours).max(-1) <= MOST_COLOUR
     return differ & alike & (np.abs(shapes - 1) <= MOST_SHAPE)
 
 
-def class_counts(labels: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
-    """int64 [classes]"""
-    return np.bincount(labels, minlength=len(classes))
+def _shape(facts: np.ndarray) -> np.ndarray:
+    return facts["width"] / facts["height"]
 
 
-def balance(counts: dict[str, np.ndarray], classes: tuple[str, ...], ratio: float) -> list[Finding]:
-    """What the images of each class come to. counts: [classes] of each part, readable ones."""
+def balance(
+    counts: dict[str, np.ndarray], classes: tuple[str, ...], ratio: float, *, split: bool
+) -> list[Finding]:
+    """What the images of each class come to. counts: [classes] of each part, readable ones. split: a val part is drawn
+    from train, with the same share of every class."""
     train, val = counts["train"], counts.get("val")
     named = [escaped(name, 60) for name in classes]
-    # without a val/ one is drawn, which needs an image of every class, as training does
-    kind = "class-of-one-image" if val is None else "class-with-one-image"
+    # each of two parts needs an image of every class
+    kind = "class-of-one-image" if split else "class-with-one-image"
     out = listed(kind, [named[i] for i in np.flatnonzero(train == 1)])
     if val is not None:
         missing = np.flatnonzero((val == 0) & (train > 0))

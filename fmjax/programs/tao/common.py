@@ -31,7 +31,9 @@ class Asked:
 def set_backbone(preset: Preset, kind: str, asked: Asked, *, tag: str = "") -> None:
     """The model of a backbone's name. Raises UsageError for one that fmjax has not."""
     if asked.model:
-        preset.set("model.name", names.resolve(asked.model))
+        # an architecture without published weights is no backbone to start from
+        weights = names.get_weights(asked.model)
+        preset.set("model.name", f"{weights.model}.{weights.tag}")
         return
     if kind not in BACKBONES:
         raise UsageError(

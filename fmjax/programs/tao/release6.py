@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from fmjax import names
 from fmjax.errors import UsageError, escaped
 from fmjax.programs.tao.common import (
     FROZEN,
@@ -65,15 +66,25 @@ def _data(spec: Spec, preset: Preset) -> None:
     listed = Path(spec.text("dataset.root_dir") or ".") / "classes.txt"
     if spec.text("dataset.root_dir") and listed.is_file():
         preset.set("data.classes", str(listed))
+    _preparation(spec, preset)
+
+
+def _preparation(spec: Spec, preset: Preset) -> None:
+    """Says where images are brought to the network otherwise than in TAO: as the weights' own authors do."""
+    # said only where it is so: NVIDIA's own rows are prepared as TAO does
     mean = spec.numbers(f"{AUGMENT}.mean", IMAGENET[0])
     std = spec.numbers(f"{AUGMENT}.std", IMAGENET[1])
-    preset.differs.append(
-        f"images are normalised as the weights were trained, not by the spec's mean {_shown(mean)} and std "
-        f"{_shown(std)}; TAO takes ImageNet's for every backbone, CLIP too, where the spec has none"
-    )
-    preset.differs.append(
-        "images are resized as the weights' authors evaluate; TAO squashes every image to a square first"
-    )
+    weights = names.get_weights(preset.values["model.name"])
+    if (mean, std) != (tuple(weights.mean), tuple(weights.std)):
+        preset.differs.append(
+            f"images are normalised as the weights were trained, by the mean {_shown(weights.mean)} and std "
+            f"{_shown(weights.std)}, not by the spec's {_shown(mean)} and {_shown(std)}; TAO takes ImageNet's for "
+            f"every backbone, CLIP too, where the spec has none"
+        )
+    if weights.resize_mode != "squash":
+        preset.differs.append(
+            "images keep their shape, as the weights' authors evaluate; TAO squashes each to a square first"
+        )
 
 
 def _shown(values: tuple[float, ...]) -> str:

@@ -1,0 +1,181 @@
+"""`fmjax data pack`: a set in a few large files, in the order and with the bytes that it has."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from fmjax.config.data import ImagesConfig
+from fmjax.config.sets import DataPackConfig
+from fmjax.console import console, counted
+from fmjax.data.batches import BadImages
+from fmjax.data.example import Examples, Splits
+from fmjax.data.images import Unreadable
+from fmjax.data.packed import Contents, Part, write_contents
+from fmjax.data.records import encode, fields_of, write_part
+from fmjax.data.sources import open_source
+from fmjax.errors import DataError, FilesError, Stopped, UsageError, escaped, in_bytes, sentence
+from fmjax.targets import check_writable
+
+AHEAD = 4  # files that are read before their turn, for each thread
+MIB = 1 << 20
+BESIDE_RECORDS = 256  # bytes that an image takes beside its file, about: head, index, list
+
+
+def main(config: DataPackConfig) -> Path:
+    """Writes the folder and returns it. Raises UsageError for one that is there, FilesError where it cannot be made."""
+    out = Path(config.out).expanduser()
+    # all that can be refused is, before anything is read
+    if os.path.lexists(out):
+        raise UsageError(
+            f"--out {str(out)!r} exists, and a packed set is written anew; name another folder, or remove it"
+        )
+    check_writable(out.parent)
+    splits = open_source(config.data)
+    for note in splits.notes:
+        console.print(note)
+    _check_room(out, splits)
+    try:
+        size = _write(config, out, splits)
+    except KeyboardInterrupt:
+        raise Stopped(
+            f"stopped, having written nothing to {out}; run the same command again"
+        ) from None
+    except OSError as error:
+        raise FilesError(
+            f"{out} cannot be written: {sentence(error)}; nothing of it is left"
+        ) from error
+    numbers = [f"{len(examples):,} {role}" for role, examples in _parts(splits).items()]
+    console.print(f"packed    {', '.join(numbers)}, {in_bytes(size)} in {out}")
+    console.print(f"use it    --data.source arrayrecord:{out}")
+    return out
+
+
+def _parts(splits: Splits) -> dict[str, Examples]:
+    val = {} if splits.val is None else {"val": splits.val}
+    return {"train": splits.train, **val}
+
+
+def _check_room(out: Path, splits: Splits) -> None:
+    """Raises FilesError where the disk has less than the files take, as far as there are files."""
+    files = [
+        path for examples in _parts(splits).values() for path in (*examples.files, *examples.masks)
+    ]
+    need = sum(map(_size, files)) + BESIDE_RECORDS * len(files)
+    there = next(folder for folder in out.absolute().parents if folder.exists())
+    free = shutil.disk_usage(there).free
+    if free < need:
+        raise FilesError(
+            f"{out} would take {in_bytes(need)}, and the disk has {in_bytes(free)}; make room, or name another place"
+        )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _write(config: DataPackConfig, out: Path, splits: Splits) -> int:
+    """Writes the folder whole or not at all, and returns its size in bytes."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # beside its place: a rename within one file system is all or nothing
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        parts = [
+            _packed(config, partial, role, examples) for role, examples in _parts(splits).items()
+        ]
+        classes = splits.train.classes
+        write_contents(
+            partial,
+            Contents(classes=classes, fields=fields_of(splits.train), parts=tuple(parts)),
+        )
+        # as another user may have to read it: a temporary folder is its owner's alone
+        partial.chmod(0o777 & ~_umask())
+        size = sum(file.stat().st_size for file in partial.iterdir())
+        partial.rename(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return size
+
+
+def _umask() -> int:
+    # there is no way to read it but to set it
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _packed(config: DataPackConfig, folder: Path, role: str, examples: Examples) -> Part:
+    """The files of one part, whose names are those below the source's own folder."""
+    fields_of(examples)
+    named = _named(config.data, examples)
+    bad = BadImages(named, config.data.max_bad, config.data.max_bad_share)
+    # closed where it ends in the middle, so that no thread is left behind
+    with closing(_records(named, config.data, bad)) as records:
+        rows = counted(((1, row) for row in records), len(named), f"{role} images")
+        part = write_part(
+            folder, role, named, records=iter(rows), shard_bytes=config.shard_mb * MIB
+        )
+    if part.records == 0:
+        raise DataError(f"no {role} image can be opened; `fmjax data check` says why")
+    _check_written(folder, part)
+    return part
+
+
+def _check_written(folder: Path, part: Part) -> None:
+    """Raises FilesError where a file does not hold what was written: the library says nothing of some failures."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    for shard in part.shards:
+        with closing(ArrayRecordReader(str(folder / shard.file))) as file:
+            found = file.num_records()
+        if found != shard.records:
+            raise FilesError(
+                f"{shard.file} was written with {shard.records:,} records and has {found:,}; is the disk full?"
+            )
+
+
+def _named(data: ImagesConfig, examples: Examples) -> Examples:
+    if not examples.files:
+        return examples
+    folder = os.path.join(Path(data.source.partition(":")[2]).expanduser(), "")
+    names = examples.names
+    return replace(examples, names=lambda i: names(i).removeprefix(folder).replace(os.sep, "/"))
+
+
+def _records(
+    examples: Examples, data: ImagesConfig, bad: BadImages
+) -> Generator[tuple[int, bytes], None, None]:
+    """(index, record) of each example in order, its files read ahead by threads; one that cannot be opened is named
+    and left out, as a run does, up to the same bounds."""
+
+    def encoded(index: int) -> bytes:
+        return encode(examples.read(index), name=examples.names(index))
+
+    waiting: deque[Future[bytes]] = deque()
+    pool = ThreadPoolExecutor(data.threads)
+    try:
+        for index in range(len(examples) + AHEAD * data.threads):
+            if index < len(examples):
+                waiting.append(pool.submit(encoded, index))
+            done = index - AHEAD * data.threads
+            # what was begun so many places before is first in line
+            if done < 0:
+                continue
+            try:
+                yield done, waiting.popleft().result()
+            except Unreadable as error:
+                for found in bad.count({done: error.reason}):
+                    console.print(f"unreadable image left out: {escaped(found, 300)}")
+    finally:
+        pool.shutdown(cancel_futures=True)
