@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from fmjax.cli import main
-from fmjax.config.data import ImagesConfig
+from fmjax.config.data import DataConfig, ImagesConfig
 from fmjax.config.sets import DataPackConfig
 from fmjax.data import packed as layout
 from fmjax.data.batches import eval_batches, train_batches
@@ -73,7 +73,7 @@ def test_a_run_gets_the_same_batches_bit_by_bit(tmp_path):
     (tmp_path / "set/train/cat/broken.png").write_bytes(b"no picture")
     saved(picture(50), tmp_path / "set/train/dog/photo.jpg", quality=80)
     out = data_pack.main(asked(f"folder:{tmp_path}/set", tmp_path / "packed"))
-    config = ImagesConfig(source=f"folder:{tmp_path}/set")
+    config = DataConfig(source=f"folder:{tmp_path}/set")
     splits, found = open_source(config), opened(out)
     view = Views(preprocess_config("demo_vit_ti4.fashion_mnist"), crop_scale=0.35, flip=0.5)
     # training: three rounds of the set, with crops and an unreadable image; then validation, padded
