@@ -30,6 +30,8 @@ RULES: tuple[tuple[str, Axes], ...] = (
     (r"(proj|classifier|pool\.[qkv]|pool\.mlp\.up)\.kernel", ("fsdp", None)),
     (r"pool\.(out|mlp\.down)\.kernel", (None, "fsdp")),
     (r"kernel", ("fsdp", None)),  # of a head that is one layer
+    # adapters: a hundredth of their kernels, so that sending parts around would take longer than having all
+    (r".*\.lora\.[ab]", ()),
     (r"(.*\.)?(bias|scale|mean|var)|cls_token|pool\.probe", ()),  # vectors: whole on every device
     # no parameter of ours comes here, which a test holds: a new one is to be thought of
     (r".*", ()),

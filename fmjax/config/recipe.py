@@ -54,6 +54,11 @@ class Recipe:
     ema: float = 0.0  # share of the old average in the average of the parameters; 0: none
     ema_warmup: bool = True  # after t steps that share is (1 + t) / (10 + t) at most
     ema_eval: bool = True  # score, keep and export the average; tasks may learn from it anyway
+    # rank of the matrices that are trained beside kernels of the backbone, in their place (arXiv:2106.09685); 0: none
+    lora_rank: int = 0
+    lora_alpha: float = 16.0  # their product counts lora_alpha / lora_rank times
+    # whose kernels, by the paths of layers
+    lora_targets: str = r"backbone\.blocks\.\d+\.attn\.[qv]"
 
     @property
     def old_share(self) -> float:
@@ -104,6 +109,7 @@ class Recipe:
         _check_table("--recipe.rates", self.rates)
         _check_table("--recipe.decay", self.decay)
         self._check_agreement()
+        self._check_lora()
 
     def _check_agreement(self) -> None:
         """Raises UsageError for a flag that another one leaves without effect."""
@@ -146,6 +152,13 @@ class Recipe:
         )
         for agrees, said in rules:
             require(agrees, *said)
+
+    def _check_lora(self) -> None:
+        rank, alpha, targets = self.lora_rank, self.lora_alpha, self.lora_targets
+        require(rank >= 0, "--recipe.lora-rank", rank, "1 or more, or 0 for no adapters")
+        require(0 < alpha < math.inf, "--recipe.lora-alpha", alpha, "above 0, and finite")
+        expected = r"a regular expression, like backbone\.blocks\.\d+\.attn\.[qkv]"
+        require(compiles(targets), "--recipe.lora-targets", targets, expected)
 
 
 def _check_table(flag: str, table: Table) -> None:

@@ -17,7 +17,7 @@ from fmjax.config.run import RunConfig
 from fmjax.config.tasks import TaskConfig
 from fmjax.data.batches import BadImages, train_batches
 from fmjax.data.example import Examples
-from fmjax.engine import hosts, steps
+from fmjax.engine import adapters, hosts, steps
 from fmjax.engine.checkpoint import Checkpoints, Damaged, average_shapes, restore_average
 from fmjax.engine.checkpoint import restore as restore_state
 from fmjax.engine.checkpoint import restore_params as params_of
@@ -38,6 +38,7 @@ from fmjax.engine.state import (
 from fmjax.engine.unreadable import Tell
 from fmjax.errors import CheckpointError, UsageError
 from fmjax.models.build import ImageSize, abstract, compute_dtype, initialise, resized
+from fmjax.models.lora import merged
 from fmjax.models.vit import ViT
 from fmjax.preprocessing import PreprocessConfig, preprocess_config
 from fmjax.tasks.task import Labels, Net, Task
@@ -195,8 +196,9 @@ def asked_size(config: ModelConfig) -> ImageSize | None:
 
 
 def build(config: RunConfig, mesh: Mesh | None) -> ViT:
-    """The backbone that a run starts from, its position table resized to the run's images, on the mesh."""
-    return build_model(
+    """The backbone that a run starts from, its position table resized to the run's images, on the mesh; with new
+    adapters where the recipe trains some."""
+    model = build_model(
         config.model,
         preprocessing(config).image_size,
         nnx.Rngs(config.seed),
@@ -205,6 +207,7 @@ def build(config: RunConfig, mesh: Mesh | None) -> ViT:
         unroll=config.unroll,
         mesh=mesh,
     )
+    return adapters.attached(model, config.recipe, stream_seed(config.seed, "lora"), mesh)
 
 
 def outlined(config: RunConfig, mesh: Mesh | None) -> ViT:
@@ -214,7 +217,7 @@ def outlined(config: RunConfig, mesh: Mesh | None) -> ViT:
 
 def _outlined(config: RunConfig, spec: specs.ViTSpec, mesh: Mesh | None) -> ViT:
     """A backbone of shapes, with the options of the run: what is scored is the function that was trained."""
-    return abstract(
+    model = abstract(
         spec,
         drop_path=config.drop_path,
         remat=config.remat,
@@ -222,6 +225,7 @@ def _outlined(config: RunConfig, spec: specs.ViTSpec, mesh: Mesh | None) -> ViT:
         dtype=compute_dtype(config.model.dtype),
         mesh=mesh,
     )
+    return adapters.outlined(model, config.recipe)
 
 
 def build_model(
@@ -323,7 +327,7 @@ def restore(
     mesh: Mesh | None = None,
     task: TaskConfig | None = None,
 ) -> ViT:
-    """The model of a fine-tuned run at its best or a given step, a classifier included.
+    """The model of a fine-tuned run at its best or a given step, a classifier included and adapters merged.
 
     mesh: where the parameters lie; None is one device. task: the settings of a task of your own, where the run learned
     one. Raises CheckpointError where the folder holds no run or no such step.
@@ -334,7 +338,7 @@ def restore(
     step = chosen_step(folder, config, learner.task, step)
     average = config.recipe.averages
     params = restore_params(folder, learner.net, step, mesh, average=average)
-    return learner.task.joined(learner.bound(params))
+    return merged(learner.task.joined(learner.bound(params)))
 
 
 def export(

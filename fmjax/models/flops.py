@@ -16,21 +16,37 @@ class Flops:
     block: int  # one of `depth`
     depth: int
     head: int  # pooling and projection
+    scores: int  # of a block's: the products of tokens with each other, in which there is no kernel
+    tokens: int
 
     @property
     def forward(self) -> int:
         """One way through the network."""
         return self.embedding + self.depth * self.block + self.head
 
-    def training(self, *, frozen_blocks: int = 0, embedding: bool = True, head: bool = True) -> int:
+    def training(
+        self,
+        *,
+        frozen_blocks: int = 0,
+        embedding: bool = True,
+        head: bool = True,
+        kernels: bool = True,
+        adapters: int = 0,
+    ) -> int:
         """One way there and back; what a layer computes again for its backward pass is not counted.
 
         frozen_blocks: leading ones, which only go there, as the embedding and the head do where they are False.
+        kernels: whether those of the other blocks are trained. adapters: how many numbers are, beside the kernels.
         """
         # a product of x and a kernel has two more on the way back: for the gradient of each (arXiv:2204.02311, app. B);
         # of images nobody asks for the gradient
-        blocks = self.block * (frozen_blocks + 3 * (self.depth - frozen_blocks))
-        return self.embedding * (1 + embedding) + blocks + self.head * (1 + 2 * head)
+        trained = self.depth - frozen_blocks
+        blocks = self.block * (frozen_blocks + 3 * trained)
+        if not kernels:
+            blocks -= (self.block - self.scores) * trained
+        # every token meets every number of an adapter once there and twice back
+        beside = 6 * self.tokens * adapters
+        return self.embedding * (1 + embedding) + blocks + beside + self.head * (1 + 2 * head)
 
 
 def flops(spec: ViTSpec) -> Flops:
@@ -47,6 +63,8 @@ def flops(spec: ViTSpec) -> Flops:
         block=2 * (projections + scores + mlp),
         depth=spec.depth,
         head=2 * (_pool(spec, tokens) + spec.pool_dim * spec.embed_dim),
+        scores=2 * scores,
+        tokens=tokens,
     )
 
 

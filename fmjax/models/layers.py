@@ -42,12 +42,15 @@ class Linear(nnx.Module):
     ):
         self.kernel = nnx.Param(init(rngs.params(), (inputs, outputs), param_dtype))
         self.bias = nnx.Param(jnp.zeros((outputs,), param_dtype)) if bias else None
+        # what is added to the output where only that is trained (see `lora.with_adapters`)
+        self.lora: Callable[[Array], Array] | None = nnx.data(None)
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
-        dtype = self.dtype or x.dtype
-        y = x.astype(dtype) @ self.kernel[...].astype(dtype)
-        return y if self.bias is None else y + self.bias[...].astype(dtype)
+        x = x.astype(self.dtype or x.dtype)
+        y = x @ self.kernel[...].astype(x.dtype)
+        y = y if self.bias is None else y + self.bias[...].astype(x.dtype)
+        return y if self.lora is None else y + self.lora(x)
 
 
 class Norm(nnx.Module):

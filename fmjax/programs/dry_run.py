@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from jax.sharding import Mesh
@@ -9,6 +10,7 @@ from jax.sharding import Mesh
 from fmjax.config.run import RunConfig
 from fmjax.console import console
 from fmjax.engine import hosts
+from fmjax.engine.adapters import INFIX
 from fmjax.engine.ahead import Ahead, compiled_ahead
 from fmjax.engine.costs import Collective, Memory, collectives
 from fmjax.engine.fitting import device_bytes
@@ -19,7 +21,7 @@ from fmjax.errors import in_bytes, in_gib
 from fmjax.models.build import resized
 from fmjax.models.flops import flops
 from fmjax.programs.finetune import check_batch, describe, examined, fitted, planned
-from fmjax.trees import leaf_paths
+from fmjax.trees import flat, leaf_paths
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,16 @@ def step_flops(plan: Plan) -> int:
         frozen_blocks=frozen,
         embedding="patch_embed.kernel" in trained,
         head="proj.kernel" in trained or "pool.q.kernel" in trained,
+        kernels=any(re.fullmatch(r"blocks\..*\.kernel", path) for path in trained),
+        adapters=_adapters(plan),
     )
     return plan.batch_size * image
+
+
+def _adapters(plan: Plan) -> int:
+    """How many numbers of adapters are trained."""
+    leaves = flat(plan.params)
+    return sum(leaves[path].size for path in _trained(plan) if INFIX in path)
 
 
 def _trained(plan: Plan) -> list[str]:

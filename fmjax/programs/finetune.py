@@ -18,7 +18,7 @@ from fmjax.data.example import check_fields
 from fmjax.data.sampling import check_sampling
 from fmjax.data.sources import open_source
 from fmjax.data.split import UNRECORDED, Images, divide
-from fmjax.engine import agreement, groups, heads, hosts, records, reruns, steps
+from fmjax.engine import adapters, agreement, groups, heads, hosts, records, reruns, steps
 from fmjax.engine.checkpoint import Checkpoints, check_room
 from fmjax.engine.evaluate import Scores
 from fmjax.engine.fitting import fit, limit_of
@@ -226,6 +226,8 @@ def describe(config: RunConfig, plan: Plan, mesh: Mesh, images: Images) -> None:
             f"note    the average of the parameters is scored, kept and exported, with "
             f"{plan.ema:g} of the old one in the new"
         )
+    if config.recipe.lora_rank:
+        console.print(adapters.words(plan.net["backbone"], config.recipe))
     console.print(
         f"data    {config.data.source}: {len(images.train):,} train, {len(images.val):,} val, "
         f"{len(plan.labels)} classes, {height} x {width}"

@@ -10,6 +10,7 @@ import numpy as np
 
 import weights_conversion as wc
 from fmjax.errors import CheckpointError, UsageError
+from fmjax.models.lora import merged
 from fmjax.models.surgery import join_blocks
 from fmjax.models.vit import ViT
 from fmjax.targets import check_not_source
@@ -29,7 +30,7 @@ def export(
     *,
     classifier: bool = True,
 ) -> Path:
-    """Writes a model as a safetensors file of a PyTorch dialect and returns its path.
+    """Writes a model, its adapters merged, as a safetensors file of a PyTorch dialect and returns its path.
 
     base: the original file; what fmjax does not model (text towers, mask tokens) returns from it unchanged. A
     classifier takes the place of the projection, as in timm; classifier=False leaves it out and keeps the projection.
@@ -37,6 +38,7 @@ def export(
     """
     if base is not None:
         check_not_source(Path(path), base, flag="the path")
+    model = merged(model)
     table, left_out = _target(model, dialect, classifier=classifier)
     leaves = flat(join_blocks(model))
     params = {name: _lazy(leaf) for name, leaf in leaves.items()}
@@ -50,6 +52,8 @@ def export(
 
 def check_export(model: ViT, dialect: str) -> None:
     """Raises UsageError where a model, its classifier included, could not be exported: before it is trained."""
+    # no library has a name for adapters
+    model = jax.eval_shape(merged, model)
     try:
         table, left_out = _target(model, dialect, classifier=True)
         # the shapes decide; no number is read

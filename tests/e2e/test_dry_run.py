@@ -101,19 +101,22 @@ def test_what_a_dry_run_counts_is_what_the_run_compiles(run):
 
 
 @pytest.mark.parametrize(
-    "rates",
+    "fields",
     [
-        (),
-        (
-            (r"backbone\.blocks\.[0-3]\..*", 0.0),
-            (r"backbone\.(patch_embed.*|.*token|pos_embed)", 0.0),
-        ),
-        ((r"backbone\..*", 0.0),),
+        {},
+        {
+            "rates": (
+                (r"backbone\.blocks\.[0-3]\..*", 0.0),
+                (r"backbone\.(patch_embed.*|.*token|pos_embed)", 0.0),
+            )
+        },
+        {"rates": ((r"backbone\..*", 0.0),)},
+        {"lora_rank": 8, "lora_targets": r"backbone\.blocks\..*"},
     ],
-    ids=["all", "last two blocks", "head"],
+    ids=["all", "last two blocks", "head", "adapters"],
 )
-def test_flops_of_a_step_are_those_of_its_traced_products(rates):
-    config = replace(QUICK, recipe=replace(QUICK.recipe, rates=rates))
+def test_flops_of_a_step_are_those_of_its_traced_products(fields):
+    config = replace(QUICK, recipe=replace(QUICK.recipe, **fields))
     one = started(config, make_mesh(devices=jax.devices()[:1]))
     step = partial(train_step, plan=one.plan, mesh=one.mesh)
     traced = products(jax.make_jaxpr(step)(one.state, one.batch()).jaxpr)

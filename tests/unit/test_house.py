@@ -11,7 +11,10 @@ import pytest
 
 import fmjax
 from fmjax import sharding
-from fmjax.models.build import param_shapes
+from fmjax.config.recipe import Recipe
+from fmjax.engine.adapters import outlined
+from fmjax.models.build import abstract, param_shapes
+from fmjax.trees import leaf_paths
 from tests.support import house
 
 # Room -> rule -> how often it is broken today; `nodes` and `comments` are the room's own figures. It only sinks:
@@ -129,7 +132,8 @@ def parameters() -> dict[str, str]:
     found |= dict.fromkeys(param_shapes(fmjax.get_spec("ViT-B-16"), num_classes=10), "ViT-B-16")
     for name in fmjax.list_models():
         found |= dict.fromkeys(param_shapes(fmjax.get_spec(name)), name)
-    return found
+    adapted = outlined(abstract(fmjax.get_spec("ViT-B-16")), Recipe(lora_rank=4, lora_targets=".*"))
+    return found | dict.fromkeys(leaf_paths(adapted), "ViT-B-16 with adapters")
 
 
 def unplaced(paths: Iterable[str]) -> list[str]:
