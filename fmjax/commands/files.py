@@ -109,9 +109,10 @@ def export(args: list[str]) -> None:
         base: str = "",
         model: str = "",
         classifier: bool = True,
+        adapters: bool = False,
         force: bool = False,
     ) -> None:
-        """A file in the names of a PyTorch library.
+        """A file in the names of a PyTorch library, or the adapters of a run alone.
 
         Args:
             source: a run's folder or a converted file
@@ -120,8 +121,16 @@ def export(args: list[str]) -> None:
             base: the original file, for the tensors that fmjax does not model
             model: "arch.tag", for a file that does not say it
             classifier: write the run's classifier; without it the projection is kept
+            adapters: write only what a run with --recipe.lora-rank has trained, for `fmjax.load(NAME, adapters=FILE)`
             force: replace the target if it is there
         """
+        # adapters alone are in no library's names
+        if adapters:
+            from fmjax.programs.adapters import export_adapters
+
+            given = {"dialect": dialect, "base": base, "model": model}
+            export_adapters(source, target, given=given, classifier=classifier, force=force)
+            return
         from fmjax.programs.convert import export_file
 
         export_file(

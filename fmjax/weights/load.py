@@ -26,6 +26,7 @@ from fmjax.specs import ClassifierInput, Resample, ViTSpec
 from fmjax.store import locate
 from fmjax.trees import leaf_paths
 from fmjax.weights import identify
+from fmjax.weights.adapters import opened
 from fmjax.weights.publisher import facts_in, same_function, spec_of_publisher, with_facts
 from weights_conversion.readers import Checkpoint, open_checkpoint
 
@@ -61,6 +62,7 @@ def load(
     *,
     checkpoint: str | Path | None = None,
     dialect: str | None = None,
+    adapters: str | Path | None = None,
     resample: Resample | None = None,
     offline: bool = False,
     rngs: nnx.Rngs | None = None,
@@ -81,6 +83,8 @@ def load(
     checkpoint: a file or folder instead of the published source: .safetensors, PyTorch's .pt, .pth, .bin or .ckpt, or
     .npz; no code of it is run.
     dialect: how its tensors are named; None: told by its keys.
+    adapters: a file of `fmjax export RUN FILE --adapters`, of a run that began with these weights: they are added to
+    the kernels, its classifier is the model's, and image size and resampling are those of the run unless given.
     resample: how the position table follows another image size; None: the weights' own policy.
     offline: only what is on this machine.
     rngs: taken as by create, and not needed.
@@ -95,8 +99,24 @@ def load(
     mesh: where the parameters lie; None is one device.
     Raises UsageError for names and sizes, CheckpointError for files; MisfitError lists all that does not fit.
     """
-    loaded = read(name, checkpoint=checkpoint, dialect=dialect, offline=offline, dtype=param_dtype)
+    tuned = None if adapters is None else opened(adapters)
+    # sums are of float32, whatever dtype they are rounded to
+    dtypes = param_dtype if tuned is None else np.float32
+    loaded = read(name, checkpoint=checkpoint, dialect=dialect, offline=offline, dtype=dtypes)
+    if tuned is not None:
+        image_size, resample = (
+            image_size or tuned.facts.image_size,
+            resample or tuned.facts.resample,
+        )
     spec, params = _for_size(loaded, image_size, resample)
+    if tuned is not None:
+        params = _rounded(tuned.onto(params, spec), param_dtype)
+        loaded = replace(
+            loaded,
+            path=tuned.path,
+            num_classes=tuned.num_classes,
+            classifier=tuned.facts.classifier,
+        )
     # a new classifier takes the place of the file's own; without a word about one, that is kept
     if num_classes is not None:
         params = {path: tensor for path, tensor in params.items() if path not in CLASSIFIER}
@@ -127,6 +147,18 @@ def _for_size(
         # once and on the host: training starts from a table of its own size, as the originals do
         params["pos_embed"] = _resized_table(params["pos_embed"], spec, final)
     return final, params
+
+
+def _rounded(params: Mapping[str, wc.LazyTensor], dtype: DTypeLike) -> dict[str, wc.LazyTensor]:
+    """The parameters in a dtype."""
+    kind = np.dtype(dtype)
+
+    def rounded(tensor: wc.LazyTensor) -> wc.LazyTensor:
+        return wc.LazyTensor(
+            tensor.shape, kind, lambda index: tensor.read(index).astype(kind, copy=False)
+        )
+
+    return {path: rounded(tensor) for path, tensor in params.items()}
 
 
 def _as_in_the_file(loaded: Loaded, asked: ClassifierInput | None) -> ClassifierInput:
