@@ -1,4 +1,4 @@
-"""The sub-commands for images: embed, knn, probe, finetune, eval."""
+"""The sub-commands for images: embed, knn, probe, finetune, eval, average."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fmjax.commands.parsing import first, parse, taken
+from fmjax.commands.texts import TEXTS
 from fmjax.errors import UsageError
 
 WITH_RECIPE = "--with-recipe"
@@ -86,3 +87,18 @@ def evaluate(args: list[str]) -> None:
     from fmjax.programs.evaluate import main as program
 
     program(folder, config)
+
+
+def average(args: list[str]) -> None:
+    from fmjax.config.average import AverageConfig
+
+    # the sources are what stands before the first flag, so that a list of weights can follow them
+    count = next((i for i, arg in enumerate(args) if arg.startswith("-")), len(args))
+    sources = args[:count]
+    config = parse(AverageConfig, args[count:], "average")
+    if len(sources) < 2:
+        example = TEXTS["average"][1]
+        raise UsageError(f"fmjax average needs two runs or more; for example: {example}")
+    from fmjax.programs.average import main as program
+
+    program(sources, config)

@@ -44,6 +44,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "scores of a fine-tuned run",
         "fmjax eval runs/quickstart",
     ),
+    "average": (
+        "runs of one model -> a run with their average: WiSE-FT, soups",
+        "fmjax average runs/a runs/b --out runs/soup --greedy",
+    ),
     "export": (
         "a run or converted file -> a PyTorch dialect",
         "fmjax export runs/quickstart model.safetensors --dialect timm",

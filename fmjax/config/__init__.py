@@ -1,6 +1,7 @@
 """Everything a program can be told: frozen dataclasses and their checks. Never imports jax."""
 
 from fmjax.config.augment import AugmentConfig
+from fmjax.config.average import AverageConfig
 from fmjax.config.data import DataConfig, ImagesConfig
 from fmjax.config.features import EmbedConfig, FeaturesConfig, KnnConfig, ProbeConfig
 from fmjax.config.hosts import HostsConfig
@@ -12,6 +13,7 @@ from fmjax.config.tasks import ClassifyConfig, MultiLabelConfig, SegmentConfig, 
 
 __all__ = [
     "AugmentConfig",
+    "AverageConfig",
     "ClassifyConfig",
     "DataConfig",
     "EmbedConfig",

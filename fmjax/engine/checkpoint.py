@@ -176,6 +176,18 @@ def restore(run: Path, step: int, like: State) -> tuple[State, dict[str, Any]]:
     return state, found["data"]
 
 
+def save_params(run: Path, step: int, params: Params) -> None:
+    """Writes a step of parameters alone, from which no training goes on: into a folder that is no run's yet."""
+    place = steps.folder(run, step).absolute()
+    items = {"params": params}
+    record = {"format": FORMAT, "digests": digests(items)}
+    written = ocp.args.Composite(
+        params=ocp.args.StandardSave(params), data=ocp.args.JsonSave(record)
+    )
+    ocp.Checkpointer(ocp.CompositeCheckpointHandler()).save(place, args=written)
+    manifest.write(place)
+
+
 def restore_params(run: Path, step: int, like: Params) -> Params:
     """Only the parameters of a step."""
     known = steps.committed(run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from fmjax import config as c
 from fmjax.config.presets import load_preset
+from fmjax.programs.average import main as average
 from fmjax.programs.evaluate import main as evaluate
 from fmjax.programs.features import embed_main, knn_main, probe_main
 from fmjax.programs.finetune import finetune
@@ -91,4 +93,13 @@ def test_training_reads_every_flag_that_it_has(tmp_path, reads):
     flags = dict(leaves(evaluation))
     reads.clear()
     evaluate(str(tmp_path / "run"), evaluation)
+    assert {path for path, field in flags.items() if field not in reads} == set()
+
+    # and an average of runs
+    shutil.copytree(tmp_path / "run", tmp_path / "other")
+    both = [str(tmp_path / name) for name in ("run", "other")]
+    mean = c.AverageConfig(out=str(tmp_path / "mean"), greedy=True)
+    flags = dict(leaves(mean))
+    reads.clear()
+    average(both, mean)
     assert {path for path, field in flags.items() if field not in reads} == set()
