@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from fmjax.config.recipe import Recipe
 from fmjax.engine.freeze import Shapes, names, rate
+from fmjax.engine.groups import resolved
 from fmjax.errors import UsageError
 from fmjax.models.lora import PART, Adapters, layers, new_adapters, targeted, with_adapters
 from fmjax.models.vit import ViT
@@ -68,11 +69,13 @@ def _layouts(adapters: Adapters, mesh: Mesh) -> dict[str, dict]:
 
 
 def completed(recipe: Recipe, shapes: Shapes) -> Recipe:
-    """The recipe with what adapters mean in its table of rates: of the backbone they alone are trained, but for what a
-    row of the user's names. Itself where it has none.
+    """The recipe with all that it says of what is trained in its table of rates: the short forms first, then the
+    user's rows, then what adapters mean: of the backbone they alone are trained, but for what a row above names.
 
-    shapes: of a net's parameters. Raises UsageError where a row of the user's leaves no adapter to train.
+    shapes: of a net's parameters. Raises what `groups.resolved` raises, and UsageError where no adapter would be
+    trained.
     """
+    recipe = resolved(recipe, shapes)
     if not recipe.lora_rank:
         return recipe
     # the user's rows come first and win; kernels that are not trained cost no gradient and no moments
@@ -85,8 +88,8 @@ def completed(recipe: Recipe, shapes: Shapes) -> Recipe:
     known = [name for path in adapters for name in names(path, shapes[path])]
     if not any(rate(name, rates) for name in known):
         raise UsageError(
-            f"--recipe.rates leaves no adapter of --recipe.lora-rank {recipe.lora_rank} to train, as {known[0]}; "
-            f"loosen a pattern, or set the rank to 0"
+            f"--recipe.rates, --recipe.train and --recipe.last-blocks leave no adapter of --recipe.lora-rank "
+            f"{recipe.lora_rank} to train, as {known[0]}; loosen them, or set the rank to 0"
         )
     return replace(recipe, rates=rates)
 

@@ -17,7 +17,7 @@ from fmjax.config.run import RunConfig
 from fmjax.data.transforms import Views
 from fmjax.engine.adapters import completed
 from fmjax.engine.freeze import Freeze, frozen, split_stacks, tower_depths, unused
-from fmjax.engine.groups import Group, groups, resolved, said
+from fmjax.engine.groups import Group, groups, said
 from fmjax.engine.optim import optimiser, schedule
 from fmjax.errors import UsageError
 from fmjax.models.surgery import split_blocks
@@ -131,8 +131,7 @@ def resolve(
     learner = Learner(task, labels, images, net)
     params = nested(flat(net))
     shapes = {path: leaf.shape for path, leaf in flat(net).items()}
-    # the short forms' rows come first, and those of adapters, which the user's may change, last
-    recipe = completed(resolved(config.recipe, shapes), shapes)
+    recipe = completed(config.recipe, shapes)
     # what cannot be trained is refused while nothing has been computed
     if recipe.accumulate > 1 and not task.separable:
         raise UsageError(

@@ -307,9 +307,7 @@ def chosen_step(run: Path, config: RunConfig, task: Task, step: int | None) -> i
     return best if config.keep_best and best in known else known[-1]
 
 
-def restore_params(
-    run: Path, net: Net, step: int, mesh: Mesh | None, *, average: bool = False
-) -> Params:
+def restore_params(run: Path, net: Net, step: int, mesh: Mesh | None, *, average: bool) -> Params:
     """The parameters of a run's net at a step, in the layout of the disk; their average where the run hands that out
     (`Recipe.averages`). Raises CheckpointError where the step is missing or damaged."""
     params = params_of(run, step, _placed(flat(net), mesh))

@@ -52,7 +52,8 @@ def export_adapters(
         )
     learner = outline(run, config, labels)
     step = chosen_step(run, config, learner.task, None)
-    net = learner.bound(restore_params(run, learner.net, step, None))
+    params = restore_params(run, learner.net, step, None, average=recipe.averages)
+    net = learner.bound(params)
     # whoever loads the file later has no run to ask
     facts = {
         "rank": recipe.lora_rank,

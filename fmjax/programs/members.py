@@ -23,7 +23,10 @@ from fmjax.models.lora import PART, merged
 from fmjax.trees import Params, flat, nested
 
 # settings of a task that shape its loss and not its outputs: runs may differ in them, and in no other
-OF_TRAINING = ("label_smoothing", "scales")
+OF_TRAINING = (
+    *("label_smoothing", "class_weights", "scales"),
+    *("mixup", "cutmix", "mix_prob", "mix_switch"),
+)
 
 
 @dataclass(frozen=True)
@@ -109,9 +112,10 @@ def _run(name: str, mesh: Mesh, own: TaskConfig | None) -> Member:
     config, labels = read_run(folder, own)
     learner = outline(folder, config, labels, mesh)
     step = chosen_step(folder, config, learner.task, None)
+    average = config.recipe.averages
 
     def read() -> Params:
-        net = learner.bound(restore_params(folder, learner.net, step, mesh))
+        net = learner.bound(restore_params(folder, learner.net, step, mesh, average=average))
         return nested(flat(net | {PART: merged(net[PART])}))
 
     return Member(name, step, config, labels, learner, read)
