@@ -88,6 +88,7 @@ def _part(part: Part, classes: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _finding(finding: Finding) -> dict[str, Any]:
+    # names of files are a stranger's text: they go into terminals, too
     kind = KINDS[finding.kind]
     return {
         "kind": finding.kind,
@@ -108,6 +109,7 @@ def lines(report: Report) -> list[str]:
     if report.formats:
         out += [_pictures(report), _values(report)]
     out += [f"note      {note}" for note in report.notes]
+    # what a run would stop for comes first, as the report has it; all rows are in --json
     for finding in report.findings:
         kind = KINDS[finding.kind]
         out.append(f"{kind.severity:<10}{finding.count:,} {kind.says}; {kind.fix} [{finding.kind}]")

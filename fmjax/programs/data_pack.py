@@ -65,6 +65,7 @@ def _parts(splits: Splits) -> dict[str, Examples]:
 
 def _check_room(out: Path, splits: Splits) -> None:
     """Raises FilesError where the disk has less than the files take, as far as there are files."""
+    # packed pictures are the bytes that they are
     files = [
         path for examples in _parts(splits).values() for path in (*examples.files, *examples.masks)
     ]
@@ -78,6 +79,7 @@ def _check_room(out: Path, splits: Splits) -> None:
 
 
 def _size(path: Path) -> int:
+    # what cannot be opened is named when it is read
     try:
         return path.stat().st_size
     except OSError:
