@@ -65,8 +65,8 @@ def opened(sources: Sequence[str], mesh: Mesh, own: TaskConfig | None) -> list[M
 
 
 def whole(config: RunConfig) -> RunConfig:
-    """A config without adapters: those of an average are merged."""
-    return replace(config, recipe=replace(config.recipe, lora_rank=0))
+    """A config without adapters and averages over steps, as the parameters of an average of runs are whole."""
+    return replace(config, recipe=replace(config.recipe, lora_rank=0, ema=0.0))
 
 
 def averaged(members: Sequence[Member], weights: Sequence[float]) -> Params:

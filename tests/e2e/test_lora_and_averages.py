@@ -27,7 +27,7 @@ from fmjax.programs.dry_run import dry_run
 from fmjax.programs.finetune import finetune
 from fmjax.trees import flat, nested
 from fmjax.weights.export import export
-from tests.reliability.stored.tiny import SPEC, config
+from tests.support import tiny as tiny_network
 from tests.support.runs import losses, rows
 
 NAME = "stored_vit.none"
@@ -44,18 +44,28 @@ IMAGES = jnp.asarray(np.random.default_rng(0).standard_normal((4, 8, 8, 3), np.f
 logits = jax.jit(lambda model: model(IMAGES).logits)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def tiny():
+    """A very small network and its preset, known while these tests run."""
+    with tiny_network.known() as preset:
+        yield preset
+
+
 @pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
+def base(tiny, tmp_path_factory) -> Path:
     """The weights that every run begins with."""
-    return export(initialise(SPEC), tmp_path_factory.mktemp("base") / "base.safetensors")
+    return export(
+        initialise(fmjax.get_spec("stored_vit")),
+        tmp_path_factory.mktemp("base") / "base.safetensors",
+    )
 
 
 @pytest.fixture(scope="module")
-def settings(base):
+def settings(tiny, base):
     model = ModelConfig(name=NAME, checkpoint=str(base), dtype="float32")
     mesh = MeshConfig(data=2, fsdp=2, tensor=2)
     return replace(
-        config,
+        tiny,
         model=model,
         mesh=mesh,
         steps=4,
@@ -163,7 +173,7 @@ def test_adapters_leave_out_a_classifier_that_is_not_wanted(run, base, tmp_path)
 
 
 def test_adapters_are_refused_on_any_other_base(adapters, base, tmp_path):
-    start = initialise(SPEC, nnx.Rngs(1))
+    start = initialise(fmjax.get_spec("stored_vit"), nnx.Rngs(1))
     other = export(start, tmp_path / "other.safetensors")
     with pytest.raises(
         UsageError, match=r"trained beside other weights than these of stored_vit.none"

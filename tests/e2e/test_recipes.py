@@ -12,9 +12,7 @@ import numpy as np
 import pytest
 
 import fmjax
-from fmjax import names
 from fmjax.cli import main
-from fmjax.config.presets import load_preset
 from fmjax.engine.checkpoint import as_saved
 from fmjax.engine.evaluate import Scores
 from fmjax.engine.steps import committed
@@ -23,9 +21,10 @@ from fmjax.names import get_spec
 from fmjax.programs.finetune import finetune
 from fmjax.sharding import make_mesh
 from fmjax.trees import flat
+from tests.support import tiny as tiny_network
 from tests.support.runs import rows, started
 
-TINY = str(Path(__file__).parents[1] / "reliability" / "stored" / "tiny.py")
+TINY = str(tiny_network.TINY)
 FEW = ["--steps", "4", "--eval-every", "2", "--save-every", "2", "--drop-path", "0"]
 AVERAGED = ["--recipe.ema", "0.5", "--recipe.last-blocks", "1", "--recipe.layer-decay", "1"]
 
@@ -33,11 +32,8 @@ AVERAGED = ["--recipe.ema", "0.5", "--recipe.last-blocks", "1", "--recipe.layer-
 @pytest.fixture(scope="module", autouse=True)
 def tiny():
     """A very small network and its preset, known while these tests run."""
-    before = list(names._registered)
-    yield load_preset(TINY)
-    names._registered[:] = before
-    names._rows.cache_clear()
-    names._aliases.cache_clear()
+    with tiny_network.known() as preset:
+        yield preset
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from tests.reliability.trials import Layout, Verdict
 ROOT = Path(__file__).parents[2]
 PAGE, RAW = ROOT / "docs" / "reliability.md", ROOT / "benchmarks" / "results" / "reliability.json"
 START, END = "<!-- table: python -m tests.reliability -->", "<!-- end of the table -->"
+RERUNS = 10  # flips after which two processes go on, beside those that are only looked for
 CHAIN = 10  # kills of one run before it may end
 # the network of the trials has three heads
 MESHES = (
@@ -80,6 +81,19 @@ class Whole:
         reference, out = self.reference(), self.folder / "flipped"
         return [trials.flip(reference, out, seed) for seed in range(self.flips)]
 
+    def flipped_in_two(self) -> list[Verdict]:
+        """Of a step that two processes have written, half of each array by each."""
+        reference, out = self.folder / "reference-halves", self.folder / "flipped-halves"
+        mesh = Layout(1, count=2, data=1, fsdp=2).flags
+        if max(steps.committed(reference), default=0) < trials.LAST:
+            trials.whole(reference, *mesh, count=2)
+        found = [trials.flip(reference, out, seed) for seed in range(self.flips)]
+        said(found[-1])
+        for seed in range(self.flips, self.flips + RERUNS):
+            found.append(trials.flip_and_go_on(reference, out, seed, *mesh, count=2))
+            said(found[-1])
+        return found
+
     def damaged(self) -> list[Verdict]:
         reference, out = self.reference(), self.folder / "damaged"
         step = steps.folder(reference, trials.LAST)
@@ -123,6 +137,10 @@ ROWS: dict[str, tuple[str, Callable[[Whole], list[Verdict]]]] = {
     "R1-2": ("killed at a random moment, one or both of two processes", Whole.killed_in_two),
     "R2": ("SIGTERM and SIGINT, one and two processes", Whole.stopped),
     "R3-flips": ("one bit flipped in a file of a checkpoint", Whole.flipped),
+    "R3-2": (
+        "one bit flipped in a file of a checkpoint of two processes",
+        Whole.flipped_in_two,
+    ),
     "R3-files": ("each file of a checkpoint cut to half, or deleted", Whole.damaged),
     "R4": ("a disk that is full in the middle of a save", Whole.full),
     "R5": ("saved on one mesh, gone on on another", Whole.moved),

@@ -103,8 +103,10 @@ def kill_often(
         done = max((row["step"] for row in rows_in(folder / METRICS)), default=0)
         both = count == 1 or rng.random() < 0.5
         victims = processes.all if both else [processes.all[rng.integers(count)]]
-        for process in victims:
-            process.send_signal(signal.SIGKILL)
+        # the moment may not come any more: then the run is let go to its end
+        if processes.all[0].poll() is None:
+            for process in victims:
+                process.send_signal(signal.SIGKILL)
         ended = processes.ended()
         wrong = _went_on(ended[0].out, expected)
         seconds = time.monotonic() - start
@@ -115,9 +117,10 @@ def kill_often(
             shutil.rmtree(folder)
             expected = 0
             continue
-        if any(one.code == 0 for one in ended):
-            wrong = wrong or "a process ended well while another was killed"
         newest = max(steps.committed(folder), default=0)
+        # one may have ended in the moment between: then all had been done
+        if any(one.code == 0 for one in ended) and newest != LAST:
+            wrong = wrong or "a process ended well while another was killed"
         found.append(Verdict(f"kill, {left.pop(0)}", wrong, seconds, max(done - newest, 0)))
         expected = newest
     [first, *_] = whole(folder, count=count)
@@ -188,6 +191,27 @@ def stop(
 
 def flip(finished: Path, folder: Path, seed: int) -> Verdict:
     """Flips one bit of one file of the newest step. It must be found, or have no effect on any number."""
+    name = _flipped(finished, folder, seed)
+    return _found_or_harmless(finished, folder, max(steps.committed(finished)), name)
+
+
+def flip_and_go_on(
+    finished: Path, folder: Path, seed: int, *flags: str, count: int = 1, devices: int = 1
+) -> Verdict:
+    """The same, and the command is run again: it must say so and end with the bits of the run that was not harmed."""
+    start = time.monotonic()
+    name = _flipped(finished, folder, seed)
+    said = whole(folder, *flags, count=count, devices=devices)[0].out
+    found = "set aside" in said
+    return Verdict(
+        f"{name}: found: {found}" if found else f"{name}: no effect",
+        same_as(finished, folder),
+        time.monotonic() - start,
+    )
+
+
+def _flipped(finished: Path, folder: Path, seed: int) -> str:
+    """Copies a run, flips one bit of one file of its newest step, and says of which."""
     rng = np.random.default_rng(seed)
     step = max(steps.committed(finished))
     files = sorted(path for path in steps.folder(finished, step).rglob("*") if path.is_file())
@@ -203,7 +227,7 @@ def flip(finished: Path, folder: Path, seed: int) -> Verdict:
     place = int(rng.integers(len(data)))
     data[place] ^= 1 << int(rng.integers(8))
     path.write_bytes(data)
-    return _found_or_harmless(finished, folder, step, f"flip in {chosen.relative_to(finished)}")
+    return f"flip in {chosen.relative_to(finished)}"
 
 
 def damage(finished: Path, folder: Path, name: str, *, cut: bool) -> Verdict:
@@ -226,7 +250,8 @@ def _found_or_harmless(finished: Path, folder: Path, step: int, name: str) -> Ve
         params = checkpoint.restore_params(folder, step, like)
         reason = checkpoint.flaw(folder, step)
     except CheckpointError as error:
-        return Verdict(f"{name}: found: {error}", "", time.monotonic() - start)
+        found = error.reason if isinstance(error, checkpoint.Damaged) else error
+        return Verdict(f"{name}: found: {found}", "", time.monotonic() - start)
     if reason:
         return Verdict(f"{name}: found: {reason}", "", time.monotonic() - start)
     right = flat(checkpoint.restore_params(finished, step, like))
