@@ -12,6 +12,9 @@ Table = tuple[tuple[str, float], ...]
 # the share of the old moment that the authors of each optimiser give it; AdamW has b1 and b2 instead. Lion
 # (arXiv:2302.06675), Muon (github.com/KellerJordan/Muon); Adafactor (arXiv:1804.04235) keeps none
 MOMENTUM = {"sgd": 0.9, "lion": 0.99, "muon": 0.95, "adafactor": 0.0}
+# as the authors of LoRA tune it: the queries and values of all blocks (arXiv:2106.09685 sec. 7.1)
+LORA_ALPHA = 16.0
+LORA_TARGETS = r"backbone\.blocks\.\d+\.attn\.[qv]"
 NESTEROV = ("adamw", "sgd")  # Muon always looks ahead
 
 
@@ -56,9 +59,9 @@ class Recipe:
     ema_eval: bool = True  # score, keep and export the average; tasks may learn from it anyway
     # rank of the matrices that are trained beside kernels of the backbone, in their place (arXiv:2106.09685); 0: none
     lora_rank: int = 0
-    lora_alpha: float = 16.0  # their product counts lora_alpha / lora_rank times
+    lora_alpha: float = LORA_ALPHA  # their product counts lora_alpha / lora_rank times
     # whose kernels, by the paths of layers
-    lora_targets: str = r"backbone\.blocks\.\d+\.attn\.[qv]"
+    lora_targets: str = LORA_TARGETS
 
     @property
     def old_share(self) -> float:
@@ -158,7 +161,12 @@ class Recipe:
         require(rank >= 0, "--recipe.lora-rank", rank, "1 or more, or 0 for no adapters")
         require(0 < alpha < math.inf, "--recipe.lora-alpha", alpha, "above 0, and finite")
         expected = r"a regular expression, like backbone\.blocks\.\d+\.attn\.[qkv]"
-        require(compiles(targets), "--recipe.lora-targets", targets, expected)
+        require(compiles(f"(?:{targets})"), "--recipe.lora-targets", targets, expected)
+        # a rank that was forgotten would train the whole tower at a rate that is meant for adapters
+        usual = (LORA_ALPHA, LORA_TARGETS)
+        unasked = (alpha, targets) == usual
+        expected = "1 or more with --recipe.lora-alpha or --recipe.lora-targets"
+        require(rank > 0 or unasked, "--recipe.lora-rank", rank, expected)
 
 
 def _check_table(flag: str, table: Table) -> None:

@@ -12,6 +12,13 @@ from fmjax.config.checks import require
 from fmjax.config.data import ImagesConfig
 
 
+def _check_workers(data: ImagesConfig) -> None:
+    # a set is read once, and by threads alone
+    count = data.workers
+    expected = "0, as sets are read by --data.threads"
+    require(count == 0, "--data.workers", count, expected)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataCheckConfig:
     """Looks at every image before a run does. Ends with code 3 where a run would stop."""
@@ -30,6 +37,7 @@ class DataCheckConfig:
     force: bool = False  # replace the page if it is there
 
     def __post_init__(self) -> None:
+        _check_workers(self.data)
         require(self.small >= 1, "--small", self.small, "1 or more")
         require(self.large >= 1, "--large", self.large, "1 or more")
         require(1 <= self.long < math.inf, "--long", self.long, "1 or more, and finite")
@@ -47,4 +55,5 @@ class DataPackConfig:
     shard_mb: int = 256  # of one file, about
 
     def __post_init__(self) -> None:
+        _check_workers(self.data)
         require(1 <= self.shard_mb <= 1 << 20, "--shard-mb", self.shard_mb, f"1 to {1 << 20:,}")

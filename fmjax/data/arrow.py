@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,8 @@ def _damaged(path: Path, error: Exception) -> DataError:
     return DataError(f"{escaped(str(path))} cannot be read: {reason}; copy or download it again")
 
 
-def copied(path: Path) -> tuple[Any, int]:
-    """(the table of a Parquet file as an Arrow file has it, how many bytes had to be copied now).
+def copied(path: Path) -> tuple[Path, int]:
+    """(the Arrow file of a Parquet file's table, how many bytes had to be copied now).
 
     Raises DataError for a damaged file, and where the cache has no room for the copy.
     """
@@ -70,7 +71,7 @@ def copied(path: Path) -> tuple[Any, int]:
     folder = cache_folder() / "arrow"
     copy = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.arrow"
     if copy.is_file():
-        return mapped(copy), 0
+        return copy, 0
     try:
         # one process copies, the others of this machine wait for it
         with held(copy.stem):
@@ -81,7 +82,7 @@ def copied(path: Path) -> tuple[Any, int]:
             f"{escaped(str(path))} cannot be copied to {escaped(str(folder))} ({error.strerror or error}), from where "
             f"single rows are read; free some space there, or set FMJAX_CACHE to a folder on another disk"
         ) from error
-    return mapped(copy), copy.stat().st_size
+    return copy, copy.stat().st_size
 
 
 def _state(path: Path) -> list[int]:
@@ -116,15 +117,17 @@ def _copy(path: Path, copy: Path) -> None:
 def rows_of(
     root: Path,
     files: Sequence[Path],
-    tables: Sequence[Any],
+    arrows: Sequence[Path],
     config: ImagesConfig,
 ) -> tuple[Rows, tuple[str, ...]]:
     """(the rows of some files, one behind the other, the classes that the files list, () for none).
 
-    Raises DataError for columns that are not those of images and labels, or that differ between the files.
+    arrows: the same as Arrow files. Raises DataError for columns that are not those of images and labels, or that
+    differ between the files.
     """
     import pyarrow as pa
 
+    tables = [mapped(path) for path in arrows]
     first = tables[0]
     for file, table in zip(files, tables, strict=True):
         # what the first file has holds for all, or labels of one would be read as those of another
@@ -140,12 +143,21 @@ def rows_of(
         raise DataError(
             f"{where} has no column of labels: it has {few(first.column_names)}; name it with --data.label-column"
         )
-    image = _images(table.column(columns.image), columns.image, where)
+    _check_images(table.column(columns.image), columns.image, where)
+    image = Pictures(partial(_chunks, arrows, columns.image))
     classes = _class_names(first.schema, columns.label)
-    labels = _labels(table.column(columns.label), columns.label, classes, where)
+    # the names of numbers lie beside the columns, and each file has its own
+    for file, one in zip(files, tables, strict=True):
+        if _class_names(one.schema, columns.label) != classes:
+            raise DataError(
+                f"{escaped(file.name)} has other names for its labels than {escaped(files[0].name)}; write both alike"
+            )
+    labels = _labels(
+        table.column(columns.label), columns.label, classes, where, separator=columns.separator
+    )
     tops = [(below(root, file), len(one)) for file, one in zip(files, tables, strict=True)]
     called = Strings.of(f"{top}:{row}" for top, count in tops for row in range(count))
-    return Rows(image, labels, called), classes
+    return Rows(image, labels, called, sizes=image.sizes()), classes
 
 
 def _class_names(schema: Any, column: str) -> tuple[str, ...]:
@@ -160,23 +172,30 @@ def _class_names(schema: Any, column: str) -> tuple[str, ...]:
         return ()
 
 
-def _images(column: Any, name: str, where: str) -> Callable[[int], Any]:
-    """What gives the bytes of one row's picture."""
+def _pieces(column: Any) -> list[Any]:
+    """The pieces of a column, those of its bytes where it has them in a field."""
+    if not _has_bytes(column.type):
+        return list(column.chunks)
+    return [chunk.field("bytes") for chunk in column.chunks]
+
+
+def _has_bytes(kind: Any) -> bool:
     import pyarrow as pa
 
-    kind = column.type
-    if pa.types.is_struct(kind) and any(
-        kind.field(i).name == "bytes" for i in range(kind.num_fields)
-    ):
-        chunks = [chunk.field("bytes") for chunk in column.chunks]
-        kind = kind.field("bytes").type
-    else:
-        chunks = list(column.chunks)
+    return pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+
+
+def _check_images(column: Any, name: str, where: str) -> None:
+    """Raises DataError for a column that holds no pictures."""
+    import pyarrow as pa
+
+    kind = column.type.field("bytes").type if _has_bytes(column.type) else column.type
     if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
         raise DataError(
             f"the column {escaped(name)!r} of {where} has {escaped(str(column.type), 60)}, not the bytes of pictures; "
             f"write files' contents, as Hugging Face's Image does, or name another with --data.image-column"
         )
+    chunks = _pieces(column)
     rows = sum(map(len, chunks))
     # a file of paths alone: what they are of lies on the machine that wrote it
     if rows and sum(chunk.null_count for chunk in chunks) == rows:
@@ -184,18 +203,53 @@ def _images(column: Any, name: str, where: str) -> Callable[[int], Any]:
             f"the column {escaped(name)!r} of {where} has no bytes in any row; write the pictures into the file, as "
             f"push_to_hub does, or pass them as a folder: or csv:"
         )
-    ends = np.cumsum([len(chunk) for chunk in chunks])
 
-    def image(index: int) -> bytes | Broken:
-        place = int(np.searchsorted(ends, index, side="right"))
-        found = chunks[place][index - int(ends[place])].as_py()
+
+class Pictures:
+    """The pictures of all rows by number. Another process maps the files for itself: their bytes are the whole set."""
+
+    def __init__(self, chunks: Callable[[], list[Any]]) -> None:
+        self._again = chunks
+        self._open()
+
+    def _open(self) -> None:
+        self._chunks = self._again()
+        self._ends = np.cumsum([len(chunk) for chunk in self._chunks])
+
+    def __getstate__(self) -> Callable[[], list[Any]]:
+        return self._again
+
+    def __setstate__(self, again: Callable[[], list[Any]]) -> None:
+        self._again = again
+        self._open()
+
+    def __call__(self, index: int) -> bytes | Broken:
+        place = int(np.searchsorted(self._ends, index, side="right"))
+        found = self._chunks[place][index - int(self._ends[place])].as_py()
         return Broken("its row has no bytes") if found is None else found
 
-    return image
+    def sizes(self) -> np.ndarray:
+        """int64 [N]: of each picture in bytes, -1 where there is none."""
+        import pyarrow.compute
+
+        pc: Any = pyarrow.compute
+
+        lengths = [pc.fill_null(pc.binary_length(chunk), -1) for chunk in self._chunks]
+        return np.concatenate([np.asarray(each, np.int64) for each in lengths])
 
 
-def _labels(column: Any, name: str, names: tuple[str, ...], where: str) -> Labels:
-    """The labels of all rows, by name. Raises DataError for what is no label."""
+def _chunks(files: Sequence[Path], column: str) -> list[Any]:
+    """The pieces of a column of pictures, of Arrow files that were looked at before."""
+    import pyarrow as pa
+
+    return [chunk for file in files for chunk in _pieces(_table(pa, file).column(column))]
+
+
+def _labels(
+    column: Any, name: str, names: tuple[str, ...], where: str, *, separator: str = ""
+) -> Labels:
+    """The labels of all rows, by name. separator: between several in one text; "" where there is one. Raises DataError
+    for what is no label."""
     import pyarrow as pa
 
     kind = column.type
@@ -209,11 +263,19 @@ def _labels(column: Any, name: str, names: tuple[str, ...], where: str) -> Label
         )
     # a piece at a time: as Python's own objects a column of millions would take gigabytes
     cells = (cell for chunk in column.chunks for cell in chunk.to_pylist())
+    if separator and _is_text(kind) and not several:
+        return Labels.of_several(_parted(cell, separator) for cell in cells)
     if several:
         return Labels.of_several(
             [_spelled(each, names, name, where) for each in cell or ()] for cell in cells
         )
     return Labels.of(_spelled(cell, names, name, where) for cell in cells)
+
+
+def _parted(cell: str | None, separator: str) -> list[str]:
+    """The labels in one text."""
+    parts = [each.strip() for each in (cell or "").split(separator)]
+    return [each for each in parts if each]
 
 
 def _is_text(kind: Any) -> bool:

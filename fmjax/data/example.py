@@ -30,6 +30,8 @@ class Examples:
     names: Callable[[int], str]
     files: Sequence[Path] = ()  # of each image, where they are files
     masks: Sequence[Path] = ()  # of each mask, where they are files
+    # int64 [N]: of each picture in bytes, where a source that has no file for each knows them; -1 where there is none
+    sizes: np.ndarray | None = None
     # whether an example as a whole is of a class, so that its label is one of its fields
     labelled: bool = True
 
@@ -61,6 +63,7 @@ class Examples:
             names=at(self.names),
             files=_chosen(self.files, indices),
             masks=_chosen(self.masks, indices),
+            sizes=None if self.sizes is None else self.sizes[indices],
             labelled=self.labelled,
         )
 
@@ -106,13 +109,15 @@ def divided(examples: Examples, fraction: float, seed: int) -> tuple[Examples, E
 def stratified(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
     """Two disjoint parts with the same share of every class; the second has `fraction` of the examples."""
     counts = np.bincount(examples.labels, minlength=len(examples.classes))
-    rare = [examples.classes[number] for number in np.flatnonzero(counts < 2)]
+    # a list of classes may name some that no image is of
+    present = np.flatnonzero(counts)
+    rare = [examples.classes[number] for number in present if counts[number] < 2]
     if rare:
         raise DataError(
             f"a split needs two images of every class; {few(rare)} has fewer; add some, or make a val/ folder"
         )
     # each part needs an image of every class at least
-    least, labels = len(examples.classes), examples.labels
+    least, labels = len(present), examples.labels
     return _parts(examples, fraction, seed=seed, least=least, stratify=labels)
 
 

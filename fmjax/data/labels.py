@@ -117,6 +117,7 @@ class Rows:
     labels: Labels
     names: Sequence[str]  # of the examples, as they are printed and recorded
     files: Sequence[Path] = ()  # of each image, where they are files
+    sizes: np.ndarray | None = None  # int64 [N]: of each picture in bytes, where they are none
 
     def examples(self, classes: tuple[str, ...]) -> Examples:
         """The part with labels that index the classes."""
@@ -131,6 +132,7 @@ class Rows:
             labels=np.zeros(len(labels), np.int32) if several else labels.codes,
             classes=classes,
             names=lambda i: names[i],
+            sizes=self.sizes,
             files=self.files,
             labelled=not several,
         )

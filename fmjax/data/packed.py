@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from collections.abc import Mapping
@@ -38,7 +39,8 @@ class Part:
     """The files of one part of a set, in the order of its examples."""
 
     name: str  # "train" or "val"
-    index: str  # the file with the names and the labels
+    index: str  # the file with the names, the labels and the pictures' sizes
+    digest: str  # of the index: XXH3, 128 bits, as hexadecimal digits
     shards: tuple[Shard, ...]
 
     @property
@@ -56,10 +58,11 @@ class Contents:
     parts: tuple[Part, ...]
 
 
-def write_index(path: Path, examples: Examples, indices: np.ndarray) -> None:
-    """The names and labels of some examples, in that order."""
+def write_index(path: Path, examples: Examples, indices: np.ndarray, *, sizes: np.ndarray) -> str:
+    """Writes the names and labels of some examples, in that order, and the sizes of their pictures; returns the file's
+    digest."""
     names = Strings.of(examples.names(int(i)) for i in indices)
-    arrays = {"names": names.blob, "name_ends": names.ends}
+    arrays = {"names": names.blob, "name_ends": names.ends, "sizes": sizes}
     if "labels" in examples.fields:
         # the classes of each one behind the other: a table of all classes for all examples may be gigabytes
         rows = [np.flatnonzero(examples.fields["labels"](int(i))) for i in indices]
@@ -68,6 +71,13 @@ def write_index(path: Path, examples: Examples, indices: np.ndarray) -> None:
     else:
         arrays["labels"] = examples.labels[indices].astype(np.int32)
     np.savez(path, **arrays)  # pyright: ignore[reportArgumentType]
+    return _digest(path.read_bytes())
+
+
+def _digest(data: bytes) -> str:
+    import xxhash
+
+    return xxhash.xxh3_128_hexdigest(data)
 
 
 def write_contents(folder: Path, contents: Contents) -> None:
@@ -134,24 +144,30 @@ def _checked(contents: Contents) -> Contents:
 
 @dataclass(frozen=True)
 class Index:
-    """Of the examples of a part: names [N], labels int32 [N]; or, where there are several, all one behind the other,
-    and where each example's end, int64 [N]."""
+    """Of the examples of a part: names [N], sizes of the pictures int64 [N], labels int32 [N]; or, where there are
+    several, all one behind the other, and where each example's end, int64 [N]."""
 
     names: Strings
     labels: np.ndarray
     ends: np.ndarray | None
+    sizes: np.ndarray
 
 
-def read_index(path: Path, *, records: int, classes: int) -> Index:
-    """Raises DataError where it does not fit the records."""
+def read_index(path: Path, *, part: Part, classes: int) -> Index:
+    """Raises DataError where it is not the one that was written, or does not fit the records."""
     where = escaped(str(path))
     try:
         # no pickles: the file may be anybody's
-        with regular_file(path) as file, np.load(file, allow_pickle=False) as arrays:
+        with regular_file(path) as file:
+            data = file.read()
+        # an index of other labels fits the same records as well
+        if _digest(data) != part.digest:
+            raise DataError(f"it is not the one that {CONTENTS} was written with")
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             names = Strings(arrays["names"], arrays["name_ends"])
             ends = arrays.get("label_ends")
-            found = Index(names, arrays["labels"], ends)
-        _check_index(found, records, classes)
+            found = Index(names, arrays["labels"], ends, arrays["sizes"])
+        _check_index(found, part.records, classes)
     except (OSError, ValueError, LookupError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise DataError(f"{where} is damaged: {escaped(str(error), 200)}; {AGAIN}") from error
     return found
@@ -161,8 +177,10 @@ def _check_index(index: Index, records: int, classes: int) -> None:
     """Raises DataError for places that do not fit: they are looked up ever after, unchecked."""
     # kinds first: a number of another kind may compare otherwise
     kinds = (index.names.blob.dtype, index.names.ends.dtype, index.labels.dtype)
-    if kinds != (np.uint8, np.int64, np.int32):
+    if kinds != (np.uint8, np.int64, np.int32) or index.sizes.dtype != np.int64:
         raise DataError("its arrays are of other kinds")
+    if index.sizes.shape != (records,):
+        raise DataError(f"it has {len(index.sizes):,} sizes, and the records are {records:,}")
     _check_ends(index.names.ends, records, len(index.names.blob))
     _check_ends(
         np.arange(1, len(index.labels) + 1) if index.ends is None else index.ends,

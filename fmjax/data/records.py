@@ -123,7 +123,7 @@ def write_part(
             (i, encode(examples.read(i), name=examples.names(i))) for i in range(len(examples))
         )
     # what was written, not what was meant to be: an example that is left out is in neither
-    written: list[int] = []
+    written: list[tuple[int, int]] = []
     shards: list[Shard] = []
     waiting = next(records, None)
     while waiting is not None:
@@ -133,18 +133,20 @@ def write_part(
         count = len(written) - before
         shards.append(Shard(file=path.name, records=count, size=path.stat().st_size))
     index = f"{name}.npz"
-    write_index(folder / index, examples, np.asarray(written, np.int64))
-    return Part(name=name, index=index, shards=tuple(shards))
+    indices, sizes = np.asarray(written, np.int64).reshape(-1, 2).T
+    digest = write_index(folder / index, examples, indices, sizes=sizes)
+    return Part(name=name, index=index, digest=digest, shards=tuple(shards))
 
 
 def _write_shard(
     path: Path,
     first: tuple[int, bytes],
     records: Iterator[tuple[int, bytes]],
-    written: list[int],
+    written: list[tuple[int, int]],
     most: int,
 ) -> tuple[int, bytes] | None:
-    """Fills one file and returns the record that is the next one's first; None at the end."""
+    """Fills one file and returns the record that is the next one's first; None at the end. written: gets the index of
+    each example and the size of its picture."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
     size, waiting = 0, first
@@ -154,7 +156,7 @@ def _write_shard(
             index, record = waiting
             file.write(record)
             size += len(record)
-            written.append(index)
+            written.append((index, len(decode(record)[1]["image"])))
             waiting = next(records, None)
     return waiting
 

@@ -40,9 +40,11 @@ def balanced(examples: Examples, seed: int) -> grain.MapDataset:
     lists = [*members, np.arange(classes)]
 
     # a class of three is gone through often; grain's own shuffle takes milliseconds for a number of so few
-    @lru_cache(2 * classes + AHEAD)
-    def order(number: int, turn: int) -> np.ndarray:
+    def drawn(number: int, turn: int) -> np.ndarray:
         return np.random.default_rng((seed, number, turn)).permutation(lists[number])
+
+    # kept apart: rounds, which are as long as there are classes, would fill the room of the classes' own orders
+    order, rounds = lru_cache(classes + AHEAD)(drawn), lru_cache(AHEAD)(drawn)
 
     class Balanced(grain.MapDataset):
         def __len__(self) -> int:
@@ -51,7 +53,7 @@ def balanced(examples: Examples, seed: int) -> grain.MapDataset:
         def __getitem__(self, place: Any) -> Any:
             # a round has every class once, so its number is how often each was drawn before
             drawn_before, slot = divmod(place, classes)
-            number = int(order(classes, drawn_before)[slot])
+            number = int(rounds(classes, drawn_before)[slot])
             turn, position = divmod(drawn_before, len(members[number]))
             return int(order(number, turn)[position])
 

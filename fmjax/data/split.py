@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import reprlib
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -139,7 +140,9 @@ def held_out(everything: Examples, data: DataConfig, recorded: Split) -> tuple[E
 
 def is_recorded(everything: Examples, data: DataConfig, recorded: Split) -> bool:
     """Whether a folder holds all of a run's images, under the names and with the sizes that they had."""
-    return bool(everything.files) and not compare(recorded, part_of(everything, data.source)).lost
+    present = part_of(everything, data.source)
+    # names without sizes prove nothing: every table has a row 1
+    return bool((present.sizes != NOT_A_FILE).any()) and not compare(recorded, present).lost
 
 
 def trained_on(source: Examples, place: str, recorded: Split) -> list[str]:
@@ -170,7 +173,12 @@ def joined(splits: Splits) -> Examples:
         names=either(train.names, val.names),
         files=_both(train.files, val.files),
         masks=_both(train.masks, val.masks),
+        sizes=_both_sizes(train.sizes, val.sizes),
     )
+
+
+def _both_sizes(one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:
+    return None if one is None or other is None else np.concatenate([one, other])
 
 
 def _both(one: Sequence[Path], other: Sequence[Path]) -> Sequence[Path]:
@@ -218,15 +226,25 @@ def _of_classes(source: Examples, classes: tuple[str, ...]) -> Examples:
     return source
 
 
+def _recorded_labels(source: Examples) -> np.ndarray:
+    """int32 [N]: the label of each example; of several labels a checksum, as one number would say too little."""
+    if "labels" not in source.fields:
+        return source.labels.astype(np.int32)
+    rows = (source.fields["labels"](i) for i in range(len(source)))
+    marks = (zlib.crc32(np.ascontiguousarray(row).tobytes()) & 0x7FFFFFFF for row in rows)
+    return np.fromiter(marks, np.int32)
+
+
 def part_of(source: Examples, place: str) -> Part:
     """The names and sizes of a source's images. place: the `--data.source` that it was opened by.
 
     Names of files are below the source's folder, so that it can be moved; nothing is read of a file but its size.
     """
-    labels = source.labels.astype(np.int32)
+    labels = _recorded_labels(source)
     if not source.files:
         names = [source.names(i) for i in range(len(source))]
-        return Part(names, labels, np.full(len(names), NOT_A_FILE, np.int64))
+        unknown = np.full(len(names), NOT_A_FILE, np.int64)
+        return Part(names, labels, unknown if source.sizes is None else source.sizes)
     if isinstance(source.files, Paths) and not source.masks:
         # below the folder already, and without a Path for each of perhaps millions
         found = _sizes(f"{source.files.root}{os.sep}{name}" for name in source.files.names)

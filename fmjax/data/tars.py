@@ -25,6 +25,7 @@ from fmjax.errors import DataError, escaped
 
 LINKS, NO_IMAGE, IMAGES = "links", "samples without an image", "samples of several images"
 NO_LABEL, SPARSE = "samples without a label", "files with holes"
+TWICE = "samples that are there twice"
 MAX_LABEL = 1 << 20  # bytes of a label's file
 MAX_IMAGE = 1 << 30
 KEYS = ("label", "class", "labels", "cls", "target", "category")  # of a JSON file
@@ -165,6 +166,13 @@ def _check_end(where: str, place: int, raw: Any, size: int) -> None:
         raise DataError(
             f"{where} is no whole tar file: it ends at byte {size:,} without a mark; copy it again"
         )
+    # behind the mark is padding; another tar, as `cat` would put there, would be gone in silence
+    while block:
+        if any(block):
+            raise DataError(
+                f"{where} goes on behind its end mark, as two tar files that were joined do; pass them apart"
+            )
+        block = raw.read(1 << 20)
 
 
 def _take(
@@ -172,6 +180,10 @@ def _take(
 ) -> None:
     """Adds a sample, or counts why it is none."""
     by_suffix = {_suffix(member.name): member for member in members}
+    # two of one name that follow each other: the image of one would get the label of the other
+    if len(by_suffix) != len(members):
+        reading.skip(TWICE, members[0].name)
+        return
     # a suffix as a whole: .seg.png, beside .jpg, is no second image
     images = [member for suffix, member in by_suffix.items() if suffix in SUFFIXES]
     if len(images) != 1 or images[0].size > MAX_IMAGE:
@@ -216,7 +228,8 @@ def _label(
 
 def _spelled(value: Any) -> str | list[str] | None:
     if isinstance(value, list):
-        return [str(each) for each in value if isinstance(each, str | int)]
+        whole = all(isinstance(each, str | int) for each in value)
+        return [str(each) for each in value] if whole else None
     # of other values, such as fractions, nobody could say which class they are
     return str(value).strip() or None if isinstance(value, str | int) else None
 

@@ -19,7 +19,8 @@ from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.context import SpawnContext
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any
 
@@ -44,17 +45,28 @@ class Ticket:
         return cls(int(index), pickle.dumps(rng))
 
 
+class Worker(SpawnProcess):
+    """A process of a pool, which the pool ends when another one has died."""
+
+    ended = False
+
+    def terminate(self) -> None:
+        # SIGTERM is ignored in a worker, and one that has died while it waited has taken the lock of the queue with it
+        self.ended = not wait([self.sentinel], 0)
+        self.kill()
+
+
 class Spawning(SpawnContext):
     """Starts processes anew, as a fork would take over the locks of threads that are not there; and remembers them, as
     the pool forgets those that have died, and with them why."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.started: list[Any] = []
+        self.started: list[Worker] = []
 
     # the pool calls the context's class by this name
     def Process(self, *args: Any, **options: Any) -> Any:  # pyright: ignore
-        process = super().Process(*args, **options)
+        process = Worker(*args, **options)
         self.started.append(process)
         return process
 
@@ -126,8 +138,13 @@ class Workers:
             copied.set_exception(error)
 
     def _died(self) -> str:
-        found = [each for each in self._context.started if each.exitcode not in (None, 0)]
-        told = ", ".join(f"process {each.pid} {_ended(each.exitcode)}" for each in found[:1])
+        # of those that have ended the one that the pool has not ended itself
+        gone = wait([each.sentinel for each in self._context.started], timeout=1)
+        found = [each for each in self._context.started if each.sentinel in gone and not each.ended]
+        for each in found:
+            each.join(1)
+        codes = [(each.pid, each.exitcode) for each in found if each.exitcode]
+        told = ", ".join(f"process {pid} {_ended(code)}" for pid, code in codes[:1])
         return (
             f"a worker that reads images died ({told or 'unknown why'}), which is mostly for want of memory; run the "
             f"same command again to go on, with fewer --data.workers"

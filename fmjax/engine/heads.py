@@ -37,6 +37,9 @@ def check(config: RunConfig, plan: Plan) -> None:
     if there.model.name != config.model.name:
         names = f"{there.model.name}, and this run {config.model.name}"
         raise _refused(config, f"its model is {names}; a head fits the features it has seen")
+    if there.model.init != config.model.init:
+        begins = f"{there.model.init} weights, and this run with {config.model.init} ones"
+        raise _refused(config, f"it began with {begins}; a head fits the features it has seen")
     if classes != plan.labels:
         differ = sorted({*classes} ^ {*plan.labels})
         why = f"others ({examples(differ)})" if differ else "in another order"

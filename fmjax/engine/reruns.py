@@ -11,7 +11,7 @@ from fmjax import specs
 from fmjax.config.run import RunConfig
 from fmjax.config.schemes import SCHEMES
 from fmjax.data.split import SPLIT, examples
-from fmjax.engine import steps
+from fmjax.engine import manifest, steps
 from fmjax.engine.records import CONFIG, LATER, config_record, export_path, read_run, read_spec
 from fmjax.engine.steps import has_steps
 from fmjax.errors import UsageError
@@ -128,11 +128,23 @@ def go_back(run: Path, config: RunConfig) -> list[str]:
     if not config.from_step or not steps.has_steps(run):
         return []
     old, _ = read_run(run, config.task)
-    if (old.from_step, old.recipe) == (config.from_step, config.recipe):
+    # what may change at any time makes no other command of it
+    free = (*SAFE_RECIPE, "accumulate") if config.batch == "auto" else SAFE_RECIPE
+    same = replace(old.recipe, **{name: getattr(config.recipe, name) for name in free})
+    if (old.from_step, same) == (config.from_step, config.recipe):
         return []
     known = steps.committed(run)
     if config.from_step not in known:
         raise UsageError(f"--from-step is {config.from_step}; {run} has the steps {known}")
+    # looked at first: the later ones may be the only ones that are whole
+    place = steps.folder(run, config.from_step)
+    reason = manifest.flaw(place) if manifest.exists(place) else ""
+    if not (place / "opt").is_dir():
+        reason = reason or "it has parameters only"
+    if reason:
+        raise UsageError(
+            f"--from-step {config.from_step} cannot be gone back to: {reason}; {run} has the steps {known}"
+        )
     later = [step for step in known if step > config.from_step]
     places = [steps.set_aside(run, step) for step in later]
     told = f"; set aside in {places[0].parent}: {later}" if later else ""

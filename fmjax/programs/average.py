@@ -23,7 +23,7 @@ from fmjax.engine.placement import mesh_of
 from fmjax.engine.records import CLASSES, CONFIG, SPEC, config_record
 from fmjax.errors import UsageError
 from fmjax.programs.members import Member, averaged, opened, whole
-from fmjax.programs.soup import greedy
+from fmjax.programs.soup import greedy, other_images
 from fmjax.serial import write_atomically
 from fmjax.targets import check_writable
 from fmjax.trees import Params
@@ -65,6 +65,8 @@ def main(sources: Sequence[str], config: AverageConfig) -> list[Share]:
     # the folder is a run like the first of them, with other parameters
     first = next(member for member in members if member.step)
     _write(out, first, averaged(members, weights), {"scores": scores, "sources": shares})
+    for line in other_images(members):
+        console.print(line)
     for share in shares:
         console.print(f"average {share.weight:.4g} x {share.source}, step {share.step}")
     if scores:
@@ -109,7 +111,9 @@ def _write(out: Path, first: Member, params: Params, made: dict[str, Any]) -> No
     for name in (CLASSES, SPEC, SPLIT):
         if (Path(first.name) / name).is_file():
             shutil.copyfile(Path(first.name) / name, part / name)
-    config = replace(whole(first.config), out=str(out), fresh=False, from_step=0)
+    # at its end, as no training goes on from it
+    same = {"fresh": False, "from_step": 0, "steps": first.step}
+    config = replace(whole(first.config), out=str(out), **same)
     record = made | {"sources": [asdict(share) for share in made["sources"]]}
     write_atomically(part / CONFIG, json.dumps(config_record(config), indent=2) + "\n")
     write_atomically(part / RECORD, json.dumps(record, indent=2) + "\n")

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from fmjax import names
+from fmjax.config.recipe import Recipe
 from fmjax.config.run import RunConfig
 from fmjax.config.tasks import TaskConfig
 from fmjax.engine.plan import Learner
@@ -66,7 +67,9 @@ def opened(sources: Sequence[str], mesh: Mesh, own: TaskConfig | None) -> list[M
 
 def whole(config: RunConfig) -> RunConfig:
     """A config without adapters and averages over steps, as the parameters of an average of runs are whole."""
-    return replace(config, recipe=replace(config.recipe, lora_rank=0, ema=0.0))
+    usual = Recipe()
+    none = {"lora_rank": 0, "lora_alpha": usual.lora_alpha, "lora_targets": usual.lora_targets}
+    return replace(config, recipe=replace(config.recipe, **none, ema=0.0))
 
 
 def averaged(members: Sequence[Member], weights: Sequence[float]) -> Params:

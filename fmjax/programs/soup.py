@@ -53,6 +53,25 @@ def greedy(runs: Sequence[Member], mesh: Mesh, *, batch_size: int) -> Soup:
     return Soup(members, alone, reached)
 
 
+def other_images(members: Sequence[Member]) -> list[str]:
+    """What is to be said of an average whose runs held out other images than the first of them; it has that one's."""
+    runs = [member for member in members if member.step]
+    return [
+        f"note    {name} has other held-out images than {runs[0].name}, and was trained on some of those that "
+        f"`fmjax eval` scores the average by: name others with --source"
+        for name in _with_other_images(runs)
+    ]
+
+
+def _with_other_images(runs: Sequence[Member]) -> list[str]:
+    """The names of runs that held out other images than the first."""
+    splits = {run.name: split_of(Path(run.name), run.labels) for run in runs}
+    # a run of an older version has no record, so that nobody knows
+    digests = {name: split and split.digest for name, split in splits.items()}
+    first = digests[runs[0].name]
+    return [name for name, digest in digests.items() if digest is None or digest != first]
+
+
 def _check_same_images(runs: Sequence[Member]) -> None:
     """Raises UsageError where greed would choose by images that a run was trained on, or by nothing."""
     for run in runs:
@@ -60,15 +79,11 @@ def _check_same_images(runs: Sequence[Member]) -> None:
             raise UsageError(
                 f"--greedy chooses among runs, and {run.name} has no score; leave it out, or pass --weights"
             )
-    splits = {run.name: split_of(Path(run.name), run.labels) for run in runs}
-    # a run of an older version has no record, so that nobody knows
-    digests = {name: split and split.digest for name, split in splits.items()}
-    first = runs[0].name
-    odd = [name for name, digest in digests.items() if digest is None or digest != digests[first]]
+    odd = _with_other_images(runs)
     if odd:
         raise UsageError(
-            f"{odd[0]} has other held-out images than {first}, so that they cannot be compared with --greedy; train "
-            f"with the same --data.source and --data.split-seed, or leave --greedy out"
+            f"{odd[0]} has other held-out images than {runs[0].name}, so that they cannot be compared with "
+            f"--greedy; train with the same --data.source and --data.split-seed, or leave --greedy out"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,17 @@ class Classify(Task):
         def targets(labels: Array) -> Array:
             return smoothed(labels, logits.shape[-1], smoothing)
 
-        losses = LOSSES[self.config.loss](
-            logits.astype(jnp.float32), of_both(targets, batch, labels="label")
+        loss_of = partial(LOSSES[self.config.loss], logits.astype(jnp.float32))
+
+        def weighed(labels: Array) -> Array:
+            return loss_of(targets(labels)) * self.weights_of(labels)
+
+        # of a mixture each class's own loss has its own weight; without weights the mean of the targets is as good
+        losses = (
+            of_both(weighed, batch, labels="label")
+            if self.weights
+            else loss_of(of_both(targets, batch, labels="label"))
         )
-        if self.weights:
-            losses = losses * of_both(self.weights_of, batch, labels="label")
         found = logits.argmax(-1)
         # of a mixture the part of the class that was found
         right = of_both(lambda labels: found == labels, batch, labels="label")

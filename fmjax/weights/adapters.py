@@ -77,13 +77,15 @@ class Adapters:
         found = wc.to_jax(self.tensors, wc.native(shapes), shapes, np.dtype(np.float32)).params
         own = {path: tensor for path, tensor in found.items() if not path.endswith((A, B))}
         scale = self.facts.alpha / self.facts.rank
+        # a kernel may have been trained itself: then its adapter stands beside that one
+        whole = base | own
         sums = {
             f"{layer}.kernel": _sum(
-                base[f"{layer}.kernel"], found[layer + A], found[layer + B], scale
+                whole[f"{layer}.kernel"], found[layer + A], found[layer + B], scale
             )
             for layer in self._layers()
         }
-        return base | sums | own
+        return whole | sums
 
     def _layers(self) -> list[str]:
         return [path.removesuffix(A) for path in self.tensors if path.endswith(A)]

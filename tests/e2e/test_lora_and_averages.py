@@ -165,6 +165,16 @@ def test_adapters_alone_come_back_onto_their_base(adapters, run, base):
     assert half.classifier is None
 
 
+def test_adapters_stand_beside_kernels_that_were_trained_too(settings, base, tmp_path):
+    both = replace(RECIPE, rates=((r"backbone\.blocks\.\d+\.attn\..*", 0.5),))
+    out, path = tmp_path / "both", tmp_path / "a.safetensors"
+    finetune(replace(settings, recipe=both, out=str(out)))
+    assert main(["export", str(out), str(path), "--adapters"]) == 0
+    found, expected = flat(loaded(base, adapters=path)), flat(fmjax.restore(out))
+    for name, leaf in found.items():
+        np.testing.assert_allclose(leaf, expected[name], rtol=1e-6, atol=1e-7, err_msg=name)
+
+
 def test_adapters_leave_out_a_classifier_that_is_not_wanted(run, base, tmp_path):
     path = tmp_path / "a.safetensors"
     assert main(["export", str(run), str(path), "--adapters", "--no-classifier"]) == 0

@@ -107,6 +107,21 @@ def test_going_back_takes_another_recipe_and_happens_once(run, copy, capsys):
     assert "resumed from step 6" in capsys.readouterr().out
 
 
+def test_going_back_to_a_step_that_is_damaged_moves_nothing(copy, capsys):
+    before, name = committed(copy), flip(copy, 2)
+    assert finetune(copy, "--recipe.lr", "1e-4", "--from-step", "2") == 2
+    said = capsys.readouterr().err
+    assert f"--from-step 2 cannot be gone back to: {name} has other bytes than were written" in said
+    assert committed(copy) == before
+
+
+def test_what_may_change_at_any_time_does_not_go_back_once_more(copy, capsys):
+    lower = ["--recipe.lr", "1e-4", "--from-step", "2"]
+    assert finetune(copy, *lower) == 0
+    assert finetune(copy, *lower, "--recipe.max-skipped", "20") == 0
+    assert "resumed from step 6" in capsys.readouterr().out
+
+
 def test_what_changes_arrays_is_no_other_recipe(copy, capsys):
     assert finetune(copy, "--recipe.ema", "0.9", "--from-step", "2") == 2
     assert "recipe.ema: 0.0 -> 0.9" in capsys.readouterr().err

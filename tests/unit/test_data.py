@@ -76,6 +76,15 @@ def test_folder_mistakes_say_what_to_do(folder):
         image_folder(folder / "nothing")
 
 
+def test_a_list_of_classes_may_name_some_that_have_no_images(folder, tmp_path):
+    names = tmp_path / "names.txt"
+    names.write_text("dog\nwolf\ncat\n")
+    splits = open_source(DataConfig(source=f"folder:{folder / 'train'}", classes=str(names)))
+    train, val = splits.both(0.2, 0)
+    assert train.classes == val.classes == ("dog", "wolf", "cat")
+    assert np.bincount(train.labels, minlength=3).tolist() == [5, 0, 5]
+
+
 def test_one_class_or_one_image_is_not_enough(folder):
     for path in (folder / "train" / "dog").iterdir():
         path.unlink()
@@ -84,7 +93,8 @@ def test_one_class_or_one_image_is_not_enough(folder):
         image_folder(folder / "train")
     source = digits()
     with pytest.raises(DataError, match="two images of every class"):
-        stratified(source.subset(np.flatnonzero(source.labels)), 0.2, 0)
+        # one zero, and all others
+        stratified(source.subset(np.append(0, np.flatnonzero(source.labels))), 0.2, 0)
 
 
 def batches(folder, threads: int, count: int):

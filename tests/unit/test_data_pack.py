@@ -43,7 +43,7 @@ def _opened(folder: Path, part: layout.Part, contents: layout.Contents) -> Examp
     from array_record.python.array_record_data_source import ArrayRecordDataSource
 
     rows = ArrayRecordDataSource([str(folder / shard.file) for shard in part.shards])
-    index = layout.read_index(folder / part.index, records=len(rows), classes=len(contents.classes))
+    index = layout.read_index(folder / part.index, part=part, classes=len(contents.classes))
     # the index tells names and labels, and every record its own
     for number in range(len(rows)):
         name, example = decode(rows[number])
@@ -162,7 +162,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     clean(tmp_path / "set")
     config = asked(f"folder:{tmp_path}/set", tmp_path / "packed")
 
-    def full(*_: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:

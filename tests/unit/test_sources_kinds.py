@@ -10,6 +10,7 @@ import shutil
 import tarfile
 from pathlib import Path
 
+import cloudpickle
 import huggingface_hub
 import numpy as np
 import pyarrow as pa
@@ -250,6 +251,22 @@ def test_labels_of_a_tar_are_texts_numbers_or_in_json(tmp_path, labels, options,
     assert [part.names(i) for i in range(2)] == ["x.tar/0", "x.tar/1"]
 
 
+def test_what_a_tar_has_twice_or_cannot_say_is_left_out_and_counted(tmp_path):
+    members = [("0.png", PNG), ("0.cls", b"a"), ("0.png", PNG), ("0.cls", b"b")]
+    members += [("1.png", PNG), ("1.json", b'{"labels": [0.5, "a"]}')]
+    members += [
+        (f"{i}.{kind}", x)
+        for i in (2, 3)
+        for kind, x in (("png", PNG), ("cls", b"ab"[i - 2 : i - 1]))
+    ]
+    splits = opened(f"wds:{sets.tar(tmp_path / 'x.tar', members)}")
+    assert sets.contents(splits.train) == [(PNG, "a"), (PNG, "b")]
+    assert {row.reason: row.count for row in splits.left_out} == {
+        "samples that are there twice": 1,
+        "samples without a label": 1,
+    }
+
+
 def test_several_labels_of_a_tar_are_a_list(tmp_path):
     rows = (b'{"labels": ["b", "a"]}', b'{"labels": []}')
     members = [row for i in range(2) for row in ((f"{i}.png", PNG), (f"{i}.json", rows[i]))]
@@ -332,6 +349,7 @@ def _cut(count: int):
             "is no whole tar file: damaged at byte 1,024 of",
         ),
         (lambda c: b"\xff" * 512 + c[512:], "is no whole tar file"),
+        (lambda c: c + c, "goes on behind its end mark, as two tar files that were joined do"),
         (
             lambda c: b"\x1f\x8b" + c,
             "is compressed, so that no image can be read alone; unpack it with gunzip",
@@ -415,6 +433,52 @@ def test_columns_of_a_parquet_are_found_or_named(tmp_path, columns, options, cla
     assert (part.classes, part.labels.tolist()) == (classes, labels)
     assert part.read(2)["image"] == PNG
     assert part.names(2) == "x.parquet:2"
+
+
+def test_several_labels_of_a_parquet_may_be_one_text(tmp_path):
+    source = _parquet(tmp_path / "x.parquet", image=PICTURES, labels=["b; a", "", "a"])
+    part = opened(source, label_separator=";").train
+    assert [part.read(i)["labels"].tolist() for i in range(3)] == [[1, 1], [0, 0], [1, 0]]
+
+
+def test_files_that_number_their_classes_otherwise_are_refused(place):
+    root = Path(place("parquet").partition(":")[2])
+    path = root / "train-00001-of-00002.parquet"
+    table = pq.read_table(path)
+    other = json.loads(table.schema.metadata[b"huggingface"])
+    other["info"]["features"]["label"]["names"].reverse()
+    renamed = table.replace_schema_metadata({b"huggingface": json.dumps(other)})
+    pq.write_table(renamed, path)
+    with pytest.raises(DataError, match=r"00001-of-00002.* has other names for its labels than"):
+        opened(f"parquet:{root}")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "hf"])
+def test_worker_processes_map_the_files_for_themselves(place, kind):
+    part = opened(place(kind)).train
+    again = cloudpickle.loads(cloudpickle.dumps(part.fields["image"]))
+    assert [again(i) for i in range(len(part))] == [row[1] for row in sets.images("train")]
+    # a path and a column, whatever the pictures weigh
+    assert len(cloudpickle.dumps(part.fields["image"])) < sum(
+        len(row[1]) for row in sets.images("train")
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_pictures_under_the_same_names_are_seen(place, kind):
+    part = opened(place(kind)).train
+    found = part_of(part, f"{kind}:x")
+    expected = [len(row[1]) for row in sets.images("train")]
+    assert sorted(found.sizes.tolist()) == sorted(expected)
+
+
+def test_other_labels_of_the_same_several_are_seen(tmp_path):
+    marks = []
+    for number, labels in enumerate(([["b", "a"], [], ["a"]], [["b"], ["a"], ["a"]])):
+        source = _parquet(tmp_path / f"{number}.parquet", image=PICTURES, labels=labels)
+        marks.append(part_of(opened(source).train, source).labels.tolist())
+    assert marks[0][2] == marks[1][2]
+    assert marks[0][:2] != marks[1][:2]
 
 
 def test_several_labels_of_a_parquet_are_a_list(tmp_path):

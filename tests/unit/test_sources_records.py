@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import xxhash
 from array_record.python.array_record_module import ArrayRecordReader
 from PIL import Image
 
@@ -110,8 +111,9 @@ def test_a_part_is_files_of_about_one_size_and_an_index(tmp_path):
     ]
     records = ArrayRecordReader(str(tmp_path / part.shards[1].file)).read_all()
     assert [decode(record)[0] for record in records] == [f"{i}.png" for i in range(4, 8)]
-    index = read_index(tmp_path / part.index, records=10, classes=3)
+    index = read_index(tmp_path / part.index, part=part, classes=3)
     assert list(index.names) == [f"{i}.png" for i in range(10)]
+    assert index.sizes.tolist() == [1_000] * 10
     assert index.labels.tolist() == examples.labels.tolist()
 
 
@@ -119,14 +121,14 @@ def test_examples_that_are_left_out_are_in_neither_records_nor_index(tmp_path):
     examples = _examples(6)
     kept = ((i, encode(examples.read(i), name=examples.names(i))) for i in (5, 0, 3))
     part = write_part(tmp_path, "val", examples, records=kept)
-    index = read_index(tmp_path / part.index, records=part.records, classes=3)
+    index = read_index(tmp_path / part.index, part=part, classes=3)
     assert (list(index.names), index.labels.tolist()) == (["5.png", "0.png", "3.png"], [2, 0, 0])
 
 
 def test_several_labels_are_kept_by_number(tmp_path):
     rows = np.float32([[1, 0, 1], [0, 0, 0], [0, 1, 0]])
     part = write_part(tmp_path, "train", _examples(3, labels=lambda i: rows[i]))
-    index = read_index(tmp_path / part.index, records=3, classes=3)
+    index = read_index(tmp_path / part.index, part=part, classes=3)
     assert index.ends is not None
     assert (index.labels.tolist(), index.ends.tolist()) == ([0, 2, 1], [2, 2, 3])
 
@@ -138,21 +140,35 @@ def test_several_labels_are_kept_by_number(tmp_path):
         ({"labels": np.int64([0, 1, 2])}, "its arrays are of other kinds"),
         ({"labels": np.int32([0])}, "it has 1 examples, and the records are 3"),
         ({"name_ends": np.int64([5, 4, 15])}, "does not fit together"),
+        ({"sizes": np.int64([5])}, "it has 1 sizes, and the records are 3"),
         ({"names": np.asarray([None])}, "Object arrays cannot be loaded"),
         (None, "is damaged: "),
     ],
 )
 def test_an_index_that_does_not_fit_is_refused(tmp_path, change, said):
-    path = tmp_path / write_part(tmp_path, "train", _examples(3)).index
+    part = write_part(tmp_path, "train", _examples(3))
+    path = tmp_path / part.index
     with np.load(path) as arrays:
         kept = dict(arrays)
     if change is None:
         path.write_bytes(path.read_bytes()[:300])
     else:
         np.savez(path, **kept | change)
+    # whoever wrote it has written its digest, too
+    part = replace(part, digest=xxhash.xxh3_128_hexdigest(path.read_bytes()))
     with pytest.raises(DataError, match=said) as caught:
-        read_index(path, records=3, classes=3)
+        read_index(path, part=part, classes=3)
     assert str(caught.value).endswith("pack the set again with `fmjax data pack`")
+
+
+def test_an_index_of_other_labels_is_refused(tmp_path):
+    part = write_part(tmp_path, "train", _examples(3))
+    path = tmp_path / part.index
+    with np.load(path) as arrays:
+        kept = dict(arrays)
+    np.savez(path, **kept | {"labels": kept["labels"][::-1].copy()})
+    with pytest.raises(DataError, match=r"it is not the one that dataset\.json was written with"):
+        read_index(path, part=part, classes=3)
 
 
 CONTENTS = Contents(classes=("a", "b"), fields=("image", "label"), parts=())
@@ -176,7 +192,7 @@ def test_what_a_folder_has_is_read_back(tmp_path):
         ('{"format": 1, "classes": ["a"], "fields": ["image"], "parts": []}', "its parts are none"),
         ("[" * 100_000, "is damaged"),
         (
-            '{"format":1,"classes":[],"fields":["image"],"parts":[{"name":"train","index":"../x","shards":[]}]}',
+            '{"format":1,"classes":[],"fields":["image"],"parts":[{"name":"train","index":"../x","digest":"","shards":[]}]}',
             "it names '../x', which is no file in the folder",
         ),
     ],

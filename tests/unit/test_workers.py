@@ -7,9 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import deque
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from fmjax.config.data import DataConfig
 from fmjax.config.tasks import ClassifyConfig
 from fmjax.data.batches import eval_batches, train_batches
 from fmjax.data.sources.folder import image_folder
+from fmjax.data.workers import Ticket, Workers
 from fmjax.errors import DataError, UsageError
 from fmjax.tasks.classify import Classify
 from tests.support.runs import losses, quickstart
@@ -106,6 +109,27 @@ def test_a_worker_that_dies_ends_the_run_with_its_name(examples):
     said = rf"process {victim.pid} by SIGKILL.*fewer --data\.workers"
     with pytest.raises(DataError, match=said):
         deque(islice(iterator, 100), maxlen=0)
+
+
+def test_a_worker_that_dies_while_it_waits_ends_the_run_too(examples):
+    """It takes the lock of the queue with it, for which the others would wait for ever."""
+    workers = Workers(lambda index, rng: {"x": np.int32(index)}, {"x": np.int32(0)}, 3)
+    tickets = [Ticket.of(index) for index in range(24)]
+    assert workers.batch(tickets)["x"].tolist() == list(range(24))
+    victim = _reading(workers)
+    os.kill(victim, signal.SIGKILL)
+    with pytest.raises(DataError, match=rf"process {victim} by SIGKILL"):
+        deque((workers.batch(tickets) for _ in range(100)), maxlen=0)
+    workers.close()
+
+
+def _reading(workers: Workers) -> int:
+    """The worker that waits for the next ticket, in read(2); the others wait for it."""
+    while True:
+        for process in workers._context.started:
+            if Path(f"/proc/{process.pid}/syscall").read_text().startswith("0 "):
+                return process.pid
+        time.sleep(0.02)
 
 
 # An iterator that is left in the middle of its batches, as a run that ends leaves it

@@ -39,7 +39,7 @@ def open_examples(
 def _examples(root: Path, part: Part, contents: Contents) -> Examples:
     # sizes, then the index: a picture is first read when it is asked for
     records = _records(root, part)
-    index = read_index(root / part.index, records=part.records, classes=len(contents.classes))
+    index = read_index(root / part.index, part=part, classes=len(contents.classes))
     read = _reader(records, index)
     pictures = [name for name in PICTURES if name in contents.fields]
     fields: dict[str, Field] = {name: _picture(read, name) for name in pictures}
@@ -53,6 +53,7 @@ def _examples(root: Path, part: Part, contents: Contents) -> Examples:
         labels=labels,
         classes=contents.classes,
         names=lambda i: index.names[i],
+        sizes=index.sizes,
         labelled="label" in contents.fields,
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fmjax.config.data import ImagesConfig
-from fmjax.data.arrow import mapped, rows_of
+from fmjax.data.arrow import rows_of
 from fmjax.data.example import Splits
 from fmjax.data.folders import ROLES, few, part_asked_for
 from fmjax.data.images import regular_file
@@ -48,13 +48,14 @@ def _saved(path: Path, config: ImagesConfig, known: Sequence[str], wanted: str) 
     parts, declared = {}, ()
     for role, folder in _folders(path).items():
         # in the order that the state has them in
-        rows = _json(folder / STATE).get("_data_files", [])
-        files = [folder / PurePosixPath(str(row.get("filename", ""))).name for row in rows]
+        rows = _json(folder / STATE).get("_data_files")
+        found = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+        files = [folder / PurePosixPath(str(row.get("filename", ""))).name for row in found]
         if not files:
             raise DataError(
                 f"{escaped(str(folder / STATE))} names no files; save the dataset again"
             )
-        parts[role], listed = rows_of(path, files, [mapped(file) for file in files], config)
+        parts[role], listed = rows_of(path, files, files, config)
         declared = declared or listed
     return splits_of(parts, where=escaped(str(path)), known=known, declared=declared, wanted=wanted)
 

@@ -38,9 +38,9 @@ def parquet_files(
     parts, declared, size = {}, (), 0
     # every part is copied, as the next run may ask for another one
     for role, some in files.items():
-        tables = [copied(file) for file in some]
-        size += sum(made for _, made in tables)
-        parts[role], listed = rows_of(path, some, [table for table, _ in tables], config)
+        arrows = [copied(file) for file in some]
+        size += sum(made for _, made in arrows)
+        parts[role], listed = rows_of(path, some, [arrow for arrow, _ in arrows], config)
         declared = declared or listed
     return splits_of(
         parts,

@@ -53,7 +53,8 @@ def _rows(root: Path, files: Sequence[Path], shards: Sequence[Samples]) -> Rows:
     )
     _check_names(names)
     ends = np.cumsum([len(one.names) for one in shards])
-    return Rows(_images(files, shards, ends), _labels(shards), names)
+    sizes = np.concatenate([one.sizes for one in shards])
+    return Rows(_images(files, shards, ends), _labels(shards), names, sizes=sizes)
 
 
 def _images(files: Sequence[Path], shards: Sequence[Samples], ends: np.ndarray) -> Field:

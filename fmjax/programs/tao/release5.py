@@ -117,9 +117,20 @@ def _crop(preset: Preset, step: Mapping[str, Any]) -> None:
     # a size is called scale too, in later releases
     least = _number({"type": step.get("type"), "scale": shares[0]}, ("scale",), 0.08)
     preset.set("data.crop_scale", least if 0 < least <= 1 else 0.08)
-    size = next((step[name] for name in ("size", "scale") if isinstance(step.get(name), int)), 0)
+    sizes = [_size(step.get(name)) for name in ("size", "scale")]
+    size = next(filter(None, sizes), None)
     if size:
-        preset.set("model.image_size", (size, size))
+        preset.set("model.image_size", size)
+
+
+def _size(found: Any) -> tuple[int, int] | None:
+    """(height, width), as one number or two; None for what is no size, as shares of an area are not."""
+    both = [found, found] if isinstance(found, int) else found
+    if not isinstance(both, list | tuple) or len(both) != 2:
+        return None
+    if not all(isinstance(side, int) and side > 1 for side in both):
+        return None
+    return both[0], both[1]
 
 
 def _flip(preset: Preset, step: Mapping[str, Any]) -> None:
@@ -182,7 +193,7 @@ def _optimiser(spec: Spec, preset: Preset) -> None:
     set_optimiser(
         preset,
         spec.text(f"{OPTIMIZER}.type", "AdamW"),
-        betas=spec.numbers(f"{OPTIMIZER}.betas", (0.9, 0.999)),
+        betas=spec.numbers(f"{OPTIMIZER}.betas", (0.9, 0.999), least=2),
         momentum=spec.number(f"{OPTIMIZER}.momentum", 0.0),
         weight_decay=spec.number(f"{OPTIMIZER}.weight_decay", 0.01),
     )
@@ -204,6 +215,8 @@ def _schedule(spec: Spec, preset: Preset, epoch: int) -> None:
     epochs = max(spec.integer(f"{TRAIN}.runner.max_epochs", 20), 1)
     # a rate here is a part of the highest one
     lr = spec.number(f"{OPTIMIZER}.lr", 1e-3)
+    if lr <= 0:
+        raise UsageError(f"{spec.name}: {OPTIMIZER}.lr is {lr:g}; it must be above 0")
     floor = spec.number(f"{SCHEDULE}.min_lr", 0.0) / lr
     steps = spec.get(f"{SCHEDULE}.step", ())
     gamma = spec.number(f"{SCHEDULE}.gamma", 0.1)

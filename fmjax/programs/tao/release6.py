@@ -72,8 +72,8 @@ def _data(spec: Spec, preset: Preset) -> None:
 def _preparation(spec: Spec, preset: Preset) -> None:
     """Says where images are brought to the network otherwise than in TAO: as the weights' own authors do."""
     # said only where it is so: NVIDIA's own rows are prepared as TAO does
-    mean = spec.numbers(f"{AUGMENT}.mean", IMAGENET[0])
-    std = spec.numbers(f"{AUGMENT}.std", IMAGENET[1])
+    mean = spec.numbers(f"{AUGMENT}.mean", IMAGENET[0], least=3)
+    std = spec.numbers(f"{AUGMENT}.std", IMAGENET[1], least=3)
     weights = names.get_weights(preset.values["model.name"])
     if (mean, std) != (tuple(weights.mean), tuple(weights.std)):
         preset.differs.append(
@@ -137,7 +137,9 @@ def _colour(spec: Spec, preset: Preset) -> None:
 
 def _crop(spec: Spec, preset: Preset) -> None:
     scaled = spec.flag(f"{AUGMENT}.with_scale_random_crop.enable", True)
-    largest = max(spec.numbers(f"{AUGMENT}.with_scale_random_crop.scale_range", (1.0, 1.2)))
+    largest = max(
+        spec.numbers(f"{AUGMENT}.with_scale_random_crop.scale_range", (1.0, 1.2), least=1)
+    )
     if spec.flag(f"{AUGMENT}.with_random_crop", True):
         # torchvision's default, which TAO names
         preset.set("data.crop_scale", 0.08)
@@ -180,7 +182,7 @@ def _length(spec: Spec, preset: Preset, images: int) -> int:
 
 def _optimiser(spec: Spec, preset: Preset) -> None:
     name = spec.text(f"{OPTIM}.optim", "adamw")
-    betas = spec.numbers(f"{OPTIM}.betas", (0.9, 0.999))
+    betas = spec.numbers(f"{OPTIM}.betas", (0.9, 0.999), least=2)
     if name == "adam":
         betas = (0.9, 0.999)  # torch's own, as TAO passes none
     decay = spec.number(f"{OPTIM}.weight_decay", 0.01)
@@ -199,7 +201,7 @@ def _optimiser(spec: Spec, preset: Preset) -> None:
 def _decay(spec: Spec, preset: Preset) -> None:
     """Which parameters decay: all whose torch name has none of the spec's words in it."""
     # parts of torch's names, such as blocks.0.norm1.weight
-    words = [str(word) for word in spec.get(f"{OPTIM}.skip_names", ())]
+    words = spec.words(f"{OPTIM}.skip_names")
     usual = any("norm" in word or "bias" in word for word in words)
     if not usual:
         # what the field leaves out by custom decays too

@@ -67,13 +67,25 @@ class Spec:
             raise self._wrong(path, value, "true or false")
         return value in TRUE
 
-    def numbers(self, path: str, default: tuple[float, ...]) -> tuple[float, ...]:
-        """Raises UsageError for what is no list of numbers."""
+    def numbers(
+        self, path: str, default: tuple[float, ...], *, least: int = 0
+    ) -> tuple[float, ...]:
+        """Raises UsageError for what is no list of numbers, `least` of them or more."""
         value = self.get(path, default)
         try:
-            return tuple(float(each) for each in value)
+            found = tuple(float(each) for each in value)
         except (TypeError, ValueError):
             raise self._wrong(path, value, "a list of numbers") from None
+        if len(found) < least:
+            raise self._wrong(path, value, f"a list of {least} numbers")
+        return found
+
+    def words(self, path: str) -> tuple[str, ...]:
+        """Raises UsageError for what is no list of texts."""
+        value = self.get(path, ())
+        if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
+            raise self._wrong(path, value, "a list of texts")
+        return tuple(value)
 
     def unasked(self) -> list[str]:
         """The paths that the file gives and nobody has asked for, in its order."""
