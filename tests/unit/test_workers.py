@@ -27,6 +27,7 @@ from fmjax.tasks.classify import Classify
 from tests.support.runs import losses, quickstart
 from tests.support.views import VIEW, slow, whether_jax, wrong
 
+ROOT = Path(__file__).parents[2]
 CONFIG = DataConfig(threads=2)
 
 
@@ -151,7 +152,12 @@ def test_workers_end_with_their_run(tmp_path, end):
     script = tmp_path / "left.py"
     script.write_text(LEFT.format(end=end))
     found = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     # pipes are closed when the last process has ended that holds them
     assert found.stdout == "(4, 16, 16, 3)\n"
