@@ -7,9 +7,9 @@ workers neither, unless a task's own view needs it.
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import os
-import pickle
 import queue
 import signal
 import sys
@@ -35,14 +35,15 @@ AHEAD = 4  # rows for each worker that are under way, so that none waits for the
 
 @dataclass(frozen=True)
 class Ticket:
-    """A row that is still to be read. rng: a generator's pickled state, as Grain uses the generator itself again."""
+    """A row that is still to be read."""
 
     index: int
-    rng: bytes
+    rng: np.random.Generator | None
 
     @classmethod
     def of(cls, index: int, rng: np.random.Generator | None = None) -> Ticket:
-        return cls(int(index), pickle.dumps(rng))
+        # a copy, as Grain uses the generator itself again
+        return cls(int(index), copy.deepcopy(rng))
 
 
 class Worker(SpawnProcess):
@@ -92,6 +93,7 @@ class Workers:
             self._free.put(slot)
 
         _carry_presets()
+        # functions that no module has travel too: a source's fields are such
         told = (cloudpickle.dumps(read), self._memory.name, self.row, slots)
         self._context = Spawning()
         self._pool = ProcessPoolExecutor(
@@ -176,6 +178,8 @@ _given: dict[str, Any] = {}
 
 def _begin(read: bytes, memory: str, row: np.dtype, slots: int) -> None:
     """Of a worker: before its first row."""
+    import cloudpickle
+
     # Ctrl-C and Slurm's signal go to all processes; the run decides what becomes of its workers
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
@@ -184,7 +188,7 @@ def _begin(read: bytes, memory: str, row: np.dtype, slots: int) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     shared = SharedMemory(memory)
     _given.update(memory=shared, rows=np.ndarray(slots, row, shared.buf))
-    _given["read"] = pickle.loads(read)  # noqa: S301, from the process that has started this one
+    _given["read"] = cloudpickle.loads(read)
 
 
 def _end_with_parent() -> None:
@@ -196,8 +200,7 @@ def _end_with_parent() -> None:
 
 
 def _read(ticket: Ticket, slot: int) -> None:
-    rng = pickle.loads(ticket.rng)  # noqa: S301, from the process that has started this one
-    found = _given["read"](ticket.index, rng)
+    found = _given["read"](ticket.index, ticket.rng)
     row = _given["rows"][slot : slot + 1]
     for name, value in found.items():
         row[name][0] = value

@@ -21,6 +21,8 @@ MODULES = {
     "torch",
     "runpy",
 }
+# what a run sends to processes that it has started itself, over their own pipes: no file is ever read so
+OWN_PROCESSES = {"fmjax/data/workers.py": {"import cloudpickle"}}
 BUILTINS = {"eval", "exec", "compile", "__import__"}
 CALLS = {"yaml.load", "yaml.unsafe_load", "os.system", "os.popen", "pty.spawn"}
 
@@ -58,7 +60,8 @@ def _call(node: ast.Call) -> list[str]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_source_can_load_code(path):
-    assert set(findings(ast.parse(path.read_text()))) == set()
+    allowed = OWN_PROCESSES.get(str(path.relative_to(ROOT)), set())
+    assert set(findings(ast.parse(path.read_text()))) == allowed
 
 
 @pytest.mark.parametrize(
