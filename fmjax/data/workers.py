@@ -14,6 +14,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -143,12 +144,11 @@ class Workers:
         # of those that have ended the one that the pool has not ended itself
         gone = wait([each.sentinel for each in self._context.started], timeout=1)
         found = [each for each in self._context.started if each.sentinel in gone and not each.ended]
-        for each in found:
-            each.join(1)
-        codes = [(each.pid, each.exitcode) for each in found if each.exitcode]
-        told = ", ".join(f"process {pid} {_ended(code)}" for pid, code in codes[:1])
+        codes = {each.pid: _code(each) for each in found}
+        known = [f"process {pid} {_ended(code)}" for pid, code in codes.items() if code]
+        told = known[0] if known else "unknown why"
         return (
-            f"a worker that reads images died ({told or 'unknown why'}), which is mostly for want of memory; run the "
+            f"a worker that reads images died ({told}), which is mostly for want of memory; run the "
             f"same command again to go on, with fewer --data.workers"
         )
 
@@ -158,6 +158,16 @@ class Workers:
         del self._rows
         self._memory.close()
         self._memory.unlink()
+
+
+def _code(process: Worker) -> int:
+    """How a process ended that has; 0 where nobody knows."""
+    # the pool's own thread may be asking the system at the same time, which tells one of the two only
+    for _ in range(200):
+        if process.exitcode is not None:
+            return process.exitcode
+        time.sleep(0.01)
+    return 0
 
 
 def _ended(code: int) -> str:

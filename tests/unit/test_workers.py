@@ -21,7 +21,7 @@ from fmjax.config.data import DataConfig
 from fmjax.config.tasks import ClassifyConfig
 from fmjax.data.batches import eval_batches, train_batches
 from fmjax.data.sources.folder import image_folder
-from fmjax.data.workers import Ticket, Workers
+from fmjax.data.workers import Ticket, Worker, Workers, _code
 from fmjax.errors import DataError, UsageError
 from fmjax.tasks.classify import Classify
 from tests.support.runs import losses, quickstart
@@ -122,6 +122,15 @@ def test_a_worker_that_dies_while_it_waits_ends_the_run_too(examples):
     with pytest.raises(DataError, match=rf"process {victim} by SIGKILL"):
         deque((workers.batch(tickets) for _ in range(100)), maxlen=0)
     workers.close()
+
+
+def test_how_a_worker_ended_is_waited_for_where_another_thread_asks_too():
+    found = iter([None, None, None, -9])
+
+    class Late(Worker):
+        exitcode = property(lambda self: next(found, -9))
+
+    assert _code(Late()) == -signal.SIGKILL
 
 
 def _reading(workers: Workers) -> int:
