@@ -35,6 +35,21 @@ class Examples:
     # whether an example as a whole is of a class, so that its label is one of its fields
     labelled: bool = True
 
+    @classmethod
+    def of_files(
+        cls, files: Sequence[Path], counts: Mapping[str, int], classes: tuple[str, ...]
+    ) -> Examples:
+        """Files of pictures, those of a class behind each other. counts: how many each class has, in their order."""
+        number = {name: place for place, name in enumerate(classes)}
+        labels = np.repeat([number[name] for name in counts], list(counts.values()))
+        return cls(
+            fields={"image": lambda i: files[i]},
+            labels=labels.astype(np.int32),
+            classes=classes,
+            names=lambda i: str(files[i]),
+            files=files,
+        )
+
     def __len__(self) -> int:
         return len(self.labels)
 

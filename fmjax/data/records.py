@@ -6,9 +6,9 @@ contents of its pictures as their files had them, in the order of the head's `si
 
     {"format": 1, "name": "cat/1.jpg", "label": 3, "sizes": {"image": 48211}}
 
-or "labels": [0, 7], the numbers of the classes, where there are several. The index repeats the names and the labels, so
-that a set is opened, split and balanced without reading pictures; dataset.json has the size of every file, which tells
-a short one.
+or "labels": [0, 7], the numbers of the classes, where there are several. The index repeats names, labels and the
+sizes of the images, so that a set is opened, split, balanced and compared with a run's record without any picture
+being read; dataset.json has the size of every file, which tells a short one, and the digest of the index.
 """
 
 from __future__ import annotations

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from fmjax.errors import UsageError, escaped
 from fmjax.programs.tao import release5, release6
 from fmjax.programs.tao.common import Asked
 from fmjax.programs.tao.fields import RELEASE_5, RELEASE_6, Field, field_of
-from fmjax.programs.tao.preset import PARTS, Preset
+from fmjax.programs.tao.preset import Preset
 from fmjax.programs.tao.spec import Spec, read_spec
 
 # fields that one release has and the other has not
@@ -32,7 +30,6 @@ def main(path: str, *, images: int = 0, model: str = "", data: str = "") -> str:
     translate = release5.translate if old else release6.translate
     translate(spec, preset, Asked(images, model, data))
     _explain(spec, preset, fields)
-    _leave_out(preset)
     preset.config()
     title = f"TAO's spec {escaped(spec.name.rpartition('/')[2], 40)} as a preset of fmjax.".replace(
         '"', ""
@@ -60,13 +57,3 @@ def _explain(spec: Spec, preset: Preset, fields: tuple[Field, ...]) -> None:
 def _add(rows: list[str], row: str) -> None:
     if row not in rows:
         rows.append(row)
-
-
-def _leave_out(preset: Preset) -> None:
-    """Turns what this version of the configs has no field for into comments."""
-    known = {
-        f"{part}.{row.name}" for part, kind in PARTS.items() for row in dataclasses.fields(kind)
-    }
-    for path in [path for path in preset.values if "." in path and path not in known]:
-        value = preset.values.pop(path)
-        preset.absent.append(f"{path}={value!r}")

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from fmjax.data.check.kinds import LEFT_OUT, Finding, listed
 from fmjax.data.example import Examples
 from fmjax.data.folders import CLOSED, ROLES, Found, folded, images, parts, subfolders
@@ -131,14 +129,6 @@ def _compare(classes: dict[str, dict[str, list[Path]]], rows: Rows) -> None:
 
 
 def _examples(by_class: dict[str, list[Path]], names: tuple[str, ...]) -> Examples:
-    label = {name: number for number, name in enumerate(names)}
     paths = [path for some in by_class.values() for path in some]
-    counts = [len(some) for some in by_class.values()]
-    labels = np.repeat([label[name] for name in by_class], counts).astype(np.int32)
-    return Examples(
-        fields={"image": lambda i: paths[i]},
-        labels=labels,
-        classes=names,
-        names=lambda i: str(paths[i]),
-        files=paths,
-    )
+    counts = {name: len(some) for name, some in by_class.items()}
+    return Examples.of_files(paths, counts, names)

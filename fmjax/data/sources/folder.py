@@ -6,8 +6,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from fmjax.config.data import ImagesConfig
 from fmjax.data.example import Examples, Splits
 from fmjax.data.folders import (
@@ -81,17 +79,9 @@ def _classes(root: Path, found: Found, known: Sequence[str] | None) -> Examples:
         raise DataError(
             f"{escaped(str(root))} has one class, {few(names)}; classification needs two or more"
         )
-    label = {name: number for number, name in enumerate(names)}
-    counts = [len(row) for row in by_class.values()]
-    labels = np.repeat([label[name] for name in by_class], counts).astype(np.int32)
+    counts = {name: len(row) for name, row in by_class.items()}
     # below the set's folder, which all of them lie in
     above = os.path.join(found.root, "")
     paths = (path.removeprefix(above) for row in by_class.values() for path in row)
     files = Paths(found.root, Strings.of(paths))
-    return Examples(
-        fields={"image": lambda i: files[i]},
-        labels=labels,
-        classes=names,
-        names=lambda i: str(files[i]),
-        files=files,
-    )
+    return Examples.of_files(files, counts, names)

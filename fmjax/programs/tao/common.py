@@ -14,6 +14,7 @@ from fmjax.data.sources import open_source
 from fmjax.errors import UsageError, escaped, nearest
 from fmjax.programs.tao.fields import BACKBONES
 from fmjax.programs.tao.preset import Preset
+from fmjax.programs.tao.spec import Spec
 
 LINKED = "images"  # the folder of links to parts that are called otherwise
 FROZEN = ((r"backbone\..*", 0.0),)
@@ -125,6 +126,16 @@ def set_length(preset: Preset, *, epochs: int, epoch: int, save: int, score: int
         f"TAO keeps every checkpoint; this keeps the newest two and the best: keep={epochs // max(save, 1) or 1} keeps "
         f"all"
     )
+
+
+def set_run(spec: Spec, preset: Preset, *, seed: int, deterministic: bool) -> None:
+    """The run's folder, its seed, and whether it repeats its bits."""
+    out = spec.text("train.results_dir") or spec.text("results_dir")
+    preset.set("out", out or f"runs/{preset.values['model.name']}")
+    # a negative one is TAO's word for none
+    preset.set("seed", max(seed, 0))
+    if deterministic:
+        preset.set("deterministic", True)
 
 
 def set_steps_of_lr(preset: Preset, at: list[float], factor: float) -> None:

@@ -14,6 +14,7 @@ from fmjax.programs.tao.common import (
     set_images,
     set_length,
     set_optimiser,
+    set_run,
     set_steps_of_lr,
 )
 from fmjax.programs.tao.preset import Preset
@@ -241,8 +242,6 @@ def _schedule(spec: Spec, preset: Preset, epoch: int) -> None:
 
 
 def _run(spec: Spec, preset: Preset) -> None:
-    out = spec.text("train.results_dir") or spec.text("results_dir")
-    preset.set("out", out or f"runs/{preset.values['model.name']}")
-    preset.set("seed", max(spec.integer("train.exp_config.manual_seed", 47), 0))
-    if spec.flag("train.exp_config.deterministic", False):
-        preset.set("deterministic", True)
+    seed = spec.integer("train.exp_config.manual_seed", 47)
+    same_bits = spec.flag("train.exp_config.deterministic", False)
+    set_run(spec, preset, seed=seed, deterministic=same_bits)

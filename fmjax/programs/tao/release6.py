@@ -15,6 +15,7 @@ from fmjax.programs.tao.common import (
     set_images,
     set_length,
     set_optimiser,
+    set_run,
     set_steps_of_lr,
 )
 from fmjax.programs.tao.preset import Preset
@@ -247,9 +248,6 @@ def _schedule(spec: Spec, preset: Preset, epoch: int) -> None:
 
 
 def _run(spec: Spec, preset: Preset) -> None:
-    out = spec.text("train.results_dir") or spec.text("results_dir")
-    preset.set("out", out or f"runs/{preset.values['model.name']}")
-    # a negative one is TAO's word for none
-    preset.set("seed", max(spec.integer("train.seed", 1234), 0))
-    if spec.flag("train.cudnn.deterministic", False):
-        preset.set("deterministic", True)
+    seed = spec.integer("train.seed", 1234)
+    same_bits = spec.flag("train.cudnn.deterministic", False)
+    set_run(spec, preset, seed=seed, deterministic=same_bits)
