@@ -9,13 +9,16 @@ from fmjax.config.model import ModelConfig
 from fmjax.config.presets import load_preset
 from fmjax.config.recipe import Recipe
 from fmjax.config.run import EvalConfig, MeshConfig, RunConfig
+from fmjax.config.sets import DataCheckConfig, DataPackConfig
 from fmjax.config.tasks import ClassifyConfig, MultiLabelConfig, SegmentConfig, TaskConfig
 
 __all__ = [
     "AugmentConfig",
     "AverageConfig",
     "ClassifyConfig",
+    "DataCheckConfig",
     "DataConfig",
+    "DataPackConfig",
     "EmbedConfig",
     "EvalConfig",
     "FeaturesConfig",

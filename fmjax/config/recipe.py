@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from fmjax.config.checks import compiles, require
@@ -24,6 +24,9 @@ class Recipe:
     backbone.blocks.3.attn.q.kernel; the first pattern that matches the whole path counts."""
 
     lr: float = 1e-4  # at the top of the schedule
+    # images in the batch that lr is meant for: another size has its share of lr with sgd, and the root of its share
+    # with the other optimisers; 0: lr is of any batch
+    lr_base_size: int = 0
     # how lr falls after the warm-up: to final_lr, by step_factor at each of step_at, or not at all
     schedule: Literal["cosine", "linear", "step", "constant"] = "cosine"
     warmup_steps: int = (
@@ -63,6 +66,16 @@ class Recipe:
     # whose kernels, by the paths of layers
     lora_targets: str = LORA_TARGETS
 
+    def of_batch(self, size: int) -> Recipe:
+        """The recipe with the lr of a batch of so many images: gradients of a larger one are less noisy. By its share
+        for SGD (arXiv:1706.02677), by the root of that for what divides by the gradient's size (arXiv:2205.10287), as
+        timm's train.py does it."""
+        if not self.lr_base_size:
+            return self
+        share = size / self.lr_base_size
+        factor = share if self.optimiser == "sgd" else math.sqrt(share)
+        return replace(self, lr=self.lr * factor, lr_base_size=0)
+
     @property
     def old_share(self) -> float:
         """The share of the old moment in the new one, of all optimisers but AdamW."""
@@ -82,6 +95,13 @@ class Recipe:
         # zero rates are a matter of the tables: a schedule of zero would train nothing
         positive, share = "above 0, and finite", "0 or more, below 1"
         require(0 < self.lr < math.inf, "--recipe.lr", self.lr, positive)
+        base = self.lr_base_size
+        require(
+            base >= 0,
+            "--recipe.lr-base-size",
+            base,
+            "1 or more, or 0 for an lr of any batch",
+        )
         require(
             0 <= self.weight_decay < math.inf,
             "--recipe.weight-decay",
@@ -90,8 +110,12 @@ class Recipe:
         )
         within = self.momentum == -1 or 0 <= self.momentum < 1
         require(within, "--recipe.momentum", self.momentum, f"{share}, or -1 for the optimiser's")
-        require(0 <= self.b1 < 1, "--recipe.b1", self.b1, share)
-        require(0 <= self.b2 < 1, "--recipe.b2", self.b2, share)
+        for name, value in (
+            ("--recipe.b1", self.b1),
+            ("--recipe.b2", self.b2),
+            ("--recipe.ema", self.ema),
+        ):
+            require(0 <= value < 1, name, value, share)
         require(0 < self.eps < math.inf, "--recipe.eps", self.eps, positive)
         require(self.warmup_steps >= 0, "--recipe.warmup-steps", self.warmup_steps, "0 or more")
         require(0 <= self.final_lr <= 1, "--recipe.final-lr", self.final_lr, "between 0 and 1")
@@ -108,7 +132,6 @@ class Recipe:
         require(self.accumulate >= 1, "--recipe.accumulate", self.accumulate, "1 or more")
         require(self.clip_norm >= 0, "--recipe.clip-norm", self.clip_norm, "0 or more")
         require(self.max_skipped >= 0, "--recipe.max-skipped", self.max_skipped, "0 or more")
-        require(0 <= self.ema < 1, "--recipe.ema", self.ema, share)
         _check_table("--recipe.rates", self.rates)
         _check_table("--recipe.decay", self.decay)
         self._check_agreement()

@@ -12,11 +12,13 @@ from fmjax.config.checks import require
 from fmjax.config.data import ImagesConfig
 
 
-def _check_workers(data: ImagesConfig) -> None:
-    # a set is read once, and by threads alone
-    count = data.workers
-    expected = "0, as sets are read by --data.threads"
-    require(count == 0, "--data.workers", count, expected)
+def _check_left_out(data: ImagesConfig, names: tuple[str, ...], why: str) -> None:
+    """Raises UsageError for a flag of images in general that a program has no use for."""
+    usual = ImagesConfig()
+    for name in names:
+        value, expected = getattr(data, name), getattr(usual, name)
+        flag = f"--data.{name.replace('_', '-')}"
+        require(value == expected, flag, value, f"{expected!r}, as {why}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,7 @@ class DataCheckConfig:
     force: bool = False  # replace the page if it is there
 
     def __post_init__(self) -> None:
-        _check_workers(self.data)
+        _check_left_out(self.data, ("workers",), "sets are read by --data.threads")
         require(self.small >= 1, "--small", self.small, "1 or more")
         require(self.large >= 1, "--large", self.large, "1 or more")
         require(1 <= self.long < math.inf, "--long", self.long, "1 or more, and finite")
@@ -55,5 +57,6 @@ class DataPackConfig:
     shard_mb: int = 256  # of one file, about
 
     def __post_init__(self) -> None:
-        _check_workers(self.data)
+        unread = ("workers", "ignore", "max_pixels")
+        _check_left_out(self.data, unread, "files are packed as they are, by --data.threads")
         require(1 <= self.shard_mb <= 1 << 20, "--shard-mb", self.shard_mb, f"1 to {1 << 20:,}")

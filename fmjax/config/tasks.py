@@ -45,6 +45,13 @@ class MixConfig(TaskConfig):
         for name in ("mix_prob", "mix_switch"):
             share = getattr(self, name)
             require(0 <= share <= 1, f"--task.{name.replace('_', '-')}", share, "a share")
+        # a share of nothing would be a mixture that was forgotten
+        if not self.mixup and not self.cutmix:
+            expected = "left out without --task.mixup or --task.cutmix"
+            require(self.mix_prob == 1, "--task.mix-prob", self.mix_prob, expected)
+        if not self.mixup or not self.cutmix:
+            expected = "left out but where both --task.mixup and --task.cutmix are above 0"
+            require(self.mix_switch == 0.5, "--task.mix-switch", self.mix_switch, expected)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -131,7 +131,7 @@ def resolve(
     learner = Learner(task, labels, images, net)
     params = nested(flat(net))
     shapes = {path: leaf.shape for path, leaf in flat(net).items()}
-    recipe = completed(config.recipe, shapes)
+    recipe = completed(config.recipe, shapes).of_batch(config.batch_size)
     # what cannot be trained is refused while nothing has been computed
     if recipe.accumulate > 1 and not task.separable:
         raise UsageError(

@@ -101,7 +101,7 @@ def _trained(plan: Plan) -> list[str]:
 
 def lines(config: RunConfig, plan: Plan, mesh: Mesh, costs: Costs) -> list[str]:
     """The costs in words."""
-    recipe, memory = config.recipe, costs.memory
+    recipe, memory = config.recipe.of_batch(plan.batch_size), costs.memory
     free = device_bytes(mesh, config.memory_gib)
     room = "" if free is None else f", of {in_gib(free)}"
     # of one image, which does not depend on the mesh: the rate to compare machines by

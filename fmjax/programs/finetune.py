@@ -221,6 +221,12 @@ def describe(config: RunConfig, plan: Plan, mesh: Mesh, images: Images) -> None:
     console.print(f"model   {source}: {trained:,} of {total:,} parameters trained, {dtype} compute")
     for line in (*groups.lines(plan.groups), *heads.words(config)):
         console.print(line)
+    scaled = config.recipe.of_batch(plan.batch_size).lr
+    if scaled != config.recipe.lr:
+        console.print(
+            f"note    lr {config.recipe.lr:g} is of a batch of {config.recipe.lr_base_size}; one of "
+            f"{plan.batch_size} has {scaled:.3g} (--recipe.lr-base-size)"
+        )
     if plan.averages:
         console.print(
             f"note    the average of the parameters is scored, kept and exported, with "

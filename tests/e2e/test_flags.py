@@ -13,9 +13,12 @@ import pytest
 from fmjax import config as c
 from fmjax.config.presets import load_preset
 from fmjax.programs.average import main as average
+from fmjax.programs.data_check import main as check
+from fmjax.programs.data_pack import main as pack
 from fmjax.programs.evaluate import main as evaluate
 from fmjax.programs.features import embed_main, knn_main, probe_main
 from fmjax.programs.finetune import finetune
+from tests.support.sets import folder
 
 COLUMNS = {
     f"data.{name}" for name in ("image_column", "label_column", "split_column", "label_separator")
@@ -103,3 +106,22 @@ def test_training_reads_every_flag_that_it_has(tmp_path, reads):
     reads.clear()
     average(both, mean)
     assert {path for path, field in flags.items() if field not in reads} == set()
+
+
+def test_looking_at_a_set_and_packing_it_read_every_flag_that_they_have(tmp_path, reads):
+    data = c.ImagesConfig(source=f"folder:{folder(tmp_path / 'set')}")
+    programs = (
+        (check, c.DataCheckConfig(data=data, page=str(tmp_path / "page.html")), {"workers"}),
+        (
+            pack,
+            c.DataPackConfig(data=data, out=str(tmp_path / "packed")),
+            {"workers", "ignore", "max_pixels"},
+        ),
+    )
+    for program, config, refused in programs:
+        flags = dict(leaves(config))
+        reads.clear()
+        program(config)
+        unread = {path for path, field in flags.items() if field not in reads} - ELSEWHERE
+        # which may only be as they are
+        assert unread == {f"data.{name}" for name in refused}

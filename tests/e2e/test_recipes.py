@@ -48,7 +48,7 @@ def averaged(tmp_path_factory) -> Path:
 def probed(tmp_path_factory) -> Path:
     """A finished run that has trained a head, by the named recipe."""
     out = tmp_path_factory.mktemp("runs") / "probed"
-    flags = ["--with-recipe", "linear_probe", "--recipe.lr", "0.05"]
+    flags = ["--with-recipe", "linear_probe", "--recipe.lr", "0.05", "--recipe.lr-base-size", "0"]
     assert main(["finetune", TINY, "--out", str(out), *FEW, *flags]) == 0
     return out
 
@@ -129,13 +129,17 @@ def test_a_named_recipe_is_a_start_that_other_flags_change(probed, capsys):
 
 def test_groups_are_said_before_the_first_step(tmp_path, capsys):
     flags = ["--with-recipe=last_blocks", "--recipe.last-blocks", "1", "--dry-run"]
+    flags += ["--batch-size", "16"]
     assert main(["finetune", TINY, *flags, "--out", str(tmp_path / "none")]) == 0
     said = capsys.readouterr().out.splitlines()
     at = next(number for number, line in enumerate(said) if line.startswith("groups  part"))
     assert [line.split()[0] for line in said[at + 1 : at + 3]] == ["backbone", "backbone"]
     table = [line for line in said if line.startswith("        ")]
     assert any("blocks 0 " in line and "not trained" in line for line in table)
-    assert any("blocks 1 " in line and "0.0005" in line for line in table)
+    assert any("blocks 1 " in line and "0.000125" in line for line in table)
+    # the rate of its authors, and what a batch of this size makes of it
+    assert any("lr 0.0005 is of a batch of 256; one of 16 has 0.000125" in line for line in said)
+    assert any(line.startswith("recipe  lr 0.000125,") for line in said)
     assert max(map(len, table)) <= 80
 
 

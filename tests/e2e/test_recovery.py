@@ -145,6 +145,15 @@ def test_the_best_step_stays_and_is_what_the_run_hands_out(run, capsys):
     assert f"step    {best}\n" in capsys.readouterr().out
 
 
+def test_without_keep_best_the_newest_steps_stay_and_are_handed_out(tmp_path):
+    out = tmp_path / "run"
+    flags = ["--steps", "6", "--eval-every", "1", "--save-every", "1", "--keep", "1"]
+    assert finetune(out, *flags, "--no-keep-best", "--recipe.lr", "1") == 0
+    assert committed(out) == [6]
+    handed, newest = flat(fmjax.restore(out)), flat(fmjax.restore(out, 6))
+    assert all(np.array_equal(handed[path], newest[path]) for path in newest)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_asked_to_stop_saves_its_step(run, tmp_path, number):
     out = tmp_path / "stopped"

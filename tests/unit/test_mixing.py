@@ -188,6 +188,11 @@ def test_devices_exchange_images_in_pairs_and_gather_none():
         ({"cutmix": float("inf")}, "--task.cutmix"),
         ({"mix_prob": 1.5}, "--task.mix-prob is 1.5; it must be a share"),
         ({"mix_switch": -1.0}, "--task.mix-switch"),
+        ({"mix_prob": 0.5}, "--task.mix-prob is 0.5; it must be left out without --task.mixup or"),
+        (
+            {"mixup": 0.2, "mix_switch": 0.1},
+            "--task.mix-switch is 0.1; it must be left out but where both",
+        ),
     ],
 )
 def test_a_share_out_of_range_is_one_sentence(kind, options, said):

@@ -58,6 +58,10 @@ def ours(recipe, shapes, **more):
     ("recipe", "stock"),
     [
         ({"weight_decay": 0.1}, optax.adamw(LR, weight_decay=0.1)),
+        (
+            {"b1": 0.8, "b2": 0.95, "eps": 1e-3},
+            optax.adamw(LR, 0.8, 0.95, eps=1e-3, weight_decay=0.0),
+        ),
         ({"nesterov": True}, optax.nadamw(LR, weight_decay=0.0)),
         ({"optimiser": "sgd"}, optax.sgd(LR, momentum=0.9)),
         (
@@ -213,3 +217,16 @@ def test_the_default_state_is_what_stored_runs_have():
     moments = state[1]
     leaves = jax.tree.leaves((moments.mu, moments.nu))
     assert {str(leaf.dtype) for leaf in leaves} == {"float32"}
+
+
+@pytest.mark.parametrize(
+    ("name", "factor"), [("sgd", 1 / 16), ("adamw", 1 / 4), ("lion", 1 / 4), ("muon", 1 / 4)]
+)
+def test_a_rate_follows_the_size_of_the_batch(name, factor):
+    # gradients of SGD are taken as they are, the others divide by their size
+    recipe = Recipe(optimiser=name, lr=0.1, lr_base_size=256)
+    assert recipe.of_batch(16).lr == pytest.approx(0.1 * factor)
+    assert recipe.of_batch(256).lr == 0.1
+    # once it is of a batch, it is of that batch
+    assert recipe.of_batch(16).of_batch(512) == recipe.of_batch(16)
+    assert Recipe(optimiser=name, lr=0.1).of_batch(16).lr == 0.1
