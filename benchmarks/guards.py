@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 import fmjax
 from fmjax.config import DataConfig, ModelConfig, RunConfig
@@ -23,6 +24,7 @@ from fmjax.data.sources import open_source
 from fmjax.data.split import divide
 from fmjax.engine import step
 from fmjax.engine.placement import on_mesh
+from fmjax.engine.plan import Plan
 from fmjax.engine.run import build, start_params
 from fmjax.engine.state import State, begin
 from fmjax.programs.finetune import planned
@@ -45,8 +47,8 @@ def every_update(finite: Any, new: Any, old: Any) -> Any:
     return new
 
 
-def functions(config: RunConfig) -> tuple[Any, Any, State, dict[str, Any]]:
-    """The step as it is, the one without the choice, a state and a batch."""
+def started(config: RunConfig) -> tuple[Plan, Mesh, State, dict[str, Any]]:
+    """The plan of a run on one device, its first state and its first batch."""
     mesh = make_mesh(devices=jax.devices()[:1])
     images = divide(open_source(config.data), config.data, None)
     backbone = build(config, mesh)
@@ -55,7 +57,12 @@ def functions(config: RunConfig) -> tuple[Any, Any, State, dict[str, Any]]:
     batches = train_batches(
         images.train, plan.task.view, config.data, batch_size=config.batch_size, seed=0
     )
-    batch = on_mesh(next(batches), mesh)
+    return plan, mesh, state, on_mesh(next(batches), mesh)
+
+
+def functions(config: RunConfig) -> tuple[Any, Any, State, dict[str, Any]]:
+    """The step as it is, the one without the choice, a state and a batch."""
+    plan, mesh, state, batch = started(config)
     guarded = step.compiled(plan, mesh).step.lower(state, batch).compile()
     before, step.kept = step.kept, every_update
     jax.clear_caches()
