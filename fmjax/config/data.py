@@ -31,6 +31,11 @@ class ImagesConfig:
     split_column: str = ""  # of a csv: table, with train, val or test in it; "" looks for split
     # between several labels in one cell; "" is one label a cell, and ; in a column called labels
     label_separator: str = ""
+    # read an hf: dataset of the hub, or a parquet:https://..., as it is needed in the place of fetching it first
+    stream: bool = False
+    # MiB of row groups that a stream shuffles together, in each epoch's own order of them; another value, another order
+    stream_window_mib: int = 256
+    stream_cache_gib: float = 4.0  # GiB that row groups of streams may take on disk, in FMJAX_CACHE
     threads: int = 4  # that decode and augment, each a batch
     workers: int = 0  # processes that do so for the threads, where there are many cores; 0: none
     max_bad: int = (
@@ -45,6 +50,7 @@ class ImagesConfig:
     def __post_init__(self) -> None:
         # a run would meet these after its weights were read, or when it is half done
         check_source(self.source)
+        self._check_stream()
         require(self.threads >= 1, "--data.threads", self.threads, "1 or more")
         within = 0 <= self.workers <= MAX_WORKERS
         require(within, "--data.workers", self.workers, f"0 to {MAX_WORKERS}")
@@ -58,6 +64,16 @@ class ImagesConfig:
             self.max_pixels,
             f"1 to {PILLOW_PIXELS}, Pillow's own limit",
         )
+
+    def _check_stream(self) -> None:
+        """The room of a stream. It holds the window that is read, the next one, and what is on its way.
+
+        Row groups that are larger than that are met when the set is opened, and refused there.
+        """
+        window, cache = self.stream_window_mib, self.stream_cache_gib
+        require(window >= 1, "--data.stream-window-mib", window, "1 or more")
+        wanted = "room for three windows (--data.stream-window-mib) or more"
+        require(cache * 1024 >= window * 3, "--data.stream-cache-gib", cache, wanted)
 
 
 @dataclass(frozen=True, kw_only=True)

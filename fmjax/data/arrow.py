@@ -9,16 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
 from fmjax.config.data import ImagesConfig
 from fmjax.data.cache import state_of
-from fmjax.data.columns import find_columns
+from fmjax.data.columns import Columns, find_columns
 from fmjax.data.folders import few
 from fmjax.data.images import Broken, check_regular
 from fmjax.data.labels import Labels, Rows
@@ -128,36 +128,49 @@ def rows_of(
     import pyarrow as pa
 
     tables = [mapped(path) for path in arrows]
-    first = tables[0]
-    for file, table in zip(files, tables, strict=True):
-        # what the first file has holds for all, or labels of one would be read as those of another
-        if not table.schema.equals(first.schema):
-            raise DataError(
-                f"{escaped(file.name)} has other columns, or kinds of them, than {escaped(files[0].name)}; write "
-                f"both alike"
-            )
-    table = pa.concat_tables(tables)
     where = escaped(str(root))
-    columns = find_columns(first.column_names, config, where=where)
+    columns, classes = columns_of([one.schema for one in tables], files, config, where=where)
+    table = pa.concat_tables(tables)
+    _check_bytes(table.column(columns.image), columns.image, where)
+    image = Pictures(partial(_chunks, arrows, columns.image))
+    labels = labels_of(table.column(columns.label), columns, classes, where)
+    tops = [(below(root, file), len(one)) for file, one in zip(files, tables, strict=True)]
+    return Rows(image, labels, row_names(tops), sizes=image.sizes()), classes
+
+
+def row_names(files: Iterable[tuple[str, int]]) -> Strings:
+    """What the rows of some files are called. files: the name of each, and how many rows it has."""
+    return Strings.of(f"{name}:{row}" for name, count in files for row in range(count))
+
+
+def columns_of(
+    schemas: Sequence[Any], files: Sequence[PurePath], config: ImagesConfig, *, where: str
+) -> tuple[Columns, tuple[str, ...]]:
+    """(which columns of some files are the pictures and the labels, the classes that the files list).
+
+    Raises DataError for columns that are of other kinds, or that differ between the files.
+    """
+    first, name = schemas[0], escaped(files[0].name)
+    for file, schema in zip(files, schemas, strict=True):
+        # what the first file has holds for all, or labels of one would be read as those of another
+        if not schema.equals(first):
+            raise DataError(
+                f"{escaped(file.name)} has other columns, or kinds of them, than {name}; write both alike"
+            )
+    columns = find_columns(first.names, config, where=where)
     if not columns.label:
         raise DataError(
-            f"{where} has no column of labels: it has {few(first.column_names)}; name it with --data.label-column"
+            f"{where} has no column of labels: it has {few(first.names)}; name it with --data.label-column"
         )
-    _check_images(table.column(columns.image), columns.image, where)
-    image = Pictures(partial(_chunks, arrows, columns.image))
-    classes = _class_names(first.schema, columns.label)
+    _check_kind(first.field(columns.image).type, columns.image, where)
+    classes = _class_names(first, columns.label)
     # the names of numbers lie beside the columns, and each file has its own
-    for file, one in zip(files, tables, strict=True):
-        if _class_names(one.schema, columns.label) != classes:
+    for file, schema in zip(files, schemas, strict=True):
+        if _class_names(schema, columns.label) != classes:
             raise DataError(
-                f"{escaped(file.name)} has other names for its labels than {escaped(files[0].name)}; write both alike"
+                f"{escaped(file.name)} has other names for its labels than {name}; write both alike"
             )
-    labels = _labels(
-        table.column(columns.label), columns.label, classes, where, separator=columns.separator
-    )
-    tops = [(below(root, file), len(one)) for file, one in zip(files, tables, strict=True)]
-    called = Strings.of(f"{top}:{row}" for top, count in tops for row in range(count))
-    return Rows(image, labels, called, sizes=image.sizes()), classes
+    return columns, classes
 
 
 def _class_names(schema: Any, column: str) -> tuple[str, ...]:
@@ -174,30 +187,34 @@ def _class_names(schema: Any, column: str) -> tuple[str, ...]:
 
 def _pieces(column: Any) -> list[Any]:
     """The pieces of a column, those of its bytes where it has them in a field."""
-    if not _has_bytes(column.type):
+    if not has_bytes(column.type):
         return list(column.chunks)
     return [chunk.field("bytes") for chunk in column.chunks]
 
 
-def _has_bytes(kind: Any) -> bool:
+def has_bytes(kind: Any) -> bool:
+    """Whether a picture is a record with its bytes in a field, as Hugging Face writes it."""
     import pyarrow as pa
 
     return pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
 
 
-def _check_images(column: Any, name: str, where: str) -> None:
+def _check_kind(kind: Any, name: str, where: str) -> None:
     """Raises DataError for a column that holds no pictures."""
     import pyarrow as pa
 
-    kind = column.type.field("bytes").type if _has_bytes(column.type) else column.type
+    kind = kind.field("bytes").type if has_bytes(kind) else kind
     if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
         raise DataError(
-            f"the column {escaped(name)!r} of {where} has {escaped(str(column.type), 60)}, not the bytes of pictures; "
+            f"the column {escaped(name)!r} of {where} has {escaped(str(kind), 60)}, not the bytes of pictures; "
             f"write files' contents, as Hugging Face's Image does, or name another with --data.image-column"
         )
+
+
+def _check_bytes(column: Any, name: str, where: str) -> None:
+    """Raises DataError for a column of paths alone: what they are of lies on the machine that wrote it."""
     chunks = _pieces(column)
     rows = sum(map(len, chunks))
-    # a file of paths alone: what they are of lies on the machine that wrote it
     if rows and sum(chunk.null_count for chunk in chunks) == rows:
         raise DataError(
             f"the column {escaped(name)!r} of {where} has no bytes in any row; write the pictures into the file, as "
@@ -245,14 +262,11 @@ def _chunks(files: Sequence[Path], column: str) -> list[Any]:
     return [chunk for file in files for chunk in _pieces(_table(pa, file).column(column))]
 
 
-def _labels(
-    column: Any, name: str, names: tuple[str, ...], where: str, *, separator: str = ""
-) -> Labels:
-    """The labels of all rows, by name. separator: between several in one text; "" where there is one. Raises DataError
-    for what is no label."""
+def labels_of(column: Any, columns: Columns, names: tuple[str, ...], where: str) -> Labels:
+    """The labels of all rows, by name. Raises DataError for what is no label."""
     import pyarrow as pa
 
-    kind = column.type
+    kind, name, separator = column.type, columns.label, columns.separator
     several = pa.types.is_list(kind) or pa.types.is_large_list(kind)
     if several:
         kind = kind.value_type

@@ -20,7 +20,7 @@ from fmjax.data import masks
 from fmjax.data.example import Example, Examples
 from fmjax.data.images import Unreadable, read
 from fmjax.data.masks import WrongMask
-from fmjax.data.sampling import SAMPLERS
+from fmjax.data.sampling import order_of
 from fmjax.data.workers import Ticket, Workers
 from fmjax.errors import DataError, escaped
 
@@ -62,7 +62,7 @@ def train_batches(
     loader = Loader.of(examples, view, config, rng=np.random.default_rng(0))
     reading = Reading.of(loader, config.workers)
     # indices are drawn: an example itself is read by the thread or process that decodes it
-    drawn = SAMPLERS[config.sampling](examples, seed)
+    drawn = order_of(examples, config, seed)
     # rows are chosen after the random numbers of each place are fixed
     chosen = _of_every_batch(drawn.random_map(reading.row), batch_size, rows)
     batches = reading.batched(chosen, batch_size if rows is None else len(rows))
@@ -263,7 +263,8 @@ def check_view(found: Any, blank: Example | None = None) -> None:
 
 def _blank(examples: Examples, view: View, rng: Rng | None) -> Example:
     """Zeros in the shapes and kinds that the view gives a black picture; no pixel of a mask is of a class."""
-    example = {**examples.read(0), "image": Image.new("RGB", (BLACK, BLACK))}
+    black = Image.new("RGB", (BLACK, BLACK))
+    example = {**examples.read(0, without="image"), "image": black}
     if "mask" in example:
         example["mask"] = np.full((BLACK, BLACK), masks.IGNORED, masks.VALUE)
     seen = view(example, rng)

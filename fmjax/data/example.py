@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,25 @@ from fmjax.errors import DataError
 # fields of one: as they lie (path, file contents, PIL image, array), later arrays
 Example = dict[str, Any]
 Field = Callable[[int], Any]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """How the examples of a set lie that comes from elsewhere in groups, of which a few are here at a time."""
+
+    groups: np.ndarray  # int32 [N]: the number of the group that each example is in
+    weights: np.ndarray  # int64 [N]: the bytes of that group
+    window: int  # bytes of groups whose examples are shuffled together
+    ahead: Callable[[int], None]  # has the group of a number fetched
+
+    def take(self, indices: np.ndarray) -> Stream:
+        """Of some examples, in that order."""
+        return replace(self, groups=self.groups[indices], weights=self.weights[indices])
+
+    def joined(self, other: Stream) -> Stream:
+        """Of the examples of another part of the same set behind these."""
+        groups, weights = [self.groups, other.groups], [self.weights, other.weights]
+        return replace(self, groups=np.concatenate(groups), weights=np.concatenate(weights))
 
 
 @dataclass(frozen=True)
@@ -34,6 +53,7 @@ class Examples:
     sizes: np.ndarray | None = None
     # whether an example as a whole is of a class, so that its label is one of its fields
     labelled: bool = True
+    stream: Stream | None = None  # of a set that is not on this machine
 
     @classmethod
     def of_files(
@@ -58,9 +78,10 @@ class Examples:
         """The fields that `read` gives."""
         return (*self.fields, *(("label",) if self.labelled else ()))
 
-    def read(self, index: int) -> Example:
-        """All fields of one example; "label" is an int32 number."""
-        example = {name: field(index) for name, field in self.fields.items()}
+    def read(self, index: int, *, without: str = "") -> Example:
+        """All fields of one example, but for one that would be read for nothing; "label" is an int32 number."""
+        wanted = {name: field for name, field in self.fields.items() if name != without}
+        example = {name: field(index) for name, field in wanted.items()}
         if self.labelled:
             example["label"] = np.int32(self.labels[index])
         return example
@@ -71,6 +92,9 @@ class Examples:
         def at(field: Field) -> Field:
             return lambda i: field(int(indices[i]))
 
+        # what a source does not know of its examples it does not know of fewer
+        sizes = None if self.sizes is None else self.sizes[indices]
+        stream = None if self.stream is None else self.stream.take(indices)
         return Examples(
             fields={name: at(field) for name, field in self.fields.items()},
             labels=self.labels[indices],
@@ -78,8 +102,9 @@ class Examples:
             names=at(self.names),
             files=_chosen(self.files, indices),
             masks=_chosen(self.masks, indices),
-            sizes=None if self.sizes is None else self.sizes[indices],
+            sizes=sizes,
             labelled=self.labelled,
+            stream=stream,
         )
 
 
@@ -97,6 +122,9 @@ class Splits:
     val: Examples | None
     left_out: tuple[LeftOut, ...] = ()  # what of the source is not used, and why
     notes: tuple[str, ...] = ()  # what a person should know of how it was read
+    source: str = (
+        ""  # what a run records in the place of `--data.source`, where that may become another set
+    )
 
     def both(self, fraction: float, seed: int) -> tuple[Examples, Examples]:
         """(train, val), val taken from train where there is none: of labelled examples the same part of every class."""

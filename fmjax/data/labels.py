@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fmjax.data.example import Examples, Field, Splits
+from fmjax.data.example import Examples, Field, Splits, Stream
 from fmjax.data.folders import LeftOut, check_names, few, folded
 from fmjax.errors import DataError, escaped
 
@@ -118,6 +118,7 @@ class Rows:
     names: Sequence[str]  # of the examples, as they are printed and recorded
     files: Sequence[Path] = ()  # of each image, where they are files
     sizes: np.ndarray | None = None  # int64 [N]: of each picture in bytes, where they are none
+    stream: Stream | None = None  # of pictures that are not on this machine
 
     def examples(self, classes: tuple[str, ...]) -> Examples:
         """The part with labels that index the classes."""
@@ -135,6 +136,7 @@ class Rows:
             sizes=self.sizes,
             files=self.files,
             labelled=not several,
+            stream=self.stream,
         )
 
 

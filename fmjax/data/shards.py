@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import TypeVar
 
 from fmjax.data.folders import HIDDEN, ROLES, SUFFIX, Found, entries, few, left_out
 from fmjax.errors import DataError, escaped
 
 # train-00000-of-00002.parquet, imagenet-val-000.tar, validation.tar: a word of the name
 WORD = re.compile(r"[a-z]+")
+AnyPath = TypeVar("AnyPath", bound=PurePath)  # on this machine, or in a repository
 
 
 def files_by_part(
@@ -34,15 +36,20 @@ def files_by_part(
         raise DataError(
             f"{escaped(str(path))} has no *{suffixes[0]} files; pass {scheme}:PATH with some"
         )
-    parts: dict[str, list[Path]] = {}
+    return by_part(path, files), found
+
+
+def by_part(root: AnyPath, files: Sequence[AnyPath]) -> dict[str, list[AnyPath]]:
+    """The files of each part by name, those of "" where no name tells a part. Raises DataError where some do not."""
+    parts: dict[str, list[AnyPath]] = {}
     for file in files:
-        parts.setdefault(_role(file, path), []).append(file)
+        parts.setdefault(_role(file, root), []).append(file)
     if "" in parts and len(parts) > 1:
         raise DataError(
-            f"{escaped(str(path))} has files whose name tells their part and {few(file.name for file in parts[''])}; "
+            f"{escaped(str(root))} has files whose name tells their part and {few(file.name for file in parts[''])}; "
             f"put train, val or test into the name of each, or into that of none"
         )
-    return parts, found
+    return parts
 
 
 def _listed(path: Path, suffixes: Sequence[str], found: Found) -> list[Path]:
@@ -61,7 +68,7 @@ def _listed(path: Path, suffixes: Sequence[str], found: Found) -> list[Path]:
     return out
 
 
-def _role(file: Path, root: Path) -> str:
+def _role(file: PurePath, root: PurePath) -> str:
     """The part that a file is of, by its name or by that of its folder; "" for none."""
     names = [file.name, file.parent.name] if file.parent != root else [file.name]
     words = [word for name in names for word in WORD.findall(name.lower())]

@@ -174,6 +174,7 @@ def joined(splits: Splits) -> Examples:
         files=_both(train.files, val.files),
         masks=_both(train.masks, val.masks),
         sizes=_both_sizes(train.sizes, val.sizes),
+        stream=train.stream.joined(val.stream) if train.stream and val.stream else None,
     )
 
 

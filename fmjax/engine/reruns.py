@@ -10,6 +10,7 @@ from typing import Any
 from fmjax import specs
 from fmjax.config.run import RunConfig
 from fmjax.config.schemes import SCHEMES
+from fmjax.data.commits import as_recorded
 from fmjax.data.split import SPLIT, examples
 from fmjax.engine import manifest, steps
 from fmjax.engine.records import CONFIG, LATER, config_record, export_path, read_run, read_spec
@@ -19,7 +20,7 @@ from fmjax.serial import to_json
 from fmjax.targets import check_not_source
 
 # what a rerun may change: the rest would make the resumed run another one
-SAFE_DATA = ("data_dir", "threads", "workers", "max_bad", "max_bad_share")
+SAFE_DATA = ("data_dir", "threads", "workers", "max_bad", "max_bad_share", "stream_cache_gib")
 SAFE_MODEL = ("checkpoint", "offline")
 SAFE = (
     "out",
@@ -93,6 +94,25 @@ def as_fitted(run: Path, config: RunConfig) -> RunConfig:
     if config.batch_size % parts:
         return config  # another batch, which is refused as such
     return replace(config, recipe=replace(config.recipe, accumulate=parts))
+
+
+def as_pinned(run: Path, config: RunConfig, share: Path | None = None) -> RunConfig:
+    """The config with the source as the run recorded it, or `share`, which it is compared with: a dataset of the hub at
+    the commit that was found when the run began."""
+    known = [] if config.fresh else [run]
+    known += [] if share is None else [share]
+    for folder in known:
+        if has_steps(folder):
+            recorded = read_run(folder, config.task)[0].data.source
+            return with_source(config, as_recorded(config.data.source, recorded))
+    return config
+
+
+def with_source(config: RunConfig, source: str) -> RunConfig:
+    """The config with another spelling of its source; "" for its own."""
+    if not source or source == config.data.source:
+        return config
+    return replace(config, data=replace(config.data, source=source))
 
 
 def check_same(run: Path, config: RunConfig, classes: tuple[str, ...]) -> None:

@@ -12,6 +12,7 @@ from fmjax.config.presets import load_preset
 from fmjax.config.run import EvalConfig
 from fmjax.console import console
 from fmjax.data import audit
+from fmjax.data.commits import as_recorded
 from fmjax.data.example import Examples, check_fields
 from fmjax.data.sources import open_source
 from fmjax.data.split import (
@@ -46,7 +47,10 @@ def _scores(run: str, config: EvalConfig) -> Scores:
     own = load_preset(config.preset).task if config.preset else None
     trained, classes = read_run(folder, own)
     mesh = mesh_of(config.mesh)
-    data = replace(trained.data, source=config.source) if config.source else trained.data
+    # a dataset of the hub that is named again is the one that was trained on, whatever it has become
+    source = as_recorded(config.source, trained.data.source) or trained.data.source
+    streams = trained.data.stream and source == trained.data.source
+    data = replace(trained.data, source=source, stream=streams)
     chosen, told = scored(folder, data, trained.data, classes)
     for line in told:
         console.print(line)

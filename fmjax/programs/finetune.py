@@ -14,6 +14,7 @@ from fmjax.config.run import RunConfig
 from fmjax.console import console
 from fmjax.data import audit
 from fmjax.data.batches import blank_batch
+from fmjax.data.commits import commit_of
 from fmjax.data.example import check_fields
 from fmjax.data.sampling import check_sampling
 from fmjax.data.sources import open_source
@@ -142,13 +143,16 @@ def examined(config: RunConfig, share: Path | None = None) -> tuple[RunConfig, I
     """The config as the run's folder completes it, and the images, having said what they are. All that can be refused
     is, before a model is made and before anything is written."""
     out = Path(config.out)
+    config = reruns.as_pinned(out, config, share)
     splits = open_source(config.data)
+    config = reruns.with_source(config, splits.source)
     reruns.check_folder(out, config)
     # the parts that were found come back before the settings are compared
     config = reruns.as_fitted(out, config)
     reruns.check_same(out, config, splits.train.classes)
     images = divide(splits, config.data, records.recorded_split(out, config, share))
-    agreement.check(config, the_images=images.split.digest)
+    commit = commit_of(config.data.source)
+    agreement.check(config, the_images=images.split.digest, the_commit=commit)
     for line in audit.lines(splits, images.train, images.val):
         console.print(line)
     return config, images

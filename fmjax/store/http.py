@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import requests
 from requests.auth import AuthBase
@@ -49,7 +50,19 @@ PAGES = {  # kinds of content that are no weights
 }
 
 
-class _Broken(Exception):
+@runtime_checkable
+class Growing(Protocol):
+    """What the bytes of an answer are added to."""
+
+    @property
+    def size(self) -> int: ...  # bytes so far
+    @property
+    def complete(self) -> bool: ...
+    @property
+    def progress(self) -> str: ...
+
+
+class Broken(Exception):
     """One try that failed and may be repeated, after so many seconds where the server says so."""
 
     def __init__(self, reason: str, wait_s: float | None = None) -> None:
@@ -57,7 +70,7 @@ class _Broken(Exception):
         self.wait_s = wait_s
 
 
-class _Session(requests.Session):
+class Session(requests.Session):
     """Follows no redirect: requests would read the body of each, however long or inflated, and try any scheme."""
 
     def get_redirect_target(self, resp: requests.Response) -> None:
@@ -108,13 +121,13 @@ def download(address: str, path: Path, *, bounds: Bounds, secret: AuthBase | Non
     failures, kept = 0, 0
     try:
         part = Part(path)
-        with _Session() as session:
+        with Session() as session:
             while True:
                 try:
                     session.auth = secret or _user(address)
                     _try(session, address, part, bounds)
                     break
-                except _Broken as broken:
+                except Broken as broken:
                     if part.size - kept >= ENOUGH:
                         failures, kept = 0, part.size
                     failures += 1
@@ -156,12 +169,12 @@ def _user(address: str) -> tuple[str, str] | None:
 
 
 def _try(session: requests.Session, address: str, part: Part, bounds: Bounds) -> None:
-    """Adds what one request gives to the part. Raises _Broken where another may give more, else what is final."""
+    """Adds what one request gives to the part. Raises Broken where another may give more, else what is final."""
     host = addresses.place(address)
-    # every way in which a request ends: final ones are CheckpointErrors, those that a retry may mend are _Broken
+    # every way in which a request ends: final ones are CheckpointErrors, those that a retry may mend are Broken
     try:
-        with within(answering_s(), lambda: _answer(session, address, part.wanted())) as response:
-            _accept(response, address)
+        with within(answering_s(), lambda: answer(session, address, part.wanted())) as response:
+            accept(response, address)
             _begin(response, address, part, bounds)
             _store(response, part, bounds)
     except TimeoutError as error:
@@ -183,14 +196,12 @@ def _try(session: requests.Session, address: str, part: Part, bounds: Bounds) ->
                 f"{host} did not answer ({type(error).__name__}): check the network and HTTPS_PROXY, or set "
                 f"FMJAX_TIMEOUT_S to wait longer than {timeout_s():.0f} s"
             ) from error
-        raise _Broken(f"the connection to {host} broke after {part.progress}") from error
+        raise Broken(f"the connection to {host} broke after {part.progress}") from error
     if not part.whole:
-        raise _Broken(f"{host} ended the file after {part.progress}")
+        raise Broken(f"{host} ended the file after {part.progress}")
 
 
-def _answer(
-    session: requests.Session, address: str, wanted: Mapping[str, str]
-) -> requests.Response:
+def answer(session: requests.Session, address: str, wanted: Mapping[str, str]) -> requests.Response:
     """The answer of an address, or of the last one that it redirects to."""
     # followed by hand: each target is checked before it is asked, and the password stays with the first host
     headers = {"Accept-Encoding": "identity", **wanted}
@@ -212,8 +223,8 @@ def _answer(
     )
 
 
-def _accept(response: requests.Response, address: str) -> None:
-    """Raises for an answer that is not the file: _Broken where another try may help, else CheckpointError."""
+def accept(response: requests.Response, address: str) -> None:
+    """Raises for an answer that is not the file: Broken where another try may help, else CheckpointError."""
     status, host, where = response.status_code, addresses.place(address), addresses.shown(address)
     if status in (200, 206):
         _check_kind(response, where)
@@ -224,7 +235,7 @@ def _accept(response: requests.Response, address: str) -> None:
     meaning = f" ({MEANINGS[status]})" if status in MEANINGS else ""
     said = f"{host} answered {status}{meaning} for {where}"
     if status in AGAIN:
-        raise _Broken(said, retry_after(response.headers))
+        raise Broken(said, retry_after(response.headers))
     gate = next((fix for word, fix in GATES.items() if word in address), None)
     if gate and status in (401, 403):
         said = f"{said}: {gate}"
@@ -248,7 +259,7 @@ def _begin(response: requests.Response, address: str, part: Part, bounds: Bounds
     if encoding not in ("", "identity"):
         raise _Refused(f"sends {where} packed ({encoding[:20]!r}), which was not asked for")
     if not part.begin(response.status_code, headers):
-        raise _Broken(
+        raise Broken(
             f"{addresses.place(address)} answered {response.status_code} without the rest of the file"
         )
     if part.total is None and "chunked" not in headers.get("Transfer-Encoding", "").lower():
@@ -266,8 +277,8 @@ def _store(response: requests.Response, part: Part, bounds: Bounds) -> None:
     """Adds the body to the part as it is sent, never inflated, and never more than was stated or can be."""
     # the smallest of what the row, another source and this answer allow
     most = min(size for size in (bounds.most, bounds.exactly, part.total) if size is not None)
-    with part, _bar(part) as shown, _watched(response, part):
-        for chunk in _chunks(response):
+    with part, _bar(part) as shown, watched(response, part):
+        for chunk in chunks(response):
             if part.size + len(chunk) > most:
                 raise _Refused(
                     f"sends more than the {most:,} bytes that {addresses.shown(response.url)} can have"
@@ -276,7 +287,7 @@ def _store(response: requests.Response, part: Part, bounds: Bounds) -> None:
             shown(len(chunk))
 
 
-def _chunks(response: requests.Response) -> Iterator[bytes]:
+def chunks(response: requests.Response) -> Iterator[bytes]:
     """The body as it is sent, never inflated."""
     try:
         while chunk := response.raw.read(CHUNK, decode_content=False):
@@ -286,7 +297,7 @@ def _chunks(response: requests.Response) -> Iterator[bytes]:
 
 
 @contextmanager
-def _watched(response: requests.Response, part: Part) -> Iterator[None]:
+def watched(response: requests.Response, part: Growing) -> Iterator[None]:
     """Ends the connection, and raises UnreachableError, when it brings less than CHUNK bytes in a while."""
     # a socket's own limit begins anew with every byte, so a second thread looks at what has come
     patience, done, slow = PROGRESS * timeout_s(), threading.Event(), threading.Event()
@@ -311,7 +322,7 @@ def _watched(response: requests.Response, part: Part) -> Iterator[None]:
     finally:
         done.set()
         watcher.join()
-    if slow.is_set() and part.size != part.total:
+    if slow.is_set() and not part.complete:
         raise UnreachableError(
             f"{addresses.place(response.url)} sent less than {CHUNK:,} bytes in {patience:.0f} s and was given up "
             f"after {part.progress}: run the same command later to go on, or set FMJAX_TIMEOUT_S to wait longer"

@@ -67,7 +67,7 @@ def cached(source: Source, revision: str | None) -> Copy | None:
     folder = path.parents[source.filename.count("/")]
     # the cache names its blobs by the hub's ETag, which is the sha256 of a large file
     blob = Path(os.readlink(path)).name if path.is_symlink() else ""
-    return Copy(path, _matched(COMMIT, folder.name), _matched(ETAG, blob))
+    return Copy(path, matched(COMMIT, folder.name), matched(ETAG, blob))
 
 
 def fetch(source: Source, revision: str | None, *, name: str, most: int) -> Copy:
@@ -142,9 +142,9 @@ def _facts(source: Source, revision: str | None, *, name: str) -> tuple[str, str
     def ask() -> HfFileMetadata:
         return within(answering_s(), lambda: get_hf_file_metadata(address, timeout=limit))
 
-    facts = _patiently(ask, explain)
+    facts = patiently(ask, explain)
     # both become names of files, so both must be what the hub makes them
-    commit, etag = _matched(COMMIT, facts.commit_hash), _matched(ETAG, facts.etag)
+    commit, etag = matched(COMMIT, facts.commit_hash), matched(ETAG, facts.etag)
     if commit is None:
         raise _distrusted(source, "commit", facts.commit_hash, revision or "40 hexadecimal digits")
     if etag is None:
@@ -176,7 +176,7 @@ def _check(source: Source, revision: str | None) -> None:
         raise CheckpointError(
             f"{source.location[:80]!a} is no repository of the hub: it is OWNER/NAME"
         )
-    if not _is_inside(source.filename):
+    if not is_inside(source.filename):
         raise CheckpointError(
             f"{source.filename[:80]!a} is no file of a repository: it is a path inside it"
         )
@@ -186,14 +186,14 @@ def _check(source: Source, revision: str | None) -> None:
         )
 
 
-def _is_inside(name: str) -> bool:
+def is_inside(name: str) -> bool:
     """Whether a file's name is a plain path inside its repository, which nothing takes for more than that."""
     if not name.isprintable() or set(name) & set("\\:?#%"):
         return False
     return all(step not in ("", ".", "..") for step in name.split("/"))
 
 
-def _matched(pattern: re.Pattern[str], text: str | None) -> str | None:
+def matched(pattern: re.Pattern[str], text: str | None) -> str | None:
     return text if text and pattern.fullmatch(text) else None
 
 
@@ -213,7 +213,7 @@ def _point(pointer: Path, blob: Path) -> None:
         os.replace(blob, pointer)
 
 
-def _patiently(call: Callable[[], T], explain: Callable[[Exception], CheckpointError]) -> T:
+def patiently(call: Callable[[], T], explain: Callable[[Exception], CheckpointError]) -> T:
     """What a call returns, tried again where that may help. The client raises what its own http library does."""
     failures = 0
     while True:
@@ -231,7 +231,7 @@ def _patiently(call: Callable[[], T], explain: Callable[[Exception], CheckpointE
 
 def _passing(error: Exception) -> bool:
     """Whether another try may help: a full queue, a server's own trouble, a broken connection."""
-    status = _status(error)
+    status = status_of(error)
     if status is not None:
         return status in AGAIN
     # a host that is silent would be silent again, and a certificate does not change
@@ -240,7 +240,7 @@ def _passing(error: Exception) -> bool:
     return type(error).__module__.split(".")[0] in ("httpx", "httpx2", "requests")
 
 
-def _status(error: BaseException | None) -> int | None:
+def status_of(error: BaseException | None) -> int | None:
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
@@ -261,7 +261,7 @@ def _explained(
 
     # the client's own kinds from the narrowest on (a gated repository is one that is not found), then any status
     repo, file, host = source.location, source.filename, addresses.place(constants.ENDPOINT)
-    status = _status(error) or _status(error.__cause__)
+    status = status_of(error) or status_of(error.__cause__)
     if isinstance(error, errors.GatedRepoError):
         return CheckpointError(
             f"{repo} is gated: accept its licence at {HOME}/{repo}, then run `hf auth login` or set HF_TOKEN"

@@ -44,6 +44,11 @@ class Part:
         return self.size > 0 and self.total in (None, self.size)
 
     @property
+    def complete(self) -> bool:
+        """Whether all bytes are there that were said to come."""
+        return self.size == self.total
+
+    @property
     def progress(self) -> str:
         """How far it is, in words."""
         total = "an unknown number of" if self.total is None else f"{self.total:,}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import socket
 import threading
@@ -12,7 +13,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-RESOLVE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
+RESOLVE = re.compile(
+    r"/(?P<repo>(?:datasets/)?[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)"
+)
+FACTS = re.compile(
+    r"/api/(?P<repo>datasets/[^/]+/[^/]+)/(?P<kind>revision|tree)/(?P<revision>[^/?]+)(\?.*)?"
+)
+# of a part of a file: from a byte on, from one to another, so many at its end
+RANGE = re.compile(r"bytes=(?P<first>\d*)-(?P<last>\d*)")
+BRANCHES = ("main", "refs%2Fconvert%2Fparquet")  # all of them are at a repository's commit
 STATUS = {"GatedRepo": 403, "RepoNotFound": 401, "RevisionNotFound": 404, "EntryNotFound": 404}
 
 
@@ -56,6 +65,7 @@ class Server:
         self.repos: dict[str, str] = {}
         self.gone: dict[str, str] = {}
         self.seen: list[Seen] = []
+        self._digests: dict[str, tuple[bytes | None, str]] = {}
 
     def gets(self, end: str = "") -> list[Seen]:
         """The GET requests for paths with that end."""
@@ -82,14 +92,46 @@ class Server:
             return path, {}, "RepoNotFound"
         if repo in self.gone:
             return path, {}, self.gone[repo]
-        commit = self.repos[repo] if revision == "main" else revision
+        commit = self.repos[repo] if revision in BRANCHES else revision
         content = f"/{repo}/resolve/{commit}/{file}"
         if content not in self.files:
             known = any(p.startswith(f"/{repo}/resolve/{commit}/") for p in self.files)
             return path, {"X-Repo-Commit": commit}, "EntryNotFound" if known else "RevisionNotFound"
-        digest = hashlib.sha256(self.files[content]).hexdigest()
+        digest = self.digest(content)
         headers = {"X-Repo-Commit": commit, "X-Linked-Etag": f'"{digest}"'}
         return content, headers | {"X-Linked-Size": str(len(self.files[content]))}, ""
+
+    def facts(self, path: str) -> tuple[bytes | None, str]:
+        """(what the hub says of a dataset at a revision, error code); (None, "") for another path."""
+        found = FACTS.fullmatch(path)
+        if not found:
+            return None, ""
+        repo, kind, revision = found.group("repo", "kind", "revision")
+        if repo not in self.repos:
+            return b"", "RepoNotFound"
+        if repo in self.gone:
+            return b"", self.gone[repo]
+        commit = self.repos[repo] if revision in BRANCHES else revision
+        root = f"/{repo}/resolve/{commit}/"
+        files = {p.removeprefix(root): f for p, f in self.files.items() if p.startswith(root)}
+        if not files:
+            return b"", "RevisionNotFound"
+        if kind == "tree":
+            rows = [
+                {"type": "file", "path": name, "size": len(content), "oid": "0" * 40}
+                for name, content in files.items()
+            ]
+            return json.dumps(rows).encode(), ""
+        rows = [{"rfilename": name, "size": len(content)} for name, content in files.items()]
+        facts = {"id": repo.removeprefix("datasets/"), "sha": commit, "siblings": rows}
+        return json.dumps(facts | {"private": False, "tags": []}).encode(), ""
+
+    def digest(self, path: str) -> str:
+        """The sha256 of a file, which is asked for with every part of it."""
+        content = self.files[path]
+        if self._digests.get(path, (None, ""))[0] is not content:
+            self._digests[path] = (content, hashlib.sha256(content).hexdigest())
+        return self._digests[path][1]
 
 
 @contextmanager
@@ -116,6 +158,13 @@ def closed_port() -> int:
         return probe.getsockname()[1]
 
 
+def _bounds(first: str, last: str, size: int) -> tuple[int, int]:
+    """Where a range begins, and behind which byte it ends."""
+    if not first:
+        return max(size - int(last), 0), size
+    return int(first), min(int(last) + 1, size) if last else size
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -136,7 +185,15 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(reply.wait_s)
         if reply.raw:
             return self._send_raw(reply.raw())
-        path, extra, error = server.hub(path)
+        facts, error = server.facts(path)
+        if facts is not None and not error and reply.status == 200:
+            return self._send(
+                reply, reply.body or facts, {"Content-Type": "application/json"}, body
+            )
+        if not error:
+            path, extra, error = server.hub(path)
+        else:
+            extra = {}
         if error:
             return self._send(
                 Reply(STATUS[error], {"X-Error-Code": error, "X-Error-Message": error}),
@@ -147,14 +204,16 @@ class _Handler(BaseHTTPRequestHandler):
         content = reply.body if reply.body is not None else server.files.get(path)
         if content is None or reply.status != 200:
             return self._send(reply if reply.status != 200 else Reply(404), b"no file", extra, body)
-        etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
-        first = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        if first and reply.ranges and self.headers.get("If-Range", etag) == etag:
-            start = int(first[1])
-            extra = extra | {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
+        known = reply.body is None and path in server.files
+        digest = server.digest(path) if known else hashlib.sha256(content).hexdigest()
+        etag = f'"{digest[:16]}"'
+        span = RANGE.fullmatch(self.headers.get("Range", ""))
+        if span and reply.ranges and self.headers.get("If-Range", etag) == etag:
+            start, stop = _bounds(span["first"], span["last"], len(content))
+            extra = extra | {"Content-Range": f"bytes {start}-{stop - 1}/{len(content)}"}
             return self._send(
                 Reply(206, reply.headers, cut=reply.cut),
-                content[start:],
+                content[start:stop],
                 extra | {"ETag": etag},
                 body,
             )

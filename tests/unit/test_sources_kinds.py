@@ -11,7 +11,6 @@ import tarfile
 from pathlib import Path
 
 import cloudpickle
-import huggingface_hub
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -586,51 +585,6 @@ def test_a_saved_dataset_may_be_one_part_and_must_be_whole(place, tmp_path):
         DataError, match="has the parts a, train; they must be train, validation or test"
     ):
         opened(source)
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """The hub's two calls, answered from a folder."""
-    root = tmp_path / "hub"
-
-    def files(_, name: str, **options) -> list[str]:
-        assert options == {"repo_type": "dataset", "revision": "refs/convert/parquet"}
-        if name != "me/pets":
-            raise OSError("404: no such dataset\nand more")
-        return [path.relative_to(root).as_posix() for path in root.rglob("*.*")]
-
-    def download(name: str, *, allow_patterns: str, **options) -> str:
-        assert (name, allow_patterns.partition("/")[2]) == ("me/pets", "*/*.parquet")
-        return str(root)
-
-    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", files)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    return root
-
-
-def test_a_dataset_of_the_hub_is_fetched_as_parquet(hub):
-    for name, part in (("train", "train"), ("validation", "val")):
-        (hub / "default" / name).mkdir(parents=True)
-        pq.write_table(sets.arrow(sets.images(part)), hub / "default" / name / "0000.parquet")
-    splits = opened("hf:me/pets")
-    assert (len(splits.train), len(splits.val or ())) == (9, 4)
-    assert splits.train.names(0) == "train/0000.parquet:0"
-    shutil.copytree(hub / "default", hub / "small")
-    assert len(opened("hf:me/pets:small").train) == 9
-    (hub / "default").rename(hub / "large")
-    with pytest.raises(
-        DataError, match=r"hf:me/pets has the configurations large, small; name one of them, as in"
-    ):
-        opened("hf:me/pets")
-    (hub / "small" / "train").rename(hub / "small" / "partial-train")
-    with pytest.raises(DataError, match="has only the first 5 GB of partial-train"):
-        opened("hf:me/pets:small")
-    with pytest.raises(
-        DataError, match="hf:no/body cannot be fetched: 404: no such dataset; check the name"
-    ):
-        opened("hf:no/body")
-    with pytest.raises(DataError, match=r"is no folder and no name of a dataset"):
-        opened("hf:../x y")
 
 
 def test_a_pipe_is_never_waited_for(tmp_path):

@@ -13,7 +13,9 @@ from fmjax.data.classes import read_classes
 from fmjax.data.example import Examples, Splits
 from fmjax.data.folders import few
 from fmjax.data.split import relabelled
-from fmjax.errors import DataError, escaped
+from fmjax.errors import DataError, UsageError, escaped
+
+STREAMED = ("hf:", "parquet:http://", "parquet:https://")
 
 
 def open_source(config: ImagesConfig, classes: Sequence[str] | None = None) -> Splits:
@@ -24,6 +26,12 @@ def open_source(config: ImagesConfig, classes: Sequence[str] | None = None) -> S
     # by its name in the table: who reads folders does not wait for the libraries of other schemes
     scheme, place = scheme_of(config.source)
     module, _, function = scheme.home.partition(":")
+    # never left out in silence: a set that is fetched whole may not fit the disk
+    if config.stream and not config.source.startswith(STREAMED):
+        raise UsageError(
+            f"--data.stream is for hf:OWNER/NAME and parquet:https://..., and {escaped(config.source)} is neither; "
+            f"leave it out"
+        )
     opened = getattr(importlib.import_module(module), function)
     if not config.classes:
         return opened(place, config, classes=classes)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,14 +16,19 @@ from fmjax.data.example import Splits
 from fmjax.data.folders import ROLES, few, part_asked_for
 from fmjax.data.images import regular_file
 from fmjax.data.labels import splits_of
+from fmjax.data.shards import by_part
 from fmjax.data.sources.parquet import parquet_files
-from fmjax.errors import DataError, escaped
+from fmjax.data.streams import streamed
+from fmjax.errors import CheckpointError, DataError, UsageError, escaped
+from fmjax.store.datasets import CONVERTED, Listing, at, fetch, newest
+from fmjax.store.ranges import Remote
 
 PARTS, STATE = "dataset_dict.json", "state.json"  # of save_to_disk
 MAX_BYTES = 1 << 24  # of either
-# every dataset of the hub whose files it can read is there as Parquet, made by the hub itself
-CONVERTED = "refs/convert/parquet"
-NAME = re.compile(r"([\w.-]+/)?[\w.-]+(:[\w.-]+)?")
+NAME = re.compile(
+    r"(?P<repository>([\w.-]+/)?[\w.-]+)(:(?P<config>[\w.-]+))?(@(?P<commit>[0-9a-f]{40}))?",
+    re.ASCII,
+)
 PARTIAL = "partial-"  # begins a part of which the hub has converted the first 5 GB only
 
 
@@ -34,13 +41,30 @@ def open_examples(
     """The dataset of a name. classes: those that there may be, in their order."""
     path, wanted = part_asked_for(place)
     known = classes or ()
+    if not path.exists():
+        # the mark of a part is no part of a name
+        name = place.rpartition("#")[0] if wanted else place
+        return _of_hub(name, config, known, wanted)
+    if config.stream:
+        raise UsageError(
+            f"--data.stream is for datasets of the hub, and hf:{escaped(place)} is on this machine; leave it out"
+        )
     if (path / PARTS).is_file() or (path / STATE).is_file():
         return _saved(path, config, known, wanted)
-    if path.exists():
-        return parquet_files(path, config, classes=known, wanted=wanted, scheme="hf")
-    # the mark of a part is no part of a name
-    name = place.rpartition("#")[0] if wanted else place
-    return parquet_files(downloaded(name), config, classes=known, wanted=wanted, scheme="hf")
+    return parquet_files(path, config, classes=known, wanted=wanted, scheme="hf")
+
+
+def _of_hub(name: str, config: ImagesConfig, known: Sequence[str], wanted: str) -> Splits:
+    """A dataset of the hub, at the commit that is named or found now."""
+    # the same files in both cases, under the same names: only where they lie differs
+    found = found_at(name)
+    options = {"classes": known, "wanted": wanted}
+    if config.stream:
+        splits = streamed(_remotes(found), config, where=f"hf:{found.pinned}", **options)
+    else:
+        splits = parquet_files(downloaded(found), config, scheme="hf", **options)
+    part = f"#{wanted}" if wanted else ""
+    return replace(splits, notes=(*found.notes, *splits.notes), source=f"hf:{found.pinned}{part}")
 
 
 def _saved(path: Path, config: ImagesConfig, known: Sequence[str], wanted: str) -> Splits:
@@ -84,50 +108,122 @@ def _json(path: Path) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def downloaded(name: str) -> Path:
-    """The folder of a hub dataset's Parquet files, fetched where they are not here yet. name: OWNER/NAME, and :CONFIG
-    where it has several. Raises DataError where it cannot be had."""
-    if not NAME.fullmatch(name):
-        raise DataError(
-            f"hf:{escaped(name)} is no folder and no name of a dataset; pass hf:DIR or hf:OWNER/NAME"
-        )
-    from huggingface_hub import snapshot_download
+@dataclass(frozen=True)
+class Found:
+    """A dataset of the hub at a commit. name: as it was asked for. chosen: its configuration."""
 
-    # what is in the hub's cache is not fetched again, and without a network nothing else is asked for
-    repository, _, wanted = name.partition(":")
-    options: dict[str, Any] = {"repo_type": "dataset", "revision": CONVERTED}
-    try:
-        chosen = wanted or _configuration(name, options)
-        root = snapshot_download(repository, allow_patterns=f"{chosen}/*/*.parquet", **options)
-    except DataError:
-        raise
-    except Exception as error:  # the hub's own, and those of the network
-        reason = escaped(
-            str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__, 200
-        )
+    name: str
+    chosen: str
+    listing: Listing
+    notes: tuple[str, ...] = ()
+
+    @property
+    def pinned(self) -> str:
+        """What names the same files for good."""
+        return f"{self.name.partition('@')[0]}@{self.listing.commit}"
+
+    @property
+    def files(self) -> list[str]:
+        """The files of the configuration."""
+        return sorted(file for file in self.listing.files if file.startswith(f"{self.chosen}/"))
+
+
+def found_at(name: str) -> Found:
+    """The files of OWNER/NAME, of :CONFIG where it has several, at @COMMIT, without which they are those of now, or,
+    where the hub cannot be asked, those that it had when it last was. Raises DataError where there is none."""
+    # looked at before anything is asked: what is wrong with a name no network mends
+    parts = NAME.fullmatch(name)
+    if not parts:
         raise DataError(
-            f"hf:{escaped(name)} cannot be fetched: {reason}; check the name and the network, or download its Parquet "
+            f"hf:{escaped(name)} is no folder and no name of a dataset; pass hf:DIR, hf:OWNER/NAME or "
+            f"hf:OWNER/NAME:CONFIG@COMMIT, where a COMMIT has 40 hexadecimal digits"
+        )
+    repository, commit, reason = parts["repository"], parts["commit"], ""
+    with _fetching(name):
+        if commit:
+            listing = at(repository, commit)
+        else:
+            listing, reason = newest(repository)
+    # a commit is named by the configuration of its own files, as an older one may have had others
+    found = Found(name, _configuration(name, listing, parts["config"] or ""), listing)
+    notes = [] if commit else [_note(found, reason)]
+    # what another program has fetched may be a part of the set
+    if not listing.whole:
+        notes.append(f"whether these are all files of hf:{name} is not known without the hub")
+    return replace(found, notes=tuple(notes))
+
+
+def _note(found: Found, reason: str) -> str:
+    """At which commit a dataset is taken that was asked for without one."""
+    when = "the newest one"
+    if reason:
+        when = f"the last that is known, as {reason}"
+    commit = found.listing.commit
+    return f"hf:{found.name} is taken at the commit {commit}, {when}; a run goes on with it"
+
+
+@contextmanager
+def _fetching(name: str) -> Iterator[None]:
+    """What the hub or its cache has not, as an error of the data."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise DataError(
+            f"hf:{escaped(name)} cannot be fetched: {error}; check the name and the network, or download its Parquet "
             f"files elsewhere and pass parquet:DIR"
         ) from error
-    folder = Path(root) / chosen
-    partial = sorted(path.name for path in folder.glob(f"{PARTIAL}*"))
+
+
+def _configuration(name: str, listing: Listing, wanted: str) -> str:
+    """The configuration that is asked for, the only one, or the one called default. Raises DataError for another."""
+    # CONFIG/PART/0000.parquet: what lies elsewhere the hub has not made
+    made = [file.split("/") for file in listing.files if file.count("/") == 2]
+    every = sorted({steps[0] for steps in made})
+    if not every:
+        raise DataError(
+            f"hf:{escaped(name)} has no CONFIG/PART/0000.parquet at the commit {listing.commit}; name one of "
+            f"{CONVERTED}, where the hub puts its Parquet files, or leave @COMMIT out"
+        )
+    # as the hub itself calls the configuration of a dataset that has one
+    chosen = wanted or "default"
+    if len(every) == 1 and not wanted:
+        chosen = every[0]
+    if chosen not in every:
+        bare = escaped(name.partition("@")[0].partition(":")[0])
+        raise DataError(
+            f"hf:{escaped(name)} has the configurations {few(every)}; name one of them, as in hf:{bare}:{every[0]}"
+        )
+    partial = sorted({part for config, part, _ in made if config == chosen and _is_partial(part)})
     if partial:
         raise DataError(
             f"hf:{escaped(name)} has only the first 5 GB of {few(partial)} as Parquet; download its own files and pass "
             f"them as parquet:, wds: or folder:"
         )
-    return folder
+    return chosen
 
 
-def _configuration(name: str, options: dict[str, Any]) -> str:
-    """The only configuration of a dataset, or the one called default."""
-    from huggingface_hub import HfApi
+def _is_partial(part: str) -> bool:
+    return part.startswith(PARTIAL)
 
-    files = HfApi().list_repo_files(name, **options)
-    found = sorted({file.split("/")[0] for file in files if file.endswith(".parquet")})
-    if "default" in found or len(found) == 1:
-        return "default" if "default" in found else found[0]
-    raise DataError(
-        f"hf:{escaped(name)} has the configurations {few(found) or 'none'}; name one of them, as in "
-        f"hf:{escaped(name)}:{(found or ['NAME'])[0]}"
-    )
+
+def downloaded(found: Found) -> Path:
+    """The folder of a dataset's Parquet files, fetched where they are not here yet. Raises DataError."""
+    with _fetching(found.name):
+        return fetch(found.listing, found.files) / found.chosen
+
+
+def _remotes(found: Found) -> dict[str, list[tuple[str, Remote]]]:
+    """The files of each part on the hub, under the names that they have where they are fetched."""
+    from huggingface_hub import hf_hub_url
+
+    # addressed by the commit, so that a dataset that changes in between gives the same bytes or none
+    listing, root = found.listing, PurePosixPath(found.chosen)
+    out: dict[str, list[tuple[str, Remote]]] = {}
+    for role, files in by_part(root, [PurePosixPath(file) for file in found.files]).items():
+        for file in files:
+            address = hf_hub_url(
+                listing.repository, str(file), repo_type="dataset", revision=listing.commit
+            )
+            remote = Remote(address, listing.files[str(file)], commit=listing.commit)
+            out.setdefault(role, []).append((file.relative_to(root).as_posix(), remote))
+    return out

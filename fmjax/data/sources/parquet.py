@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 from fmjax.config.data import ImagesConfig
 from fmjax.data.arrow import copied, copy_note, rows_of
 from fmjax.data.example import Splits
 from fmjax.data.folders import part_asked_for
+from fmjax.data.groups import failing
 from fmjax.data.labels import splits_of
 from fmjax.data.shards import files_by_part
-from fmjax.errors import escaped
+from fmjax.data.streams import streamed
+from fmjax.errors import UsageError, escaped
+from fmjax.store.addresses import check
+from fmjax.store.network import contact
+from fmjax.store.ranges import Remote
+
+WEB = ("http://", "https://")
 
 
 def open_examples(
@@ -20,9 +28,25 @@ def open_examples(
     *,
     classes: Sequence[str] | None = None,
 ) -> Splits:
-    """The Parquet file at a path, or those of a folder. classes: those that there may be, in their order."""
+    """The Parquet file at a path or an address, or those of a folder. classes: those that there may be, in order."""
+    if place.startswith(WEB):
+        return _streamed(place, config, classes or ())
     path, wanted = part_asked_for(place)
     return parquet_files(path, config, classes=classes or (), wanted=wanted)
+
+
+def _streamed(address: str, config: ImagesConfig, classes: Sequence[str]) -> Splits:
+    """The Parquet file at a web address."""
+    remote = Remote(address)
+    where = f"parquet:{remote}"
+    if not config.stream:
+        raise UsageError(f"{where} is read from there with --data.stream; else download it")
+    # without the query, which may be a signature of today's
+    name = PurePosixPath(urlsplit(address).path).name or "file"
+    with failing(where):
+        check(address, "--data.source")
+        contact(address)
+    return streamed({"": [(name, remote)]}, config, where=where, classes=classes)
 
 
 def parquet_files(
