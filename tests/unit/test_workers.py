@@ -171,7 +171,9 @@ def test_workers_end_with_their_run(tmp_path, end):
     # pipes are closed when the last process has ended that holds them
     assert found.stdout == "(4, 16, 16, 3)\n"
     assert found.returncode == (-signal.SIGKILL if end else 0)
-    assert end or not found.stderr
+    # Grain itself says that it cannot profile with an older jaxlib
+    said = [line for line in found.stderr.splitlines() if not line.startswith("WARNING:absl:Grain")]
+    assert end or not said
 
 
 def test_a_run_with_workers_has_the_bits_of_one_with_threads(tmp_path):
