@@ -104,9 +104,9 @@ def table() -> str:
 
 
 def write_page() -> None:
-    before, _, rest = PAGE.read_text().partition(START)
-    after = rest.partition(END)[2]
-    PAGE.write_text(f"{before}{START}\n{table()}\n{END}{after}")
+    from pages import put
+
+    put(PAGE, START, END, table())
 
 
 def main() -> None:

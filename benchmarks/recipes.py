@@ -7,7 +7,6 @@ one core, with as many at a time as there are cores; time is processor time.
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import re
@@ -30,19 +29,6 @@ ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_name("results") / "recipes.json"
 PAGE = ROOT / "docs" / "recipes.md"
 FASHION = Path("/usr/share/datasets/fashion-mnist")  # Debian: dataset-fashion-mnist
-# by label
-GARMENTS = (
-    "t-shirt",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "boot",
-)
 SEEDS = (0, 1, 2)
 COUNTS = (5, 50, 500)  # garments of a class to train on
 HELD_OUT = 100  # garments of a class to score
@@ -156,22 +142,20 @@ def divide(given: Path, out: Path, seed: int) -> None:
 
 def garments(out: Path, count: int, seed: int) -> None:
     """Some of Fashion-MNIST's training images, drawn by the seed, and the first of its test images."""
+    from docs.make_demo_checkpoint import CLASSES, read
+
+    # the last folder's name was shorter when this was measured, and the order of folders is that of the draws
+    names = (*CLASSES[:-1], "boot")
     drawn = np.random.default_rng(seed)
     for part, prefix, wanted in (("train", "train", count), ("val", "t10k", HELD_OUT)):
-        pixels = _idx(prefix, "images-idx3", 16).reshape(-1, 28, 28)
-        labels = _idx(prefix, "labels-idx1", 8)
-        for label, name in enumerate(GARMENTS):
+        pixels, labels = read(FASHION, prefix)
+        for label, name in enumerate(names):
             (out / part / name).mkdir(parents=True)
             found = np.flatnonzero(labels == label)
             if part == "train":
                 found = drawn.permutation(found)
             for index in found[:wanted]:
                 Image.fromarray(pixels[index]).save(out / part / name / f"{index:05}.png")
-
-
-def _idx(prefix: str, kind: str, header: int) -> np.ndarray:
-    with gzip.open(FASHION / f"{prefix}-{kind}-ubyte.gz") as file:
-        return np.frombuffer(file.read(), np.uint8, offset=header)
 
 
 def about(setting: Setting, folder: Path, seed: int) -> list[str]:
@@ -371,21 +355,17 @@ def shown(recipe: str) -> str:
 
 def write_page() -> None:
     """Puts the tables between their markers."""
+    from pages import put
+
     found = json.loads(RESULTS.read_text())["settings"]
     tables = {
         "recipes": "\n\n".join(of_photographs(one, found[one.key]) for one in PHOTOGRAPHS),
         "counts": of_counts(found),
         "choice": of_choice(found),
     }
-    page = PAGE.read_text()
     for name, table in tables.items():
-        start, end = (
-            f"<!-- {name}: python benchmarks/recipes.py -->",
-            f"<!-- end of {name} -->",
-        )
-        before, _, rest = page.partition(start)
-        page = f"{before}{start}\n{table}\n{end}{rest.partition(end)[2]}"
-    PAGE.write_text(page)
+        start = f"<!-- {name}: python benchmarks/recipes.py -->"
+        put(PAGE, start, f"<!-- end of {name} -->", table)
 
 
 def main(folder: Path) -> None:

@@ -280,9 +280,9 @@ def tables(found: dict[str, Any]) -> str:
 
 
 def write_page() -> None:
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}\n{tables(json.loads(OUT.read_text()))}\n{END}{after}")
+    from pages import put
+
+    put(PAGE, BEGIN, END, tables(json.loads(OUT.read_text())))
 
 
 def main() -> None:

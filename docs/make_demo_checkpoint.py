@@ -30,13 +30,19 @@ CLASSES = (
 )
 
 
+def read(source: Path, prefix: str) -> tuple[np.ndarray, np.ndarray]:
+    """(images [N 28 28], labels [N]) of a part of the idx files, both uint8. prefix: train or t10k."""
+    with gzip.open(source / f"{prefix}-images-idx3-ubyte.gz") as file:
+        images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28)
+    with gzip.open(source / f"{prefix}-labels-idx1-ubyte.gz") as file:
+        labels = np.frombuffer(file.read(), np.uint8, offset=8)
+    return images, labels
+
+
 def lay_out(source: Path, target: Path) -> None:
     """The idx files as target/{train,val}/<class>/<number>.png."""
     for split, prefix in (("train", "train"), ("val", "t10k")):
-        with gzip.open(source / f"{prefix}-images-idx3-ubyte.gz") as file:
-            images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28)
-        with gzip.open(source / f"{prefix}-labels-idx1-ubyte.gz") as file:
-            labels = np.frombuffer(file.read(), np.uint8, offset=8)
+        images, labels = read(source, prefix)
         for name in CLASSES:
             (target / split / name).mkdir(parents=True, exist_ok=True)
         for number, (image, label) in enumerate(zip(images, labels, strict=True)):
