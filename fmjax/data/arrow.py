@@ -6,7 +6,6 @@ in fmjax's cache folder, which any row can be read from.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +24,7 @@ from fmjax.data.labels import Labels, Rows
 from fmjax.data.shards import below
 from fmjax.data.strings import Strings
 from fmjax.errors import DataError, escaped, in_bytes
-from fmjax.store.record import cache_folder, held
+from fmjax.store.record import cache_folder, cache_place, held
 from weights_conversion.writer import whole
 
 PIECE = 256  # rows that are copied at a time
@@ -68,8 +67,7 @@ def copied(path: Path) -> tuple[Path, int]:
     Raises DataError for a damaged file, and where the cache has no room for the copy.
     """
     key = json.dumps([os.path.abspath(path), *_state(path)])
-    folder = cache_folder() / "arrow"
-    copy = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.arrow"
+    copy = cache_place("arrow", key, ".arrow")
     if copy.is_file():
         return copy, 0
     try:
@@ -78,8 +76,9 @@ def copied(path: Path) -> tuple[Path, int]:
             if not copy.is_file():
                 _copy(path, copy)
     except OSError as error:
+        folder = escaped(str(copy.parent))
         raise DataError(
-            f"{escaped(str(path))} cannot be copied to {escaped(str(folder))} ({error.strerror or error}), from where "
+            f"{escaped(str(path))} cannot be copied to {folder} ({error.strerror or error}), from where "
             f"single rows are read; free some space there, or set FMJAX_CACHE to a folder on another disk"
         ) from error
     return copy, copy.stat().st_size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import zipfile
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fmjax.store.record import cache_folder
+from fmjax.store.record import cache_place
 from weights_conversion.writer import whole
 
 Arrays = dict[str, np.ndarray]
@@ -34,7 +33,7 @@ def kept(kind: str, key: Mapping[str, Any], build: Callable[[], Arrays]) -> Arra
     is an error: a damaged file is built anew, and a folder that cannot be written keeps nothing.
     """
     text = json.dumps({"kind": kind, "layout": LAYOUT, **key}, sort_keys=True)
-    path = cache_folder() / kind / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npz"
+    path = cache_place(kind, text, ".npz")
     found = _read(path, text)
     if found is None:
         found = build()

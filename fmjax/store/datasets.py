@@ -6,7 +6,6 @@ that is here starts, without the network.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from fmjax.errors import CheckpointError
 from fmjax.serial import write_atomically
 from fmjax.store import addresses
 from fmjax.store.huggingface import COMMIT, SILENT, is_inside, matched, patiently, status_of
-from fmjax.store.locate import OFFLINE, TRUE
+from fmjax.store.locate import OFFLINE, is_offline
 from fmjax.store.network import (
     MEANINGS,
     UnreachableError,
@@ -28,7 +27,7 @@ from fmjax.store.network import (
     timeout_s,
     within,
 )
-from fmjax.store.record import cache_folder
+from fmjax.store.record import cache_place
 
 # every dataset of the hub whose files it can read is there as Parquet, made by the hub itself
 CONVERTED = "refs/convert/parquet"
@@ -138,9 +137,7 @@ def _asked(repository: str, revision: str) -> Listing:
     from huggingface_hub import HfApi, constants
 
     # the client has read its own setting when it was imported
-    if constants.HF_HUB_OFFLINE or any(
-        os.environ.get(name, "").upper() in TRUE for name in OFFLINE
-    ):
+    if constants.HF_HUB_OFFLINE or is_offline():
         raise UnreachableError(f"nothing is fetched offline ({' or '.join(OFFLINE)} is set)")
     addresses.check(constants.ENDPOINT, "HF_ENDPOINT")
     contact(constants.ENDPOINT)
@@ -219,7 +216,7 @@ def _place(repository: str, commit: str) -> Path:
 
     # another mirror may have other datasets under the same names
     key = json.dumps([constants.ENDPOINT, repository, commit])
-    return cache_folder() / "hub" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    return cache_place("hub", key, ".json")
 
 
 def _keep(listing: Listing) -> Listing:

@@ -49,12 +49,17 @@ def locate(weights: Weights, *, offline: bool = False) -> tuple[Path, Source]:
     return found.path, found.source
 
 
+def is_offline() -> bool:
+    """Whether the environment says that nothing is to be fetched."""
+    return any(os.environ.get(name, "").upper() in TRUE for name in OFFLINE)
+
+
 def obtain(
     weights: Weights, *, offline: bool = False, accept_new: bool = False, anew: bool = False
 ) -> Located:
     """As locate, with the facts of the file. accept_new: what a source has now takes the place of what was recorded.
     anew: the file is hashed also where it looks unchanged."""
-    offline = offline or any(os.environ.get(name, "").upper() in TRUE for name in OFFLINE)
+    offline = offline or is_offline()
     sources, reasons, found = in_order(weights), [], None
     # a copy that is right anywhere comes before a fetch from a better source
     if offline or not accept_new:

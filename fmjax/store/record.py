@@ -33,6 +33,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fmjax"
 
 
+def cache_place(kind: str, key: str, suffix: str) -> Path:
+    """Where the cache folder has what depends on a key, whatever that holds: a file of its digest."""
+    return cache_folder() / kind / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}{suffix}"
+
+
 def held(name: str) -> FileLock:
     """A lock of that name between the processes of this machine, to be used in a `with`. Raises OSError where the cache
     folder cannot be written."""
