@@ -7,7 +7,6 @@ On disk, as all threads and worker processes of a machine share it there, and me
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import os
 import queue
@@ -24,7 +23,7 @@ from fmjax.data.images import Broken
 from fmjax.errors import CheckpointError, DataError, escaped, in_bytes
 from fmjax.store.http import Session
 from fmjax.store.ranges import Remote, read
-from fmjax.store.record import cache_folder, held
+from fmjax.store.record import cache_folder, cache_place, held
 from weights_conversion.writer import whole
 
 FETCHES = 4  # at a time in one process, which bounds what memory they take
@@ -186,34 +185,53 @@ class Groups:
         remote = self.sources[group.source].remote
         # whatever run it is of: what a commit has, or an ETag names, is the same for all
         key = repr((remote.address, remote.size, remote.validator, self._column, group))
-        return (
-            cache_folder() / "stream" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}{SUFFIX}"
-        )
+        return cache_place("stream", key, SUFFIX)
 
     def _fetch(self, number: int, path: Path) -> None:
         group = self.groups[number]
         source = self.sources[group.source]
         with failing(self._where), Session() as session:
             content = read(session, source.remote, group.start, group.length)
-        column = column_of(source, group.number, self._column, group.start, content, self._where)
+        footer = footer_of(source, self._where)
+        column = column_of(
+            source, footer, group.number, self._column, group.start, content, self._where
+        )
         if len(column) != group.rows:
             raise damaged(self._where, source, f"{len(column):,} rows in a group of {group.rows:,}")
+        # whole or not at all, as other threads and processes read what lies there
         with whole(path, group.length) as file:
             for piece in _written(column):
                 file.write(piece)
         throw_out(path.parent, self._limit, kept=path.name)
 
 
+def footer_of(source: Source, where: str) -> Any:
+    """What lies where in a file, and the kinds of its columns. Raises DataError for a damaged one."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_metadata(pa.BufferReader(source.footer))
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(where, source, str(error)) from error
+
+
 def column_of(
-    source: Source, number: int, column: str, start: int, content: bytes, where: str
+    source: Source,
+    footer: Any,
+    number: int,
+    column: str,
+    start: int,
+    content: bytes,
+    where: str,
 ) -> Any:
-    """A column of a row group, out of the file's bytes from a place on. Raises DataError for damaged ones."""
+    """A column of a row group, out of the file's bytes from a place on. footer: as of `footer_of`. Raises DataError for
+    damaged bytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     # all that is looked for lies in these bytes: the footer is here
     try:
-        footer = pq.read_metadata(pa.BufferReader(source.footer))
         file = Pieces(source.remote.size, start, content)
         with pq.ParquetFile(file, metadata=footer, pre_buffer=False) as table:
             found = table.read_row_group(number, columns=[column], use_threads=False).column(0)

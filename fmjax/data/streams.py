@@ -24,6 +24,7 @@ from fmjax.data.groups import (
     column_of,
     damaged,
     failing,
+    footer_of,
 )
 from fmjax.data.labels import Labels, Rows, splits_of
 from fmjax.data.sampling import mixing_note
@@ -58,10 +59,11 @@ def streamed(
     with ThreadPoolExecutor(FILES) as pool:
         opened = list(pool.map(partial(_opened, config=config, where=where), files))
     sources = [source for source, _ in opened]
-    schemas = [_schema(source, where) for source in sources]
+    footers = [footer_of(source, where) for source in sources]
+    schemas = [_schema(*one, where) for one in zip(footers, sources, strict=True)]
     names = [PurePosixPath(source.name) for source in sources]
     columns, declared = columns_of(schemas, names, config, where=where)
-    pictures = _pictures(sources, schemas[0], columns, config, where)
+    pictures = _pictures(sources, footers, schemas[0], columns, config, where)
     # the labels of a part are those of its files, which follow each other
     rows, first, window = {}, 0, config.stream_window_mib * MIB
     for role, some in parts.items():
@@ -76,14 +78,21 @@ def streamed(
 
 
 def _pictures(
-    sources: Sequence[Source], schema: Any, columns: Columns, config: ImagesConfig, where: str
+    sources: Sequence[Source],
+    footers: Sequence[Any],
+    schema: Any,
+    columns: Columns,
+    config: ImagesConfig,
+    where: str,
 ) -> Groups:
     """The pictures of all files, by row group."""
     leaf = columns.image
     # of a picture with its path, the bytes alone
     if has_bytes(schema.field(leaf).type):
         leaf = f"{leaf}.bytes"
-    groups = [group for i, one in enumerate(sources) for group in _groups(one, i, leaf, where)]
+    groups: list[Group] = []
+    for place, (source, footer) in enumerate(zip(sources, footers, strict=True)):
+        groups += _groups(source, footer, place, leaf, where)
     limit = int(config.stream_cache_gib * GIB)
     check_room(groups, config.stream_window_mib * MIB, limit, where)
     return Groups(sources, groups, column=leaf, limit=limit, where=where)
@@ -151,16 +160,17 @@ def _read(session: Session, name: str, remote: Remote, config: ImagesConfig, whe
     import pyarrow as pa
 
     source = Source(name, remote, _footer(session, name, remote, where))
-    schema, metadata = _schema(source, where), _metadata(source, where)
+    footer = footer_of(source, where)
+    schema = _schema(footer, source, where)
     label = find_columns(schema.names, config, where=where).label
     # a set without labels is refused later on, by the columns of all of its files
     chunks, kind = [], pa.null()
     if label:
         kind = schema.field(label).type
-        for number in range(metadata.num_row_groups):
-            start, length, rows = _span(source, metadata.row_group(number), label, where)
+        for number in range(footer.num_row_groups):
+            start, length, rows = _span(source, footer.row_group(number), label, where)
             content = read(session, remote, start, length) if rows else b""
-            piece = column_of(source, number, label, start, content, where)
+            piece = column_of(source, footer, number, label, start, content, where)
             if len(piece) != rows:
                 raise damaged(where, source, f"{len(piece):,} labels in a group of {rows:,}")
             chunks += piece.chunks
@@ -198,22 +208,12 @@ def _footer(session: Session, name: str, remote: Remote, where: str) -> bytes:
     return last[-length:]
 
 
-def _metadata(source: Source, where: str) -> Any:
+def _schema(footer: Any, source: Source, where: str) -> Any:
+    """The names and kinds of a file's columns."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        return pq.read_metadata(pa.BufferReader(source.footer))
-    except (pa.ArrowException, OSError) as error:
-        raise damaged(where, source, str(error)) from error
-
-
-def _schema(source: Source, where: str) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.read_schema(pa.BufferReader(source.footer))
+        return footer.schema.to_arrow_schema()
     except (pa.ArrowException, OSError) as error:
         raise damaged(where, source, str(error)) from error
 
@@ -236,11 +236,11 @@ def _span(source: Source, group: Any, column: str, where: str) -> tuple[int, int
     return start, length, rows
 
 
-def _groups(source: Source, place: int, column: str, where: str) -> list[Group]:
+def _groups(source: Source, footer: Any, place: int, column: str, where: str) -> list[Group]:
     """The row groups of a file that have rows. place: of the file among all."""
-    metadata, groups = _metadata(source, where), []
-    for number in range(metadata.num_row_groups):
-        start, length, rows = _span(source, metadata.row_group(number), column, where)
+    groups = []
+    for number in range(footer.num_row_groups):
+        start, length, rows = _span(source, footer.row_group(number), column, where)
         if rows:
             groups.append(Group(place, number, rows, start, length))
     return groups

@@ -10,7 +10,7 @@ from typing import Any
 from fmjax import specs
 from fmjax.config.run import RunConfig
 from fmjax.config.schemes import SCHEMES
-from fmjax.data.commits import as_recorded
+from fmjax.data.commits import HUB, as_recorded
 from fmjax.data.split import SPLIT, examples
 from fmjax.engine import manifest, steps
 from fmjax.engine.records import CONFIG, LATER, config_record, export_path, read_run, read_spec
@@ -99,6 +99,9 @@ def as_fitted(run: Path, config: RunConfig) -> RunConfig:
 def as_pinned(run: Path, config: RunConfig, share: Path | None = None) -> RunConfig:
     """The config with the source as the run recorded it, or `share`, which it is compared with: a dataset of the hub at
     the commit that was found when the run began."""
+    # no other source may become another set, and no record is read for it
+    if not config.data.source.startswith(HUB):
+        return config
     known = [] if config.fresh else [run]
     known += [] if share is None else [share]
     for folder in known:
