@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 from pathlib import Path
 
-import tyro
-
 from fmjax.commands.parsing import Folder, Json, Target, say, verb
+from fmjax.programs.flags import parsed
 
 
 def ckpt(args: list[str]) -> None:
-    verbs = {"ls": _ls, "verify": _verify, "prune": _prune, "export": _export}
-    name = verb(args, "ckpt", verbs, "RUN")
-    tyro.cli(verbs[name], args=args[1:], prog=f"fmjax ckpt {name}")
+    name = verb(args, "ckpt", VERBS, "RUN")
+    parsed(VERBS[name], args=args[1:], prog=f"fmjax ckpt {name}", description=_described(name))
+
+
+def _described(name: str) -> str:
+    """What a verb's help begins with: the first line of its docstring, and a line that runs."""
+    says = (inspect.getdoc(VERBS[name]) or "").partition("\n")[0]
+    return f"{says}\n\nExample: fmjax ckpt {name} {EXAMPLES[name]}"
 
 
 # A verb's flags and their help are its arguments and its docstring, as with every other command
@@ -87,3 +92,12 @@ def _export(
     checkpoints.export_step(
         Path(run), target, step=chosen, dialect=dialect, preset=preset, force=force
     )
+
+
+VERBS = {"ls": _ls, "verify": _verify, "prune": _prune, "export": _export}
+EXAMPLES = {
+    "ls": "runs/quickstart",
+    "verify": "runs/quickstart",
+    "prune": "runs/quickstart --keep 2",
+    "export": "runs/quickstart model.safetensors --dialect timm",
+}

@@ -14,9 +14,8 @@ from fmjax.programs.flags import parsed
 
 
 def data(args: list[str]) -> None:
-    verbs = {"check": _check, "pack": _pack}
-    name = verb(args, "data", verbs, "SOURCE")
-    verbs[name](args[1:])
+    name = verb(args, "data", VERBS, "SOURCE")
+    VERBS[name](args[1:])
 
 
 def _check(args: list[str]) -> None:
@@ -57,6 +56,9 @@ def _config(args: list[str], name: str, kind: Any) -> Any:
         description=f"{kind.__doc__}\n\nExample: {example}",
         default=default,
     )
+
+
+VERBS = {"check": _check, "pack": _pack}
 
 
 def from_tao(args: list[str]) -> None:

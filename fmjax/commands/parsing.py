@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import tyro
@@ -12,6 +13,17 @@ import tyro
 from fmjax.commands.texts import TEXTS
 from fmjax.errors import UsageError, nearest, safe
 from fmjax.programs.flags import parsed
+
+
+# The files of this room import nothing heavy: `fmjax --help` reads them all
+@dataclass(frozen=True)
+class Command:
+    """One sub-command: what its help says, a line that runs, and the function that takes its arguments."""
+
+    help: str
+    example: str
+    run: Callable[[list[str]], Any]
+    verbs: tuple[str, ...] = ()  # words of which the first argument is one
 
 
 def say(text: str, stream: Any = None) -> None:

@@ -64,4 +64,12 @@ TEXTS: dict[str, tuple[str, str]] = {
         "the checkpoints of a run: ls, verify, prune, export",
         "fmjax ckpt verify runs/quickstart",
     ),
+    "doctor": (
+        "what there is to compute with, what would go wrong, and the fix of each",
+        "fmjax doctor --offline",
+    ),
+    "completion": (
+        "commands, flags and model names by the tabulator: a script for bash, zsh or fish",
+        "fmjax completion bash",
+    ),
 }

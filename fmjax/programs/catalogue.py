@@ -71,7 +71,7 @@ def full_record(name: str) -> dict[str, Any]:
     """The facts of a list, the graph, the errors and the memory, and for "arch.tag" the whole row of its weights."""
     spec = names.get_spec(name)
     graph = dataclasses.asdict(spec)
-    # other names for it are in the answer of nobody's question
+    # its other names find it, and say nothing of it
     del graph["aliases"]
     facts = record(name) | {"spec": graph, "memory_bytes": dataclasses.asdict(estimate(spec))}
     facts |= {
