@@ -40,16 +40,17 @@ def _ls(run: Folder, /, *, preset: str = "", as_json: Json = False) -> None:
         checkpoints.show(found)
 
 
-def _verify(run: Folder, /, *, step: int = -1) -> None:
+def _verify(run: Folder, /, *, step: int = -1, as_json: Json = False) -> None:
     """Compares the files and arrays of its checkpoints with their digests.
 
     Args:
         run: its folder
         step: only this one; -1 is all of them
+        as_json: print records for machines
     """
     from fmjax.programs import checkpoints
 
-    checkpoints.verify(Path(run), None if step < 0 else step)
+    checkpoints.verify(Path(run), None if step < 0 else step, as_json=as_json)
 
 
 def _prune(run: Folder, /, *, keep: int = 1, params_only: bool = False, preset: str = "") -> None:

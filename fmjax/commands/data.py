@@ -19,7 +19,7 @@ def data(args: list[str]) -> None:
 
 
 def _check(args: list[str]) -> None:
-    """Looks at every image, and says what would stop a run and what its scores should not be believed for."""
+    """Says what would stop a run on a set, and which scores not to believe."""
     from fmjax.config.sets import DataCheckConfig
 
     config = _config(args, "check", DataCheckConfig)
@@ -30,7 +30,7 @@ def _check(args: list[str]) -> None:
 
 
 def _pack(args: list[str]) -> None:
-    """Writes the images as ArrayRecord files, for --data.source arrayrecord:DIR."""
+    """Writes the images as a few files, for --data.source arrayrecord:DIR."""
     from fmjax.config.sets import DataPackConfig
 
     config = _config(args, "pack", DataPackConfig)

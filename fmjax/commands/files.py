@@ -11,7 +11,7 @@ from fmjax.commands.parsing import Given, Json, Name, Target, parse, say
 
 # the columns of the list that it can be sorted by
 Sort = Literal[
-    "", "name", "parameters", "gflops", "size", "parity", "zero-shot", "knn", "probe", "top-1"
+    "family", "name", "parameters", "gflops", "size", "parity", "zero-shot", "knn", "probe", "top-1"
 ]
 # A command's flags and their help are the arguments and the docstring of its `run`; what it needs is imported inside,
 # so that --help and the other commands do not pay for it.
@@ -24,7 +24,7 @@ def models(args: list[str]) -> None:
         /,
         *,
         pretrained: bool = False,
-        sort: Sort = "",
+        sort: Sort = "family",
         reverse: bool = False,
         max_params: str = "",
         licence: str = "",
@@ -35,7 +35,7 @@ def models(args: list[str]) -> None:
         Args:
             pattern: a part of a name, tag, alias, timm or hub name or family ("clip", "openai"), or shell-style
             pretrained: list published weights instead of architectures
-            sort: by this column, the smallest first, and of scores the best; "" is family by family
+            sort: by this column, the smallest first, and of scores the best; family: as they belong together
             reverse: the other way round
             max_params: leave out what has more parameters, as in 90M or 1.1B
             licence: only those whose licence has this in it, as in mit
@@ -186,6 +186,7 @@ def download(args: list[str]) -> None:
         dialect: str = "",
         accept_new: bool = False,
         offline: bool = False,
+        as_json: Json = False,
     ) -> None:
         """Published weights in the cache.
 
@@ -196,6 +197,7 @@ def download(args: list[str]) -> None:
             dialect: take only files of this dialect; "" takes any
             accept_new: take what is published now in the place of what was recorded
             offline: check what is here, and fetch nothing
+            as_json: print records for machines
         """
         from fmjax.programs.download import main as program
 
@@ -206,6 +208,7 @@ def download(args: list[str]) -> None:
             dialect=dialect,
             accept_new=accept_new,
             offline=offline,
+            as_json=as_json,
         )
 
     parse(run, args, "download")

@@ -12,6 +12,7 @@ from fmjax.errors import UsageError, in_bytes, nearest
 from fmjax.programs import catalogue
 
 Record = dict[str, Any]
+FAMILY = "family"
 # A column's published scores, the first that there is; a letter behind the number says which it is if not the first
 SCORES: dict[str, tuple[tuple[str, str], ...]] = {
     "zero-shot": (("imagenet1k_zeroshot", ""),),
@@ -48,7 +49,7 @@ def found(
     pretrained: bool = False,
     max_params: str = "",
     licence: str = "",
-    sort: str = "",
+    sort: str = FAMILY,
     reverse: bool = False,
 ) -> list[Record]:
     """The records of the rows that a search finds and the filters keep.
@@ -117,8 +118,8 @@ KEYS: dict[str, Callable[[Record], Any]] = {
 
 
 def ordered(rows: list[Record], sort: str, *, reverse: bool = False) -> list[Record]:
-    """The records by a field; "" leaves the order of the tables, family by family."""
-    if not sort:
+    """The records by a field; FAMILY leaves the order of the tables."""
+    if sort == FAMILY:
         return rows[::-1] if reverse else rows
     # the best score is the highest, of all else the least comes first
     key = KEYS.get(sort) or (lambda row: score(row, sort)[0])

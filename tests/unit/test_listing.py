@@ -15,7 +15,7 @@ from fmjax.console import Column, SafeConsole, fitting
 from fmjax.errors import UsageError
 from fmjax.names import list_models
 from fmjax.programs import listing
-from fmjax.programs.listing import KEYS, SCORES, found, score
+from fmjax.programs.listing import FAMILY, KEYS, SCORES, found, score
 
 
 def names(rows) -> list[str]:
@@ -23,7 +23,7 @@ def names(rows) -> list[str]:
 
 
 def test_the_flag_knows_every_field_that_rows_are_sorted_by():
-    assert set(get_args(Sort)) == {"", *KEYS, *SCORES}
+    assert set(get_args(Sort)) == {FAMILY, *KEYS, *SCORES}
 
 
 @pytest.mark.parametrize("field", [*KEYS, *SCORES])
