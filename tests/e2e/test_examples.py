@@ -113,13 +113,14 @@ def test_an_example_runs(page, prepared, tmp_path, capsys):
         assert len(said.out.splitlines()) >= 1
 
 
-LISTS = ("models", "info", "download", "data check", "ckpt ls", "ckpt verify", "doctor")
+# doctor's records are looked at in tests/unit/test_doctor.py, those of ckpt verify in tests/e2e/test_recovery.py
+LISTS = ("models", "info", "download", "data check", "ckpt ls")
 
 
 @pytest.mark.parametrize("page", LISTS)
 def test_what_lists_has_records_for_machines(page, prepared, capsys):
     words = prepared(page)
-    assert main([*words, "--json"]) in CODES.get(page, {0})
+    assert main([*words, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     rows = told if isinstance(told, list) else [told]
     assert len(rows) >= 1
