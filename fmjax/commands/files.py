@@ -8,8 +8,11 @@ from typing import Annotated, Literal
 import tyro
 
 from fmjax.commands.parsing import Given, Json, Name, Target, parse, say
-from fmjax.errors import UsageError, nearest
 
+# the columns of the list that it can be sorted by
+Sort = Literal[
+    "family", "name", "parameters", "gflops", "size", "parity", "zero-shot", "knn", "probe", "top-1"
+]
 # A command's flags and their help are the arguments and the docstring of its `run`; what it needs is imported inside,
 # so that --help and the other commands do not pay for it.
 
@@ -21,6 +24,10 @@ def models(args: list[str]) -> None:
         /,
         *,
         pretrained: bool = False,
+        sort: Sort = "family",
+        reverse: bool = False,
+        max_params: str = "",
+        licence: str = "",
         as_json: Json = False,
     ) -> None:
         """Names that a search finds.
@@ -28,24 +35,27 @@ def models(args: list[str]) -> None:
         Args:
             pattern: a part of a name, tag, alias, timm or hub name or family ("clip", "openai"), or shell-style
             pretrained: list published weights instead of architectures
+            sort: by this column, the smallest first, and of scores the best; family: as they belong together
+            reverse: the other way round
+            max_params: leave out what has more parameters, as in 90M or 1.1B
+            licence: only those whose licence has this in it, as in mit
             as_json: print records for machines
         """
         # the program is imported once the flags are known to be right
-        from fmjax import names
-        from fmjax.programs import catalogue
+        from fmjax.programs import listing
 
-        found = names.list_models(pattern, pretrained=pretrained)
-        if not found:
-            # only now, as it is for a hint alone
-            known = names.list_models(pretrained=pretrained)
-            hint = nearest(pattern.strip("*"), known, cutoff=0.6)
-            raise UsageError(f"no model matches {pattern!r}{hint} (`fmjax models` lists all)")
-        rows = [catalogue.record(name) for name in found]
-        say(
-            json.dumps(rows, indent=2)
-            if as_json
-            else "\n".join(catalogue.line(row) for row in rows)
+        rows = listing.found(
+            pattern,
+            pretrained=pretrained,
+            max_params=max_params,
+            licence=licence,
+            sort=sort,
+            reverse=reverse,
         )
+        if as_json:
+            say(json.dumps(rows, indent=2))
+        else:
+            listing.show(rows, pretrained=pretrained)
 
     parse(run, args, "models")
 
@@ -60,14 +70,14 @@ def info(args: list[str]) -> None:
             as_json: print all facts, the whole rows, for machines
         """
         from fmjax import names
+        from fmjax.console import show_page
         from fmjax.programs import catalogue
 
         resolved = names.resolve(name)
-        say(
-            json.dumps(catalogue.full_record(resolved), indent=2)
-            if as_json
-            else catalogue.page(resolved)
-        )
+        if as_json:
+            say(json.dumps(catalogue.full_record(resolved), indent=2))
+        else:
+            show_page(resolved, catalogue.page(resolved))
 
     parse(run, args, "info")
 
@@ -176,6 +186,7 @@ def download(args: list[str]) -> None:
         dialect: str = "",
         accept_new: bool = False,
         offline: bool = False,
+        as_json: Json = False,
     ) -> None:
         """Published weights in the cache.
 
@@ -186,6 +197,7 @@ def download(args: list[str]) -> None:
             dialect: take only files of this dialect; "" takes any
             accept_new: take what is published now in the place of what was recorded
             offline: check what is here, and fetch nothing
+            as_json: print records for machines
         """
         from fmjax.programs.download import main as program
 
@@ -196,6 +208,7 @@ def download(args: list[str]) -> None:
             dialect=dialect,
             accept_new=accept_new,
             offline=offline,
+            as_json=as_json,
         )
 
     parse(run, args, "download")

@@ -5,7 +5,7 @@ from __future__ import annotations
 # name: (what it is for, an example)
 TEXTS: dict[str, tuple[str, str]] = {
     "models": (
-        "search architectures or published weights",
+        "search architectures or published weights, sorted and filtered",
         "fmjax models dinov2 --pretrained",
     ),
     "info": (
@@ -37,7 +37,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "fmjax probe demo_vit_ti4.fashion_mnist --data.source digits",
     ),
     "finetune": (
-        "fine-tune on labelled images by a preset (a .py file is run), or a model's name",
+        "fine-tune a model or a preset (a .py file is run) on your images",
         "fmjax finetune quickstart --recipe.lr 3e-4",
     ),
     "eval": (
@@ -63,5 +63,13 @@ TEXTS: dict[str, tuple[str, str]] = {
     "ckpt": (
         "the checkpoints of a run: ls, verify, prune, export",
         "fmjax ckpt verify runs/quickstart",
+    ),
+    "doctor": (
+        "what there is to compute with, what would go wrong, with each fix",
+        "fmjax doctor --offline",
+    ),
+    "completion": (
+        "commands, flags and model names by tab, in bash, zsh or fish",
+        "fmjax completion bash",
     ),
 }

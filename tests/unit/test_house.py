@@ -22,6 +22,7 @@ from tests.support import house
 LEFT: dict[str, dict[str, float]] = {
     "fmjax": {"nodes": 8.6},
     "fmjax/commands": {"comments": 4.3},
+    "fmjax/config": {"nodes": 7.3},
     "fmjax/data": {"nodes": 9.3},
     "fmjax/data/check": {"nodes": 10.0},
     "fmjax/data/sources": {"nodes": 8.5},

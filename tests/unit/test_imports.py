@@ -90,7 +90,8 @@ def test_conversion_does_not_know_fmjax(path):
     [
         "import fmjax, fmjax.names; fmjax.list_models(); fmjax.get_weights('ViT-B-16.openai')",
         "from fmjax.cli import main; main(['--help'])",
-        "from fmjax.cli import main; main(['models', '*dinov2*'])",
+        "from fmjax.cli import main; main(['models', '*dinov2*']); main(['info', 'ViT-B-16.openai'])",
+        "from fmjax.cli import main; main(['completion', 'words', 'finetune', 'x', '--recipe.l'])",
         "from fmjax.config.presets import load_preset; load_preset('quickstart')",
         "import fmjax.data, fmjax.data.batches, fmjax.data.transforms, fmjax.data.split, fmjax.data.audit",
         "from fmjax.data.sources import arrayrecord, csv, digits, folder, hf, masks, open_source, parquet, tfds, wds",
