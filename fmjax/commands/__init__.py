@@ -34,6 +34,7 @@ RUNS: dict[str, Callable[[list[str]], Any]] = {
     "probe": runs.on_features("probe", "ProbeConfig", "probe_main"),
     "finetune": runs.finetune,
     "eval": runs.evaluate,
+    "predict": runs.predict,
     "average": runs.average,
     "export": files.export,
     "data": data.data,

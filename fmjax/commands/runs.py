@@ -1,4 +1,4 @@
-"""The sub-commands for images: embed, knn, probe, finetune, eval, average."""
+"""The sub-commands for images: embed, knn, probe, finetune, eval, predict, average."""
 
 from __future__ import annotations
 
@@ -85,6 +85,16 @@ def evaluate(args: list[str]) -> None:
     folder, rest = first(args, "eval", "a run's folder")
     config = parse(EvalConfig, rest, "eval")
     from fmjax.programs.evaluate import main as program
+
+    program(folder, config)
+
+
+def predict(args: list[str]) -> None:
+    from fmjax.config.predict import PredictConfig
+
+    folder, rest = first(args, "predict", "a run's folder, and pictures")
+    config = parse(PredictConfig, rest, "predict")
+    from fmjax.programs.predict import main as program
 
     program(folder, config)
 
