@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from fmjax.data import masks
-from fmjax.data.example import Example, Examples
-from fmjax.data.folders import Found, few, image_paths
+from fmjax.data.example import Example, Examples, Splits
+from fmjax.data.folders import Found, LeftOut, few, image_paths
 from fmjax.data.images import Broken, Picture, regular_file
 from fmjax.data.strings import Growing, Strings
 from fmjax.errors import DataError, FmjaxError, UsageError, escaped
@@ -28,31 +28,30 @@ MOST = 1 << 26  # bytes of a picture from the web
 LONGEST = 1 << 16  # bytes of a line in a list: a file that is none has no lines
 
 
-def pictures(places: Sequence[str], *, stdin: Any = None) -> Examples:
-    """The pictures at some places, in their order, those of a folder by their paths.
+def pictures(places: Sequence[str], *, stdin: Any = None) -> Splits:
+    """The pictures at some places as one part, in their order, those of a folder by their paths.
 
     places: a file, a folder (and those below it), an http or https address, @FILE or - for a list of these but
     folders, one a line, or ended by a zero byte. A place that is not there is refused with a DataError, a line of a
     list is left to be found unreadable.
     """
-    growing = Growing()
+    growing, left_out = Growing(), []
     for place in places:
-        for name in _names(place, stdin):
+        for name in _names(place, stdin, left_out):
             growing.add(name)
     names = growing.done()
     if not len(names):
         raise DataError(f"there are no pictures in {few(places)}; pass a file, a folder or a list")
-    return of_names(names)
+    return Splits(of_names(names), None, tuple(left_out))
 
 
-def of_names(names: Strings, *, sizes: np.ndarray | None = None) -> Examples:
-    """Pictures by their paths and addresses, as they are printed and recorded. sizes: of the files, where known."""
+def of_names(names: Strings) -> Examples:
+    """Pictures by their paths and addresses, as they are printed and recorded."""
     return Examples(
         fields={"image": Opened(names)},
         labels=np.zeros(len(names), np.int32),
         classes=(),
         names=names.__getitem__,
-        sizes=sizes,
         labelled=False,
     )
 
@@ -86,12 +85,12 @@ class Opened:
             return Broken(str(error))
 
 
-def _names(place: str, stdin: Any) -> Iterable[str]:
+def _names(place: str, stdin: Any, left_out: list[LeftOut]) -> Iterable[str]:
     if place == STDIN:
         return _piped(stdin or sys.stdin.buffer)
     if place.startswith(LIST):
         return _listed(Path(place.removeprefix(LIST)).expanduser())
-    return _address(place) if WEB in place else _on_disk(place)
+    return _address(place) if WEB in place else _on_disk(place, left_out)
 
 
 def _piped(stdin: Any) -> Iterator[str]:
@@ -110,7 +109,7 @@ def _address(place: str) -> Iterable[str]:
     return [place]
 
 
-def _on_disk(place: str) -> Iterable[str]:
+def _on_disk(place: str, left_out: list[LeftOut]) -> Iterable[str]:
     path = os.path.expanduser(place)
     # a link to nothing is there, and its picture is not
     if not os.path.lexists(path):
@@ -123,6 +122,7 @@ def _on_disk(place: str) -> Iterable[str]:
         left = ", ".join(f"{row.count:,} {row.reason}" for row in found.left_out())
         lying = f", and {left} (as {few(row.example for row in found.left_out())})" if left else ""
         raise DataError(f"{escaped(place)} has no images in it{lying}; pass another folder")
+    left_out += found.left_out()
     return paths
 
 

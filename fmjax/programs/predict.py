@@ -16,6 +16,7 @@ from fmjax.config.data import ImagesConfig
 from fmjax.config.predict import PredictConfig
 from fmjax.config.presets import load_preset
 from fmjax.console import console, counted
+from fmjax.data import audit
 from fmjax.data.example import Examples
 from fmjax.data.unlabelled import LIST, STDIN, pictures
 from fmjax.engine.placement import mesh_of
@@ -49,7 +50,10 @@ def main(run: str, config: PredictConfig) -> Counts:
     Raises DataError where there are none, or none can be read; the rows are written all the same then.
     """
     # what is wrong with the flags, the pictures or the run is told before an array is read
-    examples = pictures(_places(config))
+    found = pictures(_places(config))
+    examples = found.train
+    for line in audit.lines(found, examples, None):
+        _tell(line)
     folder = Path(run)
     own = load_preset(config.preset).task if config.preset else None
     trained, labels = read_run(folder, own)
