@@ -44,6 +44,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "scores of a fine-tuned run",
         "fmjax eval runs/quickstart",
     ),
+    "predict": (
+        "the classes of new pictures by a fine-tuned run, as a table or a file",
+        "fmjax predict runs/quickstart cat.jpg photos --out predictions.csv",
+    ),
     "average": (
         "runs of one model -> a run with their average: WiSE-FT, soups",
         "fmjax average runs/a runs/b --out runs/soup --greedy",

@@ -6,6 +6,7 @@ from fmjax.config.data import DataConfig, ImagesConfig
 from fmjax.config.features import EmbedConfig, FeaturesConfig, KnnConfig, ProbeConfig
 from fmjax.config.hosts import HostsConfig
 from fmjax.config.model import ModelConfig
+from fmjax.config.predict import PredictConfig
 from fmjax.config.presets import load_preset
 from fmjax.config.recipe import Recipe
 from fmjax.config.run import EvalConfig, MeshConfig, RunConfig
@@ -28,6 +29,7 @@ __all__ = [
     "MeshConfig",
     "ModelConfig",
     "MultiLabelConfig",
+    "PredictConfig",
     "ProbeConfig",
     "Recipe",
     "RunConfig",

@@ -17,7 +17,8 @@ MAX_WORKERS = 256  # each holds Python, Pillow and the list of the images
 class ImagesConfig:
     """Images with labels: folders, a table, records, archives or a published set; or images with a mask each."""
 
-    # digits, folder:DIR, masks:DIR, csv:FILE, arrayrecord:DIR, parquet:PATH, wds:PATH, hf:NAME or tfds:NAME
+    # digits, folder:DIR, images:PATH (without labels), masks:DIR, csv:FILE, arrayrecord:DIR, parquet:PATH, wds:PATH,
+    # hf:NAME or tfds:NAME
     source: Annotated[str, tyro.conf.arg(aliases=("--source",))] = "digits"
     # where tfds: looks, and where the paths of a csv: start; "" is TFDS's default, and the table's own folder
     data_dir: str = ""

@@ -25,7 +25,15 @@ from fmjax.engine.freeze import join_stacks, with_average
 from fmjax.engine.metrics import METRICS, Metrics, rows_in
 from fmjax.engine.placement import own_rows
 from fmjax.engine.plan import Learner, Plan, make_task, net_of_shapes
-from fmjax.engine.records import CONFIG, SPEC, damaged, read_run, read_spec
+from fmjax.engine.records import (
+    CONFIG,
+    PREPROCESSING,
+    SPEC,
+    damaged,
+    read_preprocessing,
+    read_run,
+    read_spec,
+)
 from fmjax.engine.state import (
     State,
     emptied,
@@ -269,23 +277,26 @@ def start_params(task: Task, backbone: ViT, labels: Labels, seed: int, mesh: Mes
     return jax.jit(params, out_shardings=where, donate_argnums=0)(backbone)
 
 
-def _run_spec(run: Path, config: RunConfig) -> specs.ViTSpec:
-    """The spec that a run was trained with."""
-    # runs of older versions have no spec of their own: it is the zoo's
-    size = preprocessing(config).image_size
+def _recorded(run: Path, config: RunConfig) -> tuple[specs.ViTSpec, PreprocessConfig]:
+    """The spec that a run was trained with, and how its images were brought to it."""
+    # runs of older versions lack one or both: they are the zoo's
+    images = read_preprocessing(run)
+    asked = asked_size(config.model) if images else None
+    size = asked or (images or preprocessing(config)).image_size
     spec = read_spec(run) or _final_spec(config.model, size)
-    if spec.image_size != size:
-        raise damaged(
-            run / CONFIG, f"it has images of {size}, and {SPEC} a model for {spec.image_size}"
-        )
-    return spec
+    # of two that differ nobody knows which is right
+    for name, other in ((PREPROCESSING, (images or spec).image_size), (CONFIG, size)):
+        if spec.image_size != other:
+            raise damaged(
+                run / name, f"it has images of {other}, and {SPEC} a model for {spec.image_size}"
+            )
+    return spec, images or preprocessing(config, spec)
 
 
 def outline(run: Path, config: RunConfig, labels: Labels, mesh: Mesh | None = None) -> Learner:
     """What a run has learned, but for its parameters; on a mesh its weights are gathered and not its activations.
     Raises CheckpointError where its records do not agree."""
-    spec = _run_spec(run, config)
-    images = preprocessing(config, spec)
+    spec, images = _recorded(run, config)
     task = make_task(config, images)
     net = net_of_shapes(task, _outlined(config, spec, mesh), labels)
     return Learner(task, labels, images, net)
@@ -325,7 +336,8 @@ def restore(
     mesh: Mesh | None = None,
     task: TaskConfig | None = None,
 ) -> ViT:
-    """The model of a fine-tuned run at its best or a given step, a classifier included and adapters merged.
+    """The model of a fine-tuned run at its best or a given step, a classifier included and adapters merged; it knows
+    its classes and its preprocessing (`model.predict("cat.jpg")`).
 
     mesh: where the parameters lie; None is one device. task: the settings of a task of your own, where the run learned
     one. Raises CheckpointError where the folder holds no run or no such step.
@@ -336,7 +348,10 @@ def restore(
     step = chosen_step(folder, config, learner.task, step)
     average = config.recipe.averages
     params = restore_params(folder, learner.net, step, mesh, average=average)
-    return merged(learner.task.joined(learner.bound(params)))
+    model = merged(learner.task.joined(learner.bound(params)))
+    reading = learner.task.reading
+    model.facts = specs.ModelFacts(images=learner.images, classes=labels, reading=reading)
+    return model
 
 
 def export(

@@ -23,7 +23,7 @@ from fmjax.models.resample import resample_grid
 from fmjax.models.rope import rope_table
 from fmjax.models.stack import Remat, between, run_stack
 from fmjax.sharding import over_batch
-from fmjax.specs import ClassifierInput, ViTSpec, check_image_size
+from fmjax.specs import ClassifierInput, ModelFacts, ViTSpec, check_image_size
 
 Grid = tuple[int, int]
 
@@ -94,6 +94,7 @@ class ViT(nnx.Module):
                 param_dtype=param_dtype,
             )
         self.spec = spec
+        self.facts: ModelFacts | None = None  # of a run's model, and of a published classifier
         self.classifier_input: ClassifierInput = classifier
         self.drop_path = drop_path
         self.remat: Remat = remat
@@ -115,6 +116,12 @@ class ViT(nnx.Module):
         if self.proj is not None:
             pooled = self.proj(pooled)
         return replace(features, pooled=pooled, logits=logits)
+
+    def predict(self, images: Any, *, top: int = 5) -> Any:
+        """`fmjax.predict(self, images, top=top)`: the likeliest classes of a picture, or of each of several."""
+        import fmjax
+
+        return fmjax.predict(self, images, top=top)
 
     def unprojected(self, images: Float[Array, "B H W C"], key: Array | None = None) -> Features:
         """Features whose `pooled` are the pooled tokens [B P] before any projection: what a classifier sees.

@@ -113,6 +113,7 @@ def one_run(config: RunConfig, share: Path | None = None) -> tuple[Scores, Plan]
     check_batch(config, mesh)
     backbone = build(config, mesh)
     reruns.check_spec(out, config, backbone.spec)
+    reruns.check_images(out, config, preprocessing(config, backbone.spec))
     config, plan = fitted(config, planned(config, backbone, images), mesh)
     if images.changes is None and has_steps(out) and not config.fresh:
         console.print(f"note    {UNRECORDED}")
@@ -135,7 +136,8 @@ def _recorded(out: Path, config: RunConfig, images: Images, backbone: ViT) -> li
     """Makes the records of a run that begins or goes on, and returns what is to be said of it."""
     # what an older command has left is read before the records are those of this one
     told = reruns.go_back(out, config)
-    records.write_run(out, config, images.split, backbone.spec)
+    seen = preprocessing(config, backbone.spec)
+    records.write_run(out, config, images.split, backbone.spec, seen)
     return told
 
 

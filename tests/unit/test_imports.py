@@ -96,7 +96,7 @@ def test_conversion_does_not_know_fmjax(path):
         "import fmjax.data, fmjax.data.batches, fmjax.data.transforms, fmjax.data.split, fmjax.data.audit",
         "from fmjax.data.sources import arrayrecord, csv, digits, folder, hf, masks, open_source, parquet, tfds, wds",
         "from fmjax.cli import main; main(['data', 'check', 'digits'])",
-        "import fmjax.data.records, fmjax.programs.data_pack, fmjax.programs.from_tao",
+        "import fmjax.data.records, fmjax.data.sources.images, fmjax.programs.data_pack, fmjax.programs.from_tao",
     ],
 )
 def test_names_rows_presets_and_help_do_not_import_jax(statement):
