@@ -1,4 +1,4 @@
-"""The sub-commands for images: embed, knn, probe, finetune, eval, average."""
+"""The sub-commands for images: embed, knn, probe, finetune, eval, report, average."""
 
 from __future__ import annotations
 
@@ -85,6 +85,16 @@ def evaluate(args: list[str]) -> None:
     folder, rest = first(args, "eval", "a run's folder")
     config = parse(EvalConfig, rest, "eval")
     from fmjax.programs.evaluate import main as program
+
+    program(folder, config)
+
+
+def report(args: list[str]) -> None:
+    from fmjax.config.report import ReportConfig
+
+    folder, rest = first(args, "report", "a run's folder")
+    config = parse(ReportConfig, rest, "report")
+    from fmjax.programs.report import main as program
 
     program(folder, config)
 

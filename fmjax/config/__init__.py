@@ -8,6 +8,7 @@ from fmjax.config.hosts import HostsConfig
 from fmjax.config.model import ModelConfig
 from fmjax.config.presets import load_preset
 from fmjax.config.recipe import Recipe
+from fmjax.config.report import ReportConfig
 from fmjax.config.run import EvalConfig, MeshConfig, RunConfig
 from fmjax.config.tasks import ClassifyConfig, MultiLabelConfig, SegmentConfig, TaskConfig
 
@@ -27,6 +28,7 @@ __all__ = [
     "MultiLabelConfig",
     "ProbeConfig",
     "Recipe",
+    "ReportConfig",
     "RunConfig",
     "SegmentConfig",
     "TaskConfig",

@@ -69,6 +69,9 @@ class RunConfig:
     export: Literal["timm", "open_clip_timm", "none"] = (
         "timm"  # dialect of the file that is written at the end
     )
+    report: bool = (
+        True  # also write report.html at the end, without the pictures that need the model
+    )
     fresh: bool = (
         False  # start over: the run's checkpoints are deleted and its records written anew
     )

@@ -35,6 +35,7 @@ SAFE = (
     "from_step",
     "compare_random",
     "export",
+    "report",
     "fresh",
     "remat",
     "unroll",

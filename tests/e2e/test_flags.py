@@ -16,6 +16,7 @@ from fmjax.programs.average import main as average
 from fmjax.programs.evaluate import main as evaluate
 from fmjax.programs.features import embed_main, knn_main, probe_main
 from fmjax.programs.finetune import finetune
+from fmjax.programs.report import main as report
 
 COLUMNS = {
     f"data.{name}" for name in ("image_column", "label_column", "split_column", "label_separator")
@@ -93,6 +94,13 @@ def test_training_reads_every_flag_that_it_has(tmp_path, reads):
     flags = dict(leaves(evaluation))
     reads.clear()
     evaluate(str(tmp_path / "run"), evaluation)
+    assert {path for path, field in flags.items() if field not in reads} == set()
+
+    # and a report
+    page = c.ReportConfig(maps=1, atlas=4)
+    flags = dict(leaves(page))
+    reads.clear()
+    report(str(tmp_path / "run"), page)
     assert {path for path, field in flags.items() if field not in reads} == set()
 
     # and an average of runs
