@@ -19,9 +19,10 @@ from fmjax.engine import predictions
 from fmjax.errors import UsageError
 from fmjax.programs import report as program
 from fmjax.report import charts
-from fmjax.report.atlas import atlas, hues, placed
+from fmjax.report.atlas import Atlas, Point, atlas, hues, placed
 from fmjax.report.confusion import blocked, class_rows, confusion, counted_pairs
 from fmjax.report.masks import image_ious, segmentation
+from fmjax.report.pages import Mistake, Page, PatchPicture, rendered
 from fmjax.report.patches import patch_maps
 from fmjax.report.pictures import photo, sprite
 from fmjax.tasks.scores import calibration_error, reliability
@@ -297,7 +298,7 @@ def test_rows_that_are_not_what_their_names_say_give_no_section(finished):
         assert 'id="confusion"' not in page(run)
 
 
-def test_ten_thousand_classes_and_images_fit_a_page(tmp_path):
+def test_ten_thousand_classes_fit_a_page(tmp_path):
     source = photographs(tmp_path / "images", ("cat", "dog"))
     _, images = made(tmp_path / "run", f"folder:{source}")
     names = tuple(f"a class with a long name, number {i}" for i in range(10_000))
@@ -316,6 +317,36 @@ def test_ten_thousand_classes_and_images_fit_a_page(tmp_path):
     text = page(run)
     assert len(text) < 2_000_000
     assert "The 1,000 lowest of 10,000 classes" in text
+
+
+def test_ten_thousand_images_of_a_thousand_classes_take_less_than_5_mb():
+    rng = np.random.default_rng(0)
+    # noise is what a picture takes most for
+    noise = [Image.fromarray(rng.integers(0, 255, (224, 224, 3), np.uint8)) for _ in range(24)]
+    pictures = [photo(image, 192) for image in noise]
+    mistakes = tuple(Mistake("a.png", "x", "y", 0.9, picture, False) for picture in pictures)
+    maps = tuple(PatchPicture("a.png", "x", uri, False, uri, uri, ()) for uri in pictures[:6])
+    true = rng.integers(0, 1000, 10_000)
+    found = np.where(rng.uniform(size=10_000) < 0.3, rng.integers(0, 1000, 10_000), true)
+    names = tuple(f"class {i}" for i in range(1000))
+    each = (*rng.uniform(size=(3, 1000)), np.bincount(true, minlength=1000))
+    point = Point(1.0, 1.0, "#123456", "val/a.png", "x", "y", 0)
+    sheet, columns = sprite([noise[i % 24] for i in range(400)], 48)
+    whole = Page(
+        title="t",
+        lead="l",
+        made="m",
+        run=(("model", "m"),),
+        settings="{}",
+        confusion=confusion(true, found, names),
+        classes=class_rows(names, each, counted_pairs(true, found, 1000)),
+        class_count=1000,
+        mistakes=mistakes,
+        maps=maps,
+        atlas=Atlas("t-SNE", (point,) * 400, (), sheet, columns),
+    )
+    size = sum(len(piece) for piece in rendered(whole))
+    assert 500_000 < size < 5_000_000
 
 
 def test_a_page_that_cannot_be_written_is_a_sentence_and_ends_no_run(finished, capsys):
