@@ -30,6 +30,7 @@ RUNS: dict[str, Callable[[list[str]], Any]] = {
     "predict": runs.predict,
     "average": runs.average,
     "export": files.export,
+    "report": runs.report,
     "data": data.data,
     "from-tao": data.from_tao,
     "ckpt": checkpoints.ckpt,

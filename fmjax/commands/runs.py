@@ -1,4 +1,4 @@
-"""The sub-commands for images: embed, knn, probe, finetune, eval, predict, average."""
+"""The sub-commands for images: embed, knn, probe, finetune, eval, predict, report, average."""
 
 from __future__ import annotations
 
@@ -99,6 +99,16 @@ def predict(args: list[str]) -> None:
     folder, rest = first(args, "predict", "a run's folder, and pictures")
     config = parse(PredictConfig, rest, "predict")
     from fmjax.programs.predict import main as program
+
+    program(folder, config)
+
+
+def report(args: list[str]) -> None:
+    from fmjax.config.report import ReportConfig
+
+    folder, rest = first(args, "report", "a run's folder")
+    config = parse(ReportConfig, rest, "report")
+    from fmjax.programs.report import main as program
 
     program(folder, config)
 

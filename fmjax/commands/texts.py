@@ -56,6 +56,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "a run or converted file -> a PyTorch dialect",
         "fmjax export runs/quickstart model.safetensors --dialect timm",
     ),
+    "report": (
+        "a run -> one page: curves, mistakes, calibration, what it sees",
+        "fmjax report runs/quickstart",
+    ),
     "data": (
         "a set of images: check it before a run, pack it into a few files",
         "fmjax data check folder:images --page check.html",

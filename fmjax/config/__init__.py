@@ -9,6 +9,7 @@ from fmjax.config.model import ModelConfig
 from fmjax.config.predict import PredictConfig
 from fmjax.config.presets import load_preset
 from fmjax.config.recipe import Recipe
+from fmjax.config.report import ReportConfig
 from fmjax.config.run import EvalConfig, MeshConfig, RunConfig
 from fmjax.config.sets import DataCheckConfig, DataPackConfig
 from fmjax.config.tasks import ClassifyConfig, MultiLabelConfig, SegmentConfig, TaskConfig
@@ -32,6 +33,7 @@ __all__ = [
     "PredictConfig",
     "ProbeConfig",
     "Recipe",
+    "ReportConfig",
     "RunConfig",
     "SegmentConfig",
     "TaskConfig",

@@ -67,6 +67,8 @@ class RunConfig:
     compare_random: bool = False  # also train the same model from random weights, and print both
     # dialect of the file that is written at the end
     export: Literal["timm", "open_clip_timm", "none"] = "timm"
+    # also write report.html at the end, without the pictures that need the model
+    report: bool = True
     # start over: the run's checkpoints are deleted and its records written anew
     fresh: bool = False
     dry_run: bool = False  # say what the run would take, and neither read weights nor write

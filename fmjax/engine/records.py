@@ -24,6 +24,10 @@ from fmjax.serial import from_dict, to_json, write_atomically
 CONFIG, CLASSES, SPEC = "config.json", "classes.json", "spec.json"
 PREPROCESSING = "preprocessing.json"
 LATER = ("metrics.jsonl", "curves.png", "confusion.png")
+OF_SCORES = (
+    "predictions.npz",
+    "report.html",
+)  # of an older run in the folder, which a fresh one is not
 MAX_BYTES = 64 * 2**20  # of a record
 MAX_PIXELS = 2**26  # of the images that a run feeds its network
 MAX_VALUE = 1_000.0  # of a mean or a standard deviation
@@ -265,6 +269,8 @@ def write_run(
     # before the new records: a crash in between must not leave old arrays under a new config
     if config.fresh:
         shutil.rmtree(run / "checkpoints", ignore_errors=True)
+        for name in OF_SCORES:
+            (run / name).unlink(missing_ok=True)
     run.mkdir(parents=True, exist_ok=True)
     # the config last: a folder that has one has all the others
     write_atomically(run / CLASSES, json.dumps(split.classes, indent=2) + "\n")

@@ -44,6 +44,7 @@ SAFE = (
     "from_step",
     "compare_random",
     "export",
+    "report",
     "fresh",
     "remat",
     "unroll",

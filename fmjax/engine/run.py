@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from fmjax.config.run import RunConfig
 from fmjax.config.tasks import TaskConfig
 from fmjax.data.batches import BadImages, train_batches
 from fmjax.data.example import Examples
-from fmjax.engine import adapters, hosts, steps
+from fmjax.engine import adapters, hosts, predictions, steps
 from fmjax.engine.checkpoint import Checkpoints, Damaged, average_shapes, restore_average
 from fmjax.engine.checkpoint import restore as restore_state
 from fmjax.engine.checkpoint import restore_params as params_of
+from fmjax.engine.evaluate import Scores
 from fmjax.engine.freeze import join_stacks, with_average
 from fmjax.engine.metrics import METRICS, Metrics, rows_in
 from fmjax.engine.placement import own_rows
@@ -156,6 +157,16 @@ class Run:
                 lambda: steps.best(metrics.rows(), task.watch, highest=task.highest)
             )
         return self.checkpoints.best
+
+    def keep_rows(
+        self, step: int, best: int | None, scores: Scores, names: Sequence[str]
+    ) -> list[str]:
+        """Keeps the rows of an evaluation if none was better, or the newest are handed out (best None); a line where
+        they cannot be kept, which ends no run."""
+        if best not in (None, step) or not hosts.is_first():
+            return []
+        failed = predictions.keep(self.folder, step, scores, names)
+        return [f"note    {failed}"] if failed else []
 
     def has_scores(self, metrics: Metrics, step: int) -> bool:
         """Whether a step is scored, as the process says that writes the scores."""

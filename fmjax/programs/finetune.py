@@ -44,6 +44,7 @@ from fmjax.engine.steps import committed, has_steps
 from fmjax.errors import Stopped, UsageError, in_bytes
 from fmjax.models.vit import ViT
 from fmjax.programs.evaluate import summary
+from fmjax.programs.report import at_end
 from fmjax.report.figures import draw_curves
 from fmjax.sharding import batch_divisor
 from fmjax.trees import Params, flat
@@ -129,6 +130,8 @@ def one_run(config: RunConfig, share: Path | None = None) -> tuple[Scores, Plan]
         run = Run(out, Checkpoints(out, keep=config.keep), config.fallback)
         state, scores = train(plan, run, mesh, begin(plan, params, mesh), images)
         finish(config, out, plan, mesh, state, scores)
+        if config.report:
+            console.print(hosts.by_first(lambda: at_end(out, config, images)))
     return scores, plan
 
 

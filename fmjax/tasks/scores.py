@@ -109,10 +109,24 @@ def ranks(logits: Float[np.ndarray, "N K"], labels: np.ndarray) -> Integer[np.nd
 def calibration_error(confidence: Float[np.ndarray, " N"], right: np.ndarray) -> float:
     """The expected calibration error of arXiv:1706.04599: how far confidence and accuracy are apart in 15 bins of equal
     width, weighted by how many examples are in each."""
-    # a bin is open below and closed above, as there
-    bins = np.clip(np.ceil(confidence * BINS) - 1, 0, BINS - 1).astype(np.int64)
-    apart = np.bincount(bins, weights=right - confidence, minlength=BINS)
+    apart = np.bincount(_bins(confidence), weights=right - confidence, minlength=BINS)
     return float(np.abs(apart).sum() / len(right))
+
+
+def reliability(
+    confidence: Float[np.ndarray, " N"], right: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each of these bins how many examples are in it, their mean confidence and their accuracy."""
+    bins = _bins(confidence)
+    counts = np.bincount(bins, minlength=BINS)
+    sums = [np.bincount(bins, weights=each, minlength=BINS) for each in (confidence, right)]
+    mean_confidence, accuracy = (each / np.maximum(counts, 1) for each in sums)
+    return counts, mean_confidence, accuracy
+
+
+def _bins(confidence: Float[np.ndarray, " N"]) -> Integer[np.ndarray, " N"]:
+    # open below and closed above, as in the paper
+    return np.clip(np.ceil(confidence * BINS) - 1, 0, BINS - 1).astype(np.int64)
 
 
 @dataclass(frozen=True)

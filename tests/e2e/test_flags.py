@@ -20,8 +20,9 @@ from fmjax.programs.embed import main as embed_main
 from fmjax.programs.evaluate import main as evaluate
 from fmjax.programs.features import knn_main, probe_main
 from fmjax.programs.finetune import finetune
-from tests.support.sets import folder
 from fmjax.programs.predict import main as predict
+from fmjax.programs.report import main as report
+from tests.support.sets import folder
 
 COLUMNS = {
     f"data.{name}" for name in ("image_column", "label_column", "split_column", "label_separator")
@@ -109,6 +110,13 @@ def test_training_reads_every_flag_that_it_has(tmp_path, reads):
     flags = dict(leaves(asked))
     reads.clear()
     predict(str(tmp_path / "run"), asked)
+    assert {path for path, field in flags.items() if field not in reads} == set()
+
+    # and a report
+    page = c.ReportConfig(maps=1, atlas=4)
+    flags = dict(leaves(page))
+    reads.clear()
+    report(str(tmp_path / "run"), page)
     assert {path for path, field in flags.items() if field not in reads} == set()
 
     # and an average of runs
