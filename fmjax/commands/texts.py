@@ -49,7 +49,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "fmjax average runs/a runs/b --out runs/soup --greedy",
     ),
     "export": (
-        "a run or converted file -> a PyTorch dialect",
+        "a run, file or model -> tensors or a folder of a PyTorch library, StableHLO or ONNX",
         "fmjax export runs/quickstart model.safetensors --dialect timm",
     ),
     "data": (
