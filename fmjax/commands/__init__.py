@@ -36,6 +36,7 @@ RUNS: dict[str, Callable[[list[str]], Any]] = {
     "eval": runs.evaluate,
     "average": runs.average,
     "export": files.export,
+    "push": files.push,
     "data": data.data,
     "from-tao": data.from_tao,
     "ckpt": checkpoints.ckpt,

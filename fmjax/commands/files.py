@@ -1,4 +1,4 @@
-"""The sub-commands for published weights and files: models, info, download, convert, verify, export."""
+"""The sub-commands for published weights and files: models, info, download, convert, verify, export, push."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from fmjax.commands.parsing import Given, Json, Name, Target, parse, say
+from fmjax.commands.parsing import Given, Json, Name, Target, first, parse, say
 from fmjax.errors import UsageError, nearest
 
 Feature = Literal["logits", "pooled", "cls", "registers", "summary", "patches"]
@@ -142,6 +142,7 @@ def export(args: list[str]) -> None:
             return
         from fmjax.programs.deploy import export
 
+        # the program says which of them such a target reads
         flags = {
             "dialect": dialect,
             "base": base,
@@ -154,6 +155,18 @@ def export(args: list[str]) -> None:
         export(source, target, flags=flags, force=force)
 
     parse(run, args, "export")
+
+
+def push(args: list[str]) -> None:
+    # what it writes depends on the run and the target: both are told before any flag is read
+    from fmjax.config.push import PushConfig
+
+    run, rest = first(args, "push", "a run's folder")
+    target, rest = first(rest, "push", "a folder or a repository of the hub behind the run")
+    config = parse(PushConfig, rest, "push")
+    from fmjax.programs.push import main as program
+
+    program(run, target, config)
 
 
 def verify(args: list[str]) -> None:

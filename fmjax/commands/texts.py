@@ -52,6 +52,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "a run, file or model -> tensors or a folder of a PyTorch library, StableHLO or ONNX",
         "fmjax export runs/quickstart model.safetensors --dialect timm",
     ),
+    "push": (
+        "a run -> a folder as the Hugging Face hub has it, and the repository where there is a token",
+        "fmjax push runs/quickstart hub/quickstart/",
+    ),
     "data": (
         "a set of images: check it before a run, pack it into a few files",
         "fmjax data check folder:images --page check.html",

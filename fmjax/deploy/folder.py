@@ -46,6 +46,7 @@ def check_folder(
 ) -> Path:
     """The folder that can be written there. Raises UsageError for a file, a source, and a folder that has something in
     it, unless `force`; FilesError for a place that cannot be written."""
+    # in the order of check_target: what is there, what is read, whether it could be written
     path = Path(target).expanduser()
     if path.exists() and not path.is_dir():
         raise UsageError(f"{flag} {target!r} is a file; name a folder")

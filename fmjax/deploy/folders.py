@@ -32,6 +32,7 @@ def write(
     or none. Raises CheckpointError where the library has no class for such a model, UsageError for a dialect without a
     folder.
     """
+    # what could be refused is, before a file is made
     contents = contents_of(
         model,
         preprocessing,
@@ -62,12 +63,14 @@ def contents_of(
             f"no library loads a folder of {dialect!r}{nearest(dialect, DIALECTS)}; --dialect is one of "
             f"{', '.join(DIALECTS)}, or name a file that ends in .safetensors"
         )
+    # a model without a classifier, or one that is left out, has no classes
     outputs = 0
     if classifier and model.classifier is not None:
         outputs = model.classifier.kernel.shape[1]
     if dialect == "open_clip":
         return open_clip_folder.folder(model, preprocessing, base)
     named = {"outputs": outputs, "classes": classes}
+    # only timm's config says a licence
     if dialect == "timm":
         return timm_folder.folder(model, preprocessing, **named, licence=licence)
     return transformers_folder.folder(model, dialect, preprocessing, **named)

@@ -42,10 +42,12 @@ def folder(model: ViT, preprocessing: PreprocessConfig, base: str | Path | None)
     for name, value in FIXED.items():
         if getattr(spec, name) != value:
             raise refused(LIBRARY, spec, f"{name} {getattr(spec, name)!r}")
+    # what is written beside the image tower must be there, or it would load with random words
     if not base:
         raise CheckpointError(
             f"{LIBRARY} loads an image and a text tower together; pass the original file with --base"
         )
+    # its transform takes the size from the model
     seen = preprocessing.interpolation
     config = {
         "model_cfg": {
@@ -84,6 +86,7 @@ def _text(tensors: Mapping[str, LazyTensor], base: str | Path) -> dict[str, Any]
             f"{base} has no text tower of OpenAI's form, whose tensors say all of it; write the tensors alone, to a "
             f"file that ends in .safetensors"
         )
+    # every block is of one width, and every head of OpenAI's has 64 channels
     vocabulary, width = tensors["token_embedding.weight"].shape
     return {
         "context_length": tensors["positional_embedding"].shape[0],

@@ -116,6 +116,7 @@ def program(
 def _outputs_of(model: ViT, preprocessing: PreprocessConfig) -> list[str]:
     """The features that a model has."""
     shape = jax.ShapeDtypeStruct((1, *preprocessing.image_size, 3), np.float32)
+    # by shapes alone: nothing is computed
     features: Features = jax.eval_shape(lambda model, images: model(images), model, shape)
     names = [field.name for field in dataclasses.fields(features)]
     return [name for name in names if getattr(features, name) is not None]
@@ -130,7 +131,8 @@ class Difference:
 
     def __str__(self) -> str:
         batches = " and ".join(map(str, BATCHES))
-        return f"largest difference {self.largest:.2g} of values up to {self.of:.3g}, at batches of {batches}"
+        largest = f"largest difference {self.largest:.2g} of values up to {self.of:.3g}"
+        return f"{largest}, at batches of {batches}"
 
 
 def compared(program: Program, run: Callable[[np.ndarray], Mapping[str, np.ndarray]]) -> Difference:

@@ -7,7 +7,7 @@ The file is a zip that `numpy.load` opens:
     params/PATH     one array for each parameter
 
 The parameters are arguments of the program and no constants in it. As constants, 346 MB of them took 2.6 GB of memory
-to export, 2.1 GB and 12 s to load and run, and a program has room for 2 GiB; as arguments nothing is held twice.
+to export, 2.1 GB and 12 s to load and run, and a program has room for 2 GiB; as arguments they are held once.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ def write(path: Path, program: Program) -> Difference:
     nbytes = sum(leaf.nbytes for leaf in program.params.values())
     with whole(path, nbytes) as file:
         with zipfile.ZipFile(file, "w") as archive:
+            # stored and not packed: numbers do not get smaller, and loading is a copy
             archive.writestr(zipfile.ZipInfo(PROGRAM), exported.serialize())
             archive.writestr(zipfile.ZipInfo(ABOUT), about)
             for name, leaf in program.params.items():
@@ -62,6 +63,7 @@ def write(path: Path, program: Program) -> Difference:
 
 
 def _shape(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+    # as `stored` has it
     dtype = leaf.dtype if np.dtype(leaf.dtype).isbuiltin else np.float32
     return jax.ShapeDtypeStruct(leaf.shape, dtype)
 
@@ -79,6 +81,7 @@ def read(path: Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     dtype.
     """
     about, program, params = _opened(path)
+    # compiled once a batch, by jit's own cache
     call = jax.jit(program.call)
     images = about["images"]
 

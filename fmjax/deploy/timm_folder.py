@@ -112,6 +112,7 @@ def _lacks(spec: ViTSpec, *, eva: bool) -> list[str]:
 
 def arguments(spec: ViTSpec, base: Base) -> dict[str, Any]:
     """All arguments of the class that follow from the graph."""
+    # those that are called alike in both classes
     both = {
         "img_size": list(spec.image_size),
         "patch_size": spec.patch_size,
@@ -129,6 +130,7 @@ def arguments(spec: ViTSpec, base: Base) -> dict[str, Any]:
 
 
 def _of_vit(spec: ViTSpec) -> dict[str, Any]:
+    # class tokens behind the first are registers there
     others = spec.num_registers + max(spec.num_cls - 1, 0)
     activation = "silu" if spec.mlp == "swiglu" else spec.activation
     return {
@@ -173,14 +175,18 @@ def _of_eva(spec: ViTSpec) -> dict[str, Any]:
     }
 
 
+ROPE_TYPES = {"centred": "dinov3", "index": "cat"}
+INDEXING = {"rows": "ij", "columns": "xy"}
+
+
 def _of_rope(rope: Rope) -> dict[str, Any]:
     return {
-        "rope_type": "dinov3" if rope.coordinates == "centred" else "cat",
+        "rope_type": ROPE_TYPES[rope.coordinates],
         "rope_grid_offset": rope.offset,
-        "rope_grid_indexing": "ij" if rope.first_axis == "rows" else "xy",
+        "rope_grid_indexing": INDEXING[rope.first_axis],
         "rope_temperature": rope.base,
         "rope_rotate_half": rope.pairs == "halves",
-        "ref_feat_shape": list(rope.reference_grid) if rope.reference_grid else None,
+        "ref_feat_shape": rope.reference_grid,
     }
 
 
@@ -192,6 +198,7 @@ def ratio(hidden: int, width: int) -> float:
 
 def _data(config: PreprocessConfig, outputs: int, licence: str) -> dict[str, Any]:
     """What timm's transforms read (timm data/config.py)."""
+    # of a size of its own: its table is not resized when it is loaded
     return {
         "input_size": [3, *config.image_size],
         "fixed_input_size": True,

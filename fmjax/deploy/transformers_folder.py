@@ -55,8 +55,9 @@ def _dinov2(spec: ViTSpec) -> dict[str, Any]:
     # its hidden size is a whole multiple of the width; with a gate, two thirds of that, up to the next eight
     gated = spec.mlp == "swiglu"
     multiple = GATED_MULTIPLE if gated else spec.mlp_dim // spec.width
-    hidden = multiple * spec.width
-    expected = (int(hidden * 2 / 3) + 7) // 8 * 8 if gated else hidden
+    expected = multiple * spec.width
+    if gated:
+        expected = (int(expected * 2 / 3) + 7) // 8 * 8
     if expected != spec.mlp_dim:
         raise refused(LIBRARY, spec, f"an MLP of {spec.mlp_dim} at width {spec.width}")
     registers = {"num_register_tokens": spec.num_registers} if spec.num_registers else {}
@@ -71,7 +72,8 @@ def _dinov2(spec: ViTSpec) -> dict[str, Any]:
 
 def _dinov3(spec: ViTSpec) -> dict[str, Any]:
     gated = spec.mlp == "swiglu"
-    return {
+    rope = {} if spec.rope is None else {"rope_theta": spec.rope.base}
+    return rope | {
         "hidden_act": "silu" if gated else ACTIVATIONS[spec.activation],
         "use_gated_mlp": gated,
         "query_bias": spec.qkv_bias,
@@ -80,7 +82,6 @@ def _dinov3(spec: ViTSpec) -> dict[str, Any]:
         "proj_bias": spec.bias,
         "mlp_bias": spec.bias,
         "num_register_tokens": spec.num_registers,
-        "rope_theta": spec.rope.base if spec.rope else None,
     }
 
 
@@ -148,6 +149,7 @@ def folder(
             f"{LIBRARY} has no {kind.model} with a classifier like this one; leave it out with --no-classifier, or "
             f"write for timm"
         )
+    # sizes under the names that all of them share, then those of the class
     config = {
         "architectures": [kind.classifier if outputs else kind.model],
         "model_type": kind.model_type,

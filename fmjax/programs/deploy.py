@@ -69,6 +69,7 @@ def export(source: str, target: str, *, flags: dict[str, Any], force: bool = Fal
     flags: the values of those in DEFAULTS. force: replace what is there. Raises UsageError for an end that says
     nothing, and for a flag that such a target does not read.
     """
+    # all that is wrong with the flags is said before a model is looked for
     end = FOLDER if target.endswith(FOLDER) else Path(target).suffix
     if end not in FLAGS:
         raise UsageError(
@@ -125,6 +126,7 @@ def _export_program(
     made = program(
         found.model, found.preprocessing, images=images, outputs=outputs, classes=found.classes
     )
+    # written and run beside the model, by the same function
     difference = WRITERS[end](path, made)
     shape = " x ".join(map(str, ("batch", *made.shape)))
     console.print(f"{path}: {in_bytes(path.stat().st_size)}, {source}")
@@ -143,6 +145,7 @@ def _export_folder(
     force: bool,
 ) -> None:
     folder = check_folder(target, flag="the target", sources=(source, base), force=force)
+    # the position table stays as it was published: the library has its own way to resize it
     found = given(source, model=model, dtype="float32", classifier=classifier, evaluated=False)
     dialect = dialect or "timm"
     folders.write(
@@ -195,17 +198,19 @@ def of_run(folder: Path, *, dtype: str, classifier: bool = True) -> Given:
     # as `restore` does, but for the dtype: a program runs on other devices than the run did
     config = replace(config, model=replace(config.model, dtype=dtype))
     learner = outline(folder, config, labels)
-    step = chosen_step(folder, config, learner.task, None)
-    params = restore_params(folder, learner.net, step, None, average=config.recipe.averages)
-    model = merged(learner.task.joined(learner.bound(params)))
+    whole = learner.task.joined(learner.net)
     others = [part for part in learner.net if part != "backbone"]
-    if not classifier:
-        return Given(without_classifier(model), learner.images, (), config, step)
-    if others and model.classifier is None:
+    # told before a number is read
+    if classifier and others and whole.classifier is None:
         raise UsageError(
             f"{folder} learned {type(learner.task).__name__}, whose {' and '.join(others)} no such target has a place "
             f"for; pass --no-classifier for the backbone alone"
         )
+    step = chosen_step(folder, config, learner.task, None)
+    params = restore_params(folder, learner.net, step, None, average=config.recipe.averages)
+    model = merged(learner.task.joined(learner.bound(params)))
+    if not classifier:
+        return Given(without_classifier(model), learner.images, (), config, step)
     return Given(model, learner.images, labels, config, step)
 
 

@@ -40,6 +40,7 @@ def as_tuned(spec: ViTSpec, file: Checkpoint) -> ViTSpec:
     text = file.metadata.get(KEY)
     if text is None:
         return spec
+    # it becomes shapes: nothing but what `facts_of` writes, within the bounds of a run's own record
     facts = _parsed(text)
     size = facts.get("image_size", list(spec.image_size))
     whole = isinstance(size, list) and len(size) == 2 and all(type(side) is int for side in size)
