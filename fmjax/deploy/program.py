@@ -173,7 +173,12 @@ def on_host(outputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def stored(leaf: jax.Array) -> np.ndarray:
     """A parameter as files have it: what numpy has no name for, bfloat16, is float32 there, without a change."""
     value = np.asarray(leaf)
-    return value if value.dtype.isbuiltin else value.astype(np.float32)
+    return value if is_numpys(value.dtype) else value.astype(np.float32)
+
+
+def is_numpys(dtype: Any) -> bool:
+    """Whether a dtype is one of numpy's own, and none that another package adds to it."""
+    return np.dtype(dtype).isbuiltin == 1
 
 
 def digest(params: Mapping[str, jax.Array]) -> str:

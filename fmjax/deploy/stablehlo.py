@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from jax import export
 
-from fmjax.deploy.program import Difference, Program, as_text, compared, on_host, stored
+from fmjax.deploy.program import Difference, Program, as_text, compared, is_numpys, on_host, stored
 from fmjax.errors import CheckpointError, UsageError
 from weights_conversion.writer import whole
 
@@ -35,7 +35,7 @@ PROGRAM, ABOUT, PARAMS = "program", "about.json", "params/"
 def write(path: Path, program: Program) -> Difference:
     """Writes a program, reads it back, runs it beside its model and returns how far the two are apart.
 
-    What goes in and out is `Program`'s. Same model, same bytes; the file appears whole or not at all.
+    What goes in and out is `Program`'s. The file appears whole or not at all.
     """
     (batch,) = export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *program.shape), program.dtype)
@@ -64,12 +64,12 @@ def write(path: Path, program: Program) -> Difference:
 
 def _shape(leaf: jax.Array) -> jax.ShapeDtypeStruct:
     # as `stored` has it
-    dtype = leaf.dtype if np.dtype(leaf.dtype).isbuiltin else np.float32
+    dtype = leaf.dtype if is_numpys(leaf.dtype) else np.float32
     return jax.ShapeDtypeStruct(leaf.shape, dtype)
 
 
 def _write_array(archive: zipfile.ZipFile, name: str, value: np.ndarray) -> None:
-    # no date of its own, so that the same model has the same bytes
+    # a large one, too, has room
     with archive.open(zipfile.ZipInfo(name), "w", force_zip64=True) as member:
         np.lib.format.write_array(member, value, allow_pickle=False)
 
@@ -100,12 +100,13 @@ def read(path: Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
 def _opened(path: Path) -> tuple[dict[str, Any], export.Exported, Mapping[str, jax.Array]]:
     """The facts, the program and the parameters of a file."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # opened here: numpy leaves a file open that it cannot read
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             about = json.loads(file[ABOUT])
             program = export.deserialize(bytearray(file[PROGRAM]))
             names = [name for name in file.files if name.startswith(PARAMS)]
             params = {name.removeprefix(PARAMS): jax.device_put(file[name]) for name in names}
-    except (KeyError, ValueError, zipfile.BadZipFile, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise CheckpointError(
             f"{path} is no whole program of `fmjax export RUN FILE{SUFFIX}`; export it again"
         ) from error

@@ -123,10 +123,16 @@ def test_the_program_runs_in_a_process_without_fmjax_at_several_batches(hlo, exp
             np.testing.assert_allclose(out[f"{batch} {name}"], value, rtol=0, atol=1e-6)
 
 
-def test_the_same_model_has_the_same_bytes_and_how_far_it_is_is_printed(run, hlo, tmp_path, capsys):
+def test_the_same_model_has_the_same_numbers_and_how_far_it_is_is_printed(
+    run, hlo, tmp_path, capsys
+):
     target = tmp_path / "again.stablehlo"
     assert exported(run, target) == 0
-    assert target.read_bytes() == hlo.read_bytes()
+    # the same but for the places in the source that jax keeps in a program
+    one, other = np.load(hlo), np.load(target)
+    names = [name for name in one.files if name != "program"]
+    assert one["about.json"] == other["about.json"]
+    assert all(np.array_equal(one[name], other[name]) for name in names)
     said = capsys.readouterr().out
     assert re.search(r"largest difference \S+ of values up to \S+, at batches of 1 and 3", said)
     assert f"takes uint8 images of batch x {SIDE} x {SIDE} x 3, gives logits, pooled" in said
@@ -163,7 +169,7 @@ def test_images_of_another_size_or_dtype_are_refused_with_both(hlo):
 def test_a_damaged_program_is_said_to_be_one(hlo, tmp_path):
     for content in (b"", b"PK", hlo.read_bytes()[:5000]):
         (tmp_path / "x.stablehlo").write_bytes(content)
-        with pytest.raises((CheckpointError, EOFError)):
+        with pytest.raises(CheckpointError, match="is no whole program"):
             stablehlo.read(tmp_path / "x.stablehlo")
     np.savez(tmp_path / "y.npz", other=np.zeros(2))
     with pytest.raises(CheckpointError, match="is no whole program"):
@@ -178,7 +184,8 @@ def test_other_inputs_and_outputs_and_parameters_in_half_precision(tmp_path):
     assert stablehlo.write(tmp_path / "x.stablehlo", made).largest == 0
     images = np.asarray(fmjax.preprocess(pictures(2), config))
     found = stablehlo.read(tmp_path / "x.stablehlo")(images)
-    np.testing.assert_allclose(found["patches"], model(images).patches, rtol=0, atol=1e-5)
+    patches = jax.jit(lambda model, images: model(images).patches)(model, images)
+    np.testing.assert_allclose(found["patches"], patches, rtol=0, atol=1e-5)
 
 
 # ONNX
