@@ -31,6 +31,7 @@ RUNS: dict[str, Callable[[list[str]], Any]] = {
     "average": runs.average,
     "export": files.export,
     "report": runs.report,
+    "push": files.push,
     "data": data.data,
     "from-tao": data.from_tao,
     "ckpt": checkpoints.ckpt,

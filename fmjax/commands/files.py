@@ -1,4 +1,4 @@
-"""The sub-commands for published weights and files: models, info, download, convert, verify, export."""
+"""The sub-commands for published weights and files: models, info, download, convert, verify, export, push."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Annotated, Literal
 
 import tyro
 
-from fmjax.commands.parsing import Given, Json, Name, Target, parse, say
+from fmjax.commands.parsing import Given, Json, Name, Target, first, parse, say
+from fmjax.errors import UsageError, nearest
 
 # the columns of the list that it can be sorted by
 Sort = Literal[
     "family", "name", "parameters", "gflops", "size", "parity", "zero-shot", "knn", "probe", "top-1"
 ]
+Feature = Literal["logits", "pooled", "cls", "registers", "summary", "patches"]
+
 # A command's flags and their help are the arguments and the docstring of its `run`; what it needs is imported inside,
 # so that --help and the other commands do not pay for it.
 
@@ -109,10 +112,10 @@ def convert(args: list[str]) -> None:
 
 
 def export(args: list[str]) -> None:
-    # a run and a converted file are told apart by the program
+    # what is written is told by the end of the target, and what is read by the program
     def run(
-        source: Annotated[str, tyro.conf.arg(metavar="RUN|FILE")],
-        target: Target,
+        source: Annotated[str, tyro.conf.arg(metavar="RUN|FILE|NAME")],
+        target: Annotated[str, tyro.conf.arg(metavar="TARGET")],
         /,
         *,
         dialect: str = "",
@@ -120,18 +123,25 @@ def export(args: list[str]) -> None:
         model: str = "",
         classifier: bool = True,
         adapters: bool = False,
+        images: Literal["uint8", "normalised"] = "uint8",
+        outputs: tuple[Feature, ...] = (),
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         force: bool = False,
     ) -> None:
-        """A file in the names of a PyTorch library, or the adapters of a run alone.
+        """Tensors in the names of a PyTorch library (TARGET.safetensors), a folder that it loads as it is (TARGET/), a
+        program of StableHLO or ONNX (TARGET.stablehlo, TARGET.onnx), or the adapters of a run alone.
 
         Args:
-            source: a run's folder or a converted file
-            target: the file to write
+            source: a run's folder, a converted file, or a model's name
+            target: the file or folder to write, whose end says what is written
             dialect: whose names it gets; "" is timm for a run, and the original's own for a converted file
             base: the original file, for the tensors that fmjax does not model
             model: "arch.tag", for a file that does not say it
             classifier: write the run's classifier; without it the projection is kept
             adapters: write only what a run with --recipe.lora-rank has trained, for `fmjax.load(NAME, adapters=FILE)`
+            images: what a program takes: pictures, or what fmjax.preprocess returns
+            outputs: what a program gives; without it logits, where there are some, and pooled
+            dtype: what a program computes in
             force: replace the target if it is there
         """
         # adapters alone are in no library's names
@@ -141,19 +151,33 @@ def export(args: list[str]) -> None:
             given = {"dialect": dialect, "base": base, "model": model}
             export_adapters(source, target, given=given, classifier=classifier, force=force)
             return
-        from fmjax.programs.convert import export_file
+        from fmjax.programs.deploy import export
 
-        export_file(
-            source,
-            target,
-            dialect=dialect,
-            base=base,
-            model=model,
-            classifier=classifier,
-            force=force,
-        )
+        # the program says which of them such a target reads
+        flags = {
+            "dialect": dialect,
+            "base": base,
+            "model": model,
+            "classifier": classifier,
+            "images": images,
+            "outputs": outputs,
+            "dtype": dtype,
+        }
+        export(source, target, flags=flags, force=force)
 
     parse(run, args, "export")
+
+
+def push(args: list[str]) -> None:
+    # what it writes depends on the run and the target: both are told before any flag is read
+    from fmjax.config.push import PushConfig
+
+    run, rest = first(args, "push", "a run's folder")
+    target, rest = first(rest, "push", "a folder or a repository of the hub behind the run")
+    config = parse(PushConfig, rest, "push")
+    from fmjax.programs.push import main as program
+
+    program(run, target, config)
 
 
 def verify(args: list[str]) -> None:

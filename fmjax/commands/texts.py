@@ -53,12 +53,16 @@ TEXTS: dict[str, tuple[str, str]] = {
         "fmjax average runs/a runs/b --out runs/soup --greedy",
     ),
     "export": (
-        "a run or converted file -> a PyTorch dialect",
+        "a run, file or model -> tensors or a folder of a PyTorch library, StableHLO or ONNX",
         "fmjax export runs/quickstart model.safetensors --dialect timm",
     ),
     "report": (
         "a run -> one page: curves, mistakes, calibration, what it sees",
         "fmjax report runs/quickstart",
+    ),
+    "push": (
+        "a run -> a folder as the Hugging Face hub has it, and the repository where there is a token",
+        "fmjax push runs/quickstart hub/quickstart/",
     ),
     "data": (
         "a set of images: check it before a run, pack it into a few files",

@@ -107,7 +107,10 @@ class ViT(nnx.Module):
 
         A key switches drop path on. Raises UsageError, with the nearest sizes, for an image size that does not fit.
         """
-        features = self.unprojected(images, key)
+        return self.completed(self.unprojected(images, key))
+
+    def completed(self, features: Features) -> Features:
+        """What `unprojected` gives, with logits and with `pooled` projected, where the model has these layers."""
         logits = None
         if self.classifier is not None:
             seen = over_batch(classifier_input(features, self.classifier_input), self.mesh)
@@ -129,7 +132,10 @@ class ViT(nnx.Module):
         A key switches drop path on. Raises UsageError for an image size that does not fit.
         """
         x, grid, rope = self.embed(images)
-        x = self.run_blocks(x, rope, key=key)
+        return self.gathered(self.run_blocks(x, rope, key=key), grid)
+
+    def gathered(self, x: Float[Array, "B L D"], grid: Grid) -> Features:
+        """Tokens after the last block told apart, with the pooled ones before any projection."""
         normed = self.final_norm(x)
         features = replace(self.features(normed, grid), pooled=self._pooled(x, normed, grid))
         # a head's kernel may be split along the width: its gradient for the tokens must not come back split so, too

@@ -28,6 +28,7 @@ from fmjax.trees import leaf_paths
 from fmjax.weights import identify, known
 from fmjax.weights.adapters import opened
 from fmjax.weights.publisher import facts_in, same_function, spec_of_publisher, with_facts
+from fmjax.weights.tuned import as_tuned
 from weights_conversion.readers import Checkpoint, open_checkpoint
 
 LOCAL = "local-dir:"
@@ -202,6 +203,7 @@ def read(
         path, source = locate.locate(names.get_weights(name), offline=offline)
         dialect = dialect or source.dialect
     file = open_checkpoint(path)
+    spec = as_tuned(spec, file)
     table = _dialect(file, dialect or "", spec, weights)
     # the parameters it must fill, a classifier of its own among them
     num_classes, classifier = _classifier(file, table, spec)

@@ -26,6 +26,7 @@ LEFT: dict[str, dict[str, float]] = {
     "fmjax/data": {"nodes": 9.3},
     "fmjax/data/check": {"nodes": 10.0},
     "fmjax/data/sources": {"nodes": 8.5},
+    "fmjax/deploy": {"nodes": 7.8},
     "fmjax/engine": {"nodes": 8.5},
     "fmjax/models": {"nodes": 9.2},
     "fmjax/programs": {"nodes": 9.5},

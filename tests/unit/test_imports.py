@@ -21,7 +21,7 @@ FLOORS = (
     ("fmjax.names", "fmjax.models"),
     ("fmjax.store", "fmjax.data", "fmjax.config"),
     ("fmjax.weights", "fmjax.preprocessing", "fmjax.recipes"),
-    ("fmjax.report",),
+    ("fmjax.report", "fmjax.deploy"),
     ("fmjax.tasks",),
     ("fmjax.engine",),
     ("fmjax.programs",),
