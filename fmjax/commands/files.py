@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import tyro
 
 from fmjax.commands.parsing import Given, Json, Name, Target, first, parse, say
-from fmjax.errors import UsageError, nearest
 
 # the columns of the list that it can be sorted by
 Sort = Literal[
