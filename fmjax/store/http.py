@@ -151,10 +151,10 @@ def content(address: str, *, most: int) -> bytes:
     contact(address)
     for failures in range(1, TRIES + 1):
         try:
-            with _Session() as session:
+            with Session() as session:
                 session.auth = _user(address)
                 return _read(session, address, most)
-        except _Broken as broken:
+        except Broken as broken:
             # the last failure is the one that is told
             if failures == TRIES:
                 raise CheckpointError(str(broken)) from broken
@@ -163,11 +163,11 @@ def content(address: str, *, most: int) -> bytes:
 
 
 def _read(session: requests.Session, address: str, most: int) -> bytes:
-    """The body of one answer. Raises _Broken where another may be whole."""
+    """The body of one answer. Raises Broken where another may be whole."""
     host = addresses.place(address)
     try:
-        with within(answering_s(), lambda: _answer(session, address, {})) as response:
-            _accept(response, address)
+        with within(answering_s(), lambda: answer(session, address, {})) as response:
+            accept(response, address)
             # packed bytes may be a bomb: they are never inflated, and no picture
             return within(PROGRESS * timeout_s(), lambda: _body(response, most))
     except TimeoutError as error:
@@ -175,7 +175,7 @@ def _read(session: requests.Session, address: str, most: int) -> bytes:
             f"{host} did not finish its answer in time: set FMJAX_TIMEOUT_S to wait longer"
         ) from error
     except (requests.RequestException, HTTPError) as error:
-        raise _Broken(f"the connection to {host} broke ({type(error).__name__})") from error
+        raise Broken(f"the connection to {host} broke ({type(error).__name__})") from error
 
 
 def _body(response: requests.Response, most: int) -> bytes:
@@ -184,12 +184,12 @@ def _body(response: requests.Response, most: int) -> bytes:
     length = int(stated) if stated.isascii() and stated.isdigit() and len(stated) < 19 else None
     if (length or 0) > most:
         raise CheckpointError(f"{where} has {length:,} bytes, more than the {most:,} of a picture")
-    for chunk in _chunks(response):
+    for chunk in chunks(response):
         body += chunk
         if len(body) > most:
             raise CheckpointError(f"{where} has more than the {most:,} bytes of a picture")
     if length is not None and len(body) != length:
-        raise _Broken(f"{addresses.place(response.url)} ended {where} after {len(body):,} bytes")
+        raise Broken(f"{addresses.place(response.url)} ended {where} after {len(body):,} bytes")
     return bytes(body)
 
 
