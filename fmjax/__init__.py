@@ -7,13 +7,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
-    "fmjax.specs": ("PreprocessConfig", "Rope", "Source", "ViTSpec", "Weights"),
+    "fmjax.specs": ("ModelFacts", "PreprocessConfig", "Rope", "Source", "ViTSpec", "Weights"),
     "fmjax.names": ("get_spec", "get_weights", "list_models", "register"),
     "fmjax.models.build": ("create", "initialise"),
     "fmjax.models.features": ("Features",),
     "fmjax.models.functional": ("functional", "with_params"),
     "fmjax.models.vit": ("ViT",),
     "fmjax.weights.load": ("load",),
+    "fmjax.engine.predict": ("Prediction", "predict"),
     "fmjax.engine.run": ("export", "restore"),
     "fmjax.preprocessing": ("preprocess", "preprocess_config"),
     "fmjax.sharding": ("make_mesh",),
@@ -27,6 +28,8 @@ __all__ = [
     "DataError",
     "Features",
     "FmjaxError",
+    "ModelFacts",
+    "Prediction",
     "PreprocessConfig",
     "Rope",
     "Source",
@@ -44,6 +47,7 @@ __all__ = [
     "list_models",
     "load",
     "make_mesh",
+    "predict",
     "preprocess",
     "preprocess_config",
     "register",
@@ -52,6 +56,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from fmjax.engine.predict import Prediction, predict
     from fmjax.engine.run import export, restore
     from fmjax.errors import CheckpointError, DataError, FmjaxError, UsageError
     from fmjax.models.build import create, initialise
@@ -61,7 +66,7 @@ if TYPE_CHECKING:
     from fmjax.names import get_spec, get_weights, list_models, register
     from fmjax.preprocessing import PreprocessConfig, preprocess, preprocess_config
     from fmjax.sharding import make_mesh
-    from fmjax.specs import Rope, Source, ViTSpec, Weights
+    from fmjax.specs import ModelFacts, Rope, Source, ViTSpec, Weights
     from fmjax.weights.load import load
 
 

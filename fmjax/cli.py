@@ -65,7 +65,7 @@ def _version() -> str:
 
 
 def _overview() -> str:
-    rows = [f"  {name:<10}{command.help}" for name, command in COMMANDS.items()]
+    rows = [f"  {name:<12}{command.help}" for name, command in COMMANDS.items()]
     examples = [f"  {command.example}" for command in COMMANDS.values()]
     title = "fmjax: vision foundation backbones in JAX"
     return "\n".join([title, "", "commands (each has --help):", *rows, "", "examples:", *examples])

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
 from fmjax.errors import safe
 
 T = TypeVar("T")
 EVERY_S = 10.0  # between two lines of long work where there is no terminal
+GAP = 2  # letters between two columns
+PAGE_NAMES = 14  # letters for the names of a page
 
 
 class SafeConsole(Console):
@@ -29,6 +35,80 @@ def _printable(shown: Any) -> Any:
 
 # paths are printed as they are: no markup, no emoji, no folding at the width of the terminal
 console = SafeConsole(highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+@dataclass(frozen=True)
+class Column:
+    """What stands below one title of a table."""
+
+    title: str
+    cells: Sequence[str]
+    rank: int = 0  # where a terminal is narrow the highest goes first; 0 stays
+    right: bool = False  # numbers end below each other
+    style: str = ""
+    styles: Mapping[str, str] = field(default_factory=dict)  # of cells that say this
+
+    @property
+    def width(self) -> int:
+        """The letters of its longest cell."""
+        return max(map(cell_len, map(safe, (self.title, *self.cells))))
+
+
+def show_table(columns: Sequence[Column]) -> None:
+    """Prints columns side by side: on a terminal as many as fit it, all of them into a pipe, where lines are read by
+    programs."""
+    kept = list(columns)
+    if console.is_terminal:
+        kept = fitting(columns, console.width)
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    for column in kept:
+        justify = "right" if column.right else "left"
+        table.add_column(safe(column.title), justify=justify, style=column.style, no_wrap=True)
+    for row in zip(*(_cells(column) for column in kept), strict=True):
+        table.add_row(*row)
+    _whole(kept).print(table, soft_wrap=False, crop=False)
+
+
+def fitting(columns: Sequence[Column], width: int) -> list[Column]:
+    """The columns that fit side by side into so many letters: those of the highest rank have gone first."""
+    kept = list(columns)
+    # the first always stays: a table without names says nothing
+    while len(kept) > 1 and _together(kept) > width:
+        last = max(kept[1:], key=lambda column: column.rank)
+        if last.rank == 0:
+            break
+        kept.remove(last)
+    return kept
+
+
+def _together(columns: Sequence[Column]) -> int:
+    return sum(column.width + GAP for column in columns)
+
+
+def _cells(column: Column) -> list[Text]:
+    return [Text(safe(cell), style=column.styles.get(cell, "")) for cell in column.cells]
+
+
+def _whole(columns: Sequence[Column]) -> Console:
+    """The console itself, or one beside it as wide as the table: rich takes a pipe for 80 letters."""
+    if console.is_terminal:
+        return console
+    return SafeConsole(file=console.file, width=_together(columns), markup=False, emoji=False)
+
+
+def show_page(title: str, rows: Iterable[tuple[str, str]]) -> None:
+    """Prints a title and below it (name, text): on a terminal long texts go on below their beginning, in a pipe each is
+    one line."""
+    console.print(Text(safe(title), style="bold"))
+    for name, text in rows:
+        grid = Table.grid(padding=(0, GAP, 0, 0), pad_edge=False)
+        grid.add_column(width=PAGE_NAMES, style="cyan", no_wrap=True)
+        grid.add_column(overflow="fold")
+        grid.add_row(Text(safe(f"  {name}")), Text(safe(text)))
+        if console.is_terminal:
+            console.print(grid, soft_wrap=False)
+        else:
+            console.print(f"  {name:<{PAGE_NAMES}}{text}")
 
 
 def counted(batches: Iterable[tuple[int, T]], total: int, what: str) -> Iterator[T]:

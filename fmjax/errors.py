@@ -16,6 +16,7 @@ __all__ = [
     "FilesError",
     "FmjaxError",
     "Stopped",
+    "TroubleError",
     "UsageError",
     "escaped",
     "exit_code",
@@ -46,6 +47,10 @@ class FilesError(FmjaxError, OSError):
     """A place that cannot be read or written."""
 
 
+class TroubleError(FmjaxError):
+    """A machine on which something is to be mended."""
+
+
 class Stopped(FmjaxError):
     """A run that was asked to stop, by a signal; the same command goes on with it."""
 
@@ -57,6 +62,7 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (CheckpointError, 4),
     (OSError, 5),
     (DivergedError, 6),
+    (TroubleError, 7),
     (Stopped, 75),  # sysexits.h: a failure that passes when it is tried again
 )
 

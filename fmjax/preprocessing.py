@@ -49,6 +49,9 @@ def preprocess_config(
     """
     if isinstance(name_or_model, Weights):
         weights = name_or_model
+    elif isinstance(name_or_model, ViT) and name_or_model.facts is not None:
+        # a run's model is shown what it was trained on, whatever its weights' row says by now
+        return _of_size(name_or_model.facts.images, name_or_model.spec, image_size)
     else:
         spec = _spec(name_or_model)
         weights = _weights(spec)
@@ -57,11 +60,16 @@ def preprocess_config(
         was_resized = spec.grid != get_spec(weights.model).grid
         if image_size is None and was_resized and not isinstance(name_or_model, str):
             image_size = spec.image_size
-    config = _config(weights)
+    return _of_size(_config(weights), get_spec(weights.model), image_size)
+
+
+def _of_size(
+    config: PreprocessConfig, spec: ViTSpec, image_size: int | tuple[int, int] | None
+) -> PreprocessConfig:
     if image_size is None:
         return config
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    check_image_size(size, get_spec(weights.model))
+    check_image_size(size, spec)
     return replace(config, image_size=size)
 
 

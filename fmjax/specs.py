@@ -208,6 +208,26 @@ class PreprocessConfig:
     crop_pct: float = 1.0
 
 
+# how the logits of a classifier are read: as shares of one, or each as a yes or no
+LogitReading = Literal["softmax", "sigmoid"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What a model knows beside its graph: what it is to be shown, and what the outputs of its classifier mean.
+
+    classes: their names, in the order of the outputs; () where nobody has named them.
+    """
+
+    images: PreprocessConfig
+    classes: tuple[str, ...] = ()
+    reading: LogitReading = "softmax"
+
+    def __hash__(self) -> int:
+        # it is hashed at every call of a jitted function, and 20,000 names would be as often
+        return hash((self.images, len(self.classes), self.reading))
+
+
 def nearest_sizes(size: int, patch: int) -> tuple[int, ...]:
     """The multiples of the patch on both sides of a size that is none."""
     low = max(patch, size // patch * patch)

@@ -30,6 +30,11 @@ def pytest_addoption(parser):
         type=Path,
         help="compare with the authors' own code, of which DIR holds checkouts",
     )
+    parser.addoption(
+        "--write-golden",
+        action="store_true",
+        help="write the texts of tests/golden anew, as the commands say them now",
+    )
 
 
 def pytest_configure(config):

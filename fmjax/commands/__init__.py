@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from fmjax.commands import checkpoints, data, files, runs
-from fmjax.commands.parsing import say
+from fmjax.commands import checkpoints, data, files, machine, runs
+from fmjax.commands.parsing import Command, say
 from fmjax.commands.texts import TEXTS
 
 __all__ = ["COMMANDS", "Command", "say"]
 
 
-# The files of this room import nothing heavy: `fmjax --help` reads them all
-@dataclass(frozen=True)
-class Command:
-    """One sub-command: what its help says, a line that runs, and the function that takes its arguments."""
-
-    help: str
-    example: str
-    run: Callable[[list[str]], Any]
+def _completion(args: list[str]) -> None:
+    machine.completion(args, COMMANDS)
 
 
 RUNS: dict[str, Callable[[list[str]], Any]] = {
@@ -29,16 +22,22 @@ RUNS: dict[str, Callable[[list[str]], Any]] = {
     "download": files.download,
     "convert": files.convert,
     "verify": files.verify,
-    "embed": runs.on_features("embed", "EmbedConfig", "embed_main"),
-    "knn": runs.on_features("knn", "KnnConfig", "knn_main"),
-    "probe": runs.on_features("probe", "ProbeConfig", "probe_main"),
+    "embed": runs.on_features("embed", "EmbedConfig", "embed:main"),
+    "knn": runs.on_features("knn", "KnnConfig", "features:knn_main"),
+    "probe": runs.on_features("probe", "ProbeConfig", "features:probe_main"),
     "finetune": runs.finetune,
     "eval": runs.evaluate,
+    "predict": runs.predict,
     "average": runs.average,
     "export": files.export,
+    "report": runs.report,
+    "push": files.push,
     "data": data.data,
     "from-tao": data.from_tao,
     "ckpt": checkpoints.ckpt,
+    "doctor": machine.doctor,
+    "completion": _completion,
 }
+VERBS = {"data": tuple(data.VERBS), "ckpt": tuple(checkpoints.VERBS)}
 # in the order of the help
-COMMANDS = {name: Command(*texts, RUNS[name]) for name, texts in TEXTS.items()}
+COMMANDS = {name: Command(*texts, RUNS[name], VERBS.get(name, ())) for name, texts in TEXTS.items()}

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 from pathlib import Path
 
-import tyro
-
 from fmjax.commands.parsing import Folder, Json, Target, say, verb
+from fmjax.programs.flags import parsed
 
 
 def ckpt(args: list[str]) -> None:
-    verbs = {"ls": _ls, "verify": _verify, "prune": _prune, "export": _export}
-    name = verb(args, "ckpt", verbs, "RUN")
-    tyro.cli(verbs[name], args=args[1:], prog=f"fmjax ckpt {name}")
+    name = verb(args, "ckpt", VERBS, "RUN")
+    parsed(VERBS[name], args=args[1:], prog=f"fmjax ckpt {name}", description=_described(name))
+
+
+def _described(name: str) -> str:
+    """What a verb's help begins with: the first line of its docstring, and a line that runs."""
+    says = (inspect.getdoc(VERBS[name]) or "").partition("\n")[0]
+    return f"{says}\n\nExample: fmjax ckpt {name} {EXAMPLES[name]}"
 
 
 # A verb's flags and their help are its arguments and its docstring, as with every other command
@@ -35,16 +40,17 @@ def _ls(run: Folder, /, *, preset: str = "", as_json: Json = False) -> None:
         checkpoints.show(found)
 
 
-def _verify(run: Folder, /, *, step: int = -1) -> None:
+def _verify(run: Folder, /, *, step: int = -1, as_json: Json = False) -> None:
     """Compares the files and arrays of its checkpoints with their digests.
 
     Args:
         run: its folder
         step: only this one; -1 is all of them
+        as_json: print records for machines
     """
     from fmjax.programs import checkpoints
 
-    checkpoints.verify(Path(run), None if step < 0 else step)
+    checkpoints.verify(Path(run), None if step < 0 else step, as_json=as_json)
 
 
 def _prune(run: Folder, /, *, keep: int = 1, params_only: bool = False, preset: str = "") -> None:
@@ -87,3 +93,12 @@ def _export(
     checkpoints.export_step(
         Path(run), target, step=chosen, dialect=dialect, preset=preset, force=force
     )
+
+
+VERBS = {"ls": _ls, "verify": _verify, "prune": _prune, "export": _export}
+EXAMPLES = {
+    "ls": "runs/quickstart",
+    "verify": "runs/quickstart",
+    "prune": "runs/quickstart --keep 2",
+    "export": "runs/quickstart model.safetensors --dialect timm",
+}

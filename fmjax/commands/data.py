@@ -14,13 +14,12 @@ from fmjax.programs.flags import parsed
 
 
 def data(args: list[str]) -> None:
-    verbs = {"check": _check, "pack": _pack}
-    name = verb(args, "data", verbs, "SOURCE")
-    verbs[name](args[1:])
+    name = verb(args, "data", VERBS, "SOURCE")
+    VERBS[name](args[1:])
 
 
 def _check(args: list[str]) -> None:
-    """Looks at every image, and says what would stop a run and what its scores should not be believed for."""
+    """Says what would stop a run on a set, and which scores not to believe."""
     from fmjax.config.sets import DataCheckConfig
 
     config = _config(args, "check", DataCheckConfig)
@@ -31,7 +30,7 @@ def _check(args: list[str]) -> None:
 
 
 def _pack(args: list[str]) -> None:
-    """Writes the images as ArrayRecord files, for --data.source arrayrecord:DIR."""
+    """Writes the images as a few files, for --data.source arrayrecord:DIR."""
     from fmjax.config.sets import DataPackConfig
 
     config = _config(args, "pack", DataPackConfig)
@@ -57,6 +56,9 @@ def _config(args: list[str], name: str, kind: Any) -> Any:
         description=f"{kind.__doc__}\n\nExample: {example}",
         default=default,
     )
+
+
+VERBS = {"check": _check, "pack": _pack}
 
 
 def from_tao(args: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""The sub-commands for published weights and files: models, info, download, convert, verify, export."""
+"""The sub-commands for published weights and files: models, info, download, convert, verify, export, push."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ from typing import Annotated, Literal
 
 import tyro
 
-from fmjax.commands.parsing import Given, Json, Name, Target, parse, say
-from fmjax.errors import UsageError, nearest
+from fmjax.commands.parsing import Given, Json, Name, Target, first, parse, say
+
+# the columns of the list that it can be sorted by
+Sort = Literal[
+    "family", "name", "parameters", "gflops", "size", "parity", "zero-shot", "knn", "probe", "top-1"
+]
+Feature = Literal["logits", "pooled", "cls", "registers", "summary", "patches"]
 
 # A command's flags and their help are the arguments and the docstring of its `run`; what it needs is imported inside,
 # so that --help and the other commands do not pay for it.
@@ -21,6 +26,10 @@ def models(args: list[str]) -> None:
         /,
         *,
         pretrained: bool = False,
+        sort: Sort = "family",
+        reverse: bool = False,
+        max_params: str = "",
+        licence: str = "",
         as_json: Json = False,
     ) -> None:
         """Names that a search finds.
@@ -28,24 +37,27 @@ def models(args: list[str]) -> None:
         Args:
             pattern: a part of a name, tag, alias, timm or hub name or family ("clip", "openai"), or shell-style
             pretrained: list published weights instead of architectures
+            sort: by this column, the smallest first, and of scores the best; family: as they belong together
+            reverse: the other way round
+            max_params: leave out what has more parameters, as in 90M or 1.1B
+            licence: only those whose licence has this in it, as in mit
             as_json: print records for machines
         """
         # the program is imported once the flags are known to be right
-        from fmjax import names
-        from fmjax.programs import catalogue
+        from fmjax.programs import listing
 
-        found = names.list_models(pattern, pretrained=pretrained)
-        if not found:
-            # only now, as it is for a hint alone
-            known = names.list_models(pretrained=pretrained)
-            hint = nearest(pattern.strip("*"), known, cutoff=0.6)
-            raise UsageError(f"no model matches {pattern!r}{hint} (`fmjax models` lists all)")
-        rows = [catalogue.record(name) for name in found]
-        say(
-            json.dumps(rows, indent=2)
-            if as_json
-            else "\n".join(catalogue.line(row) for row in rows)
+        rows = listing.found(
+            pattern,
+            pretrained=pretrained,
+            max_params=max_params,
+            licence=licence,
+            sort=sort,
+            reverse=reverse,
         )
+        if as_json:
+            say(json.dumps(rows, indent=2))
+        else:
+            listing.show(rows, pretrained=pretrained)
 
     parse(run, args, "models")
 
@@ -60,14 +72,14 @@ def info(args: list[str]) -> None:
             as_json: print all facts, the whole rows, for machines
         """
         from fmjax import names
+        from fmjax.console import show_page
         from fmjax.programs import catalogue
 
         resolved = names.resolve(name)
-        say(
-            json.dumps(catalogue.full_record(resolved), indent=2)
-            if as_json
-            else catalogue.page(resolved)
-        )
+        if as_json:
+            say(json.dumps(catalogue.full_record(resolved), indent=2))
+        else:
+            show_page(resolved, catalogue.page(resolved))
 
     parse(run, args, "info")
 
@@ -99,10 +111,10 @@ def convert(args: list[str]) -> None:
 
 
 def export(args: list[str]) -> None:
-    # a run and a converted file are told apart by the program
+    # what is written is told by the end of the target, and what is read by the program
     def run(
-        source: Annotated[str, tyro.conf.arg(metavar="RUN|FILE")],
-        target: Target,
+        source: Annotated[str, tyro.conf.arg(metavar="RUN|FILE|NAME")],
+        target: Annotated[str, tyro.conf.arg(metavar="TARGET")],
         /,
         *,
         dialect: str = "",
@@ -110,18 +122,25 @@ def export(args: list[str]) -> None:
         model: str = "",
         classifier: bool = True,
         adapters: bool = False,
+        images: Literal["uint8", "normalised"] = "uint8",
+        outputs: tuple[Feature, ...] = (),
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         force: bool = False,
     ) -> None:
-        """A file in the names of a PyTorch library, or the adapters of a run alone.
+        """Tensors in the names of a PyTorch library (TARGET.safetensors), a folder that it loads as it is (TARGET/), a
+        program of StableHLO or ONNX (TARGET.stablehlo, TARGET.onnx), or the adapters of a run alone.
 
         Args:
-            source: a run's folder or a converted file
-            target: the file to write
+            source: a run's folder, a converted file, or a model's name
+            target: the file or folder to write, whose end says what is written
             dialect: whose names it gets; "" is timm for a run, and the original's own for a converted file
             base: the original file, for the tensors that fmjax does not model
             model: "arch.tag", for a file that does not say it
             classifier: write the run's classifier; without it the projection is kept
             adapters: write only what a run with --recipe.lora-rank has trained, for `fmjax.load(NAME, adapters=FILE)`
+            images: what a program takes: pictures, or what fmjax.preprocess returns
+            outputs: what a program gives; without it logits, where there are some, and pooled
+            dtype: what a program computes in
             force: replace the target if it is there
         """
         # adapters alone are in no library's names
@@ -131,19 +150,33 @@ def export(args: list[str]) -> None:
             given = {"dialect": dialect, "base": base, "model": model}
             export_adapters(source, target, given=given, classifier=classifier, force=force)
             return
-        from fmjax.programs.convert import export_file
+        from fmjax.programs.deploy import export
 
-        export_file(
-            source,
-            target,
-            dialect=dialect,
-            base=base,
-            model=model,
-            classifier=classifier,
-            force=force,
-        )
+        # the program says which of them such a target reads
+        flags = {
+            "dialect": dialect,
+            "base": base,
+            "model": model,
+            "classifier": classifier,
+            "images": images,
+            "outputs": outputs,
+            "dtype": dtype,
+        }
+        export(source, target, flags=flags, force=force)
 
     parse(run, args, "export")
+
+
+def push(args: list[str]) -> None:
+    # what it writes depends on the run and the target: both are told before any flag is read
+    from fmjax.config.push import PushConfig
+
+    run, rest = first(args, "push", "a run's folder")
+    target, rest = first(rest, "push", "a folder or a repository of the hub behind the run")
+    config = parse(PushConfig, rest, "push")
+    from fmjax.programs.push import main as program
+
+    program(run, target, config)
 
 
 def verify(args: list[str]) -> None:
@@ -176,6 +209,7 @@ def download(args: list[str]) -> None:
         dialect: str = "",
         accept_new: bool = False,
         offline: bool = False,
+        as_json: Json = False,
     ) -> None:
         """Published weights in the cache.
 
@@ -186,6 +220,7 @@ def download(args: list[str]) -> None:
             dialect: take only files of this dialect; "" takes any
             accept_new: take what is published now in the place of what was recorded
             offline: check what is here, and fetch nothing
+            as_json: print records for machines
         """
         from fmjax.programs.download import main as program
 
@@ -196,6 +231,7 @@ def download(args: list[str]) -> None:
             dialect=dialect,
             accept_new=accept_new,
             offline=offline,
+            as_json=as_json,
         )
 
     parse(run, args, "download")

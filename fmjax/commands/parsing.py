@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import tyro
@@ -12,6 +15,17 @@ import tyro
 from fmjax.commands.texts import TEXTS
 from fmjax.errors import UsageError, nearest, safe
 from fmjax.programs.flags import parsed
+
+
+# The files of this room import nothing heavy: `fmjax --help` reads them all
+@dataclass(frozen=True)
+class Command:
+    """One sub-command: what its help says, a line that runs, and the function that takes its arguments."""
+
+    help: str
+    example: str
+    run: Callable[[list[str]], Any]
+    verbs: tuple[str, ...] = ()  # words of which the first argument is one
 
 
 def say(text: str, stream: Any = None) -> None:
@@ -22,11 +36,15 @@ def say(text: str, stream: Any = None) -> None:
 def parse(kind: Any, args: list[str], name: str, *, note: str = "", **options: Any) -> Any:
     """The config or the call that a command's flags make. note: what its help says beside them."""
     help, example = TEXTS[name]
+    # tyro folds what flags say, and joins lines of what stands above them unless they are indented; an example stays a
+    # line to be copied
+    width = shutil.get_terminal_size().columns
+    parts = [textwrap.fill(part, width, subsequent_indent="  ") for part in (help, note) if part]
     return parsed(
         kind,
         args=args,
         prog=f"fmjax {name}",
-        description="\n\n".join(filter(None, (help, note, f"Example: {example}"))),
+        description="\n\n".join([*parts, f"Example: {example}"]),
         **options,
     )
 
@@ -69,9 +87,8 @@ def verb(args: list[str], name: str, verbs: Mapping[str, Callable], what: str) -
         say("\n".join([f"fmjax {name} VERB {what} (each has --help):", "", *lines, "", example]))
         raise SystemExit(0)
     if args[0] not in verbs:
-        raise UsageError(
-            f"fmjax {name} has no {args[0]!r}{nearest(args[0], verbs)}; it has {', '.join(verbs)}"
-        )
+        hint = nearest(args[0], verbs) or f"; it has {', '.join(verbs)}"
+        raise UsageError(f"fmjax {name} has no {args[0]!r}{hint}")
     return args[0]
 
 

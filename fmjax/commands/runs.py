@@ -1,8 +1,9 @@
-"""The sub-commands for images: embed, knn, probe, finetune, eval, average."""
+"""The sub-commands for images: embed, knn, probe, finetune, eval, predict, report, average."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from fmjax.commands.parsing import first, parse, taken
@@ -30,8 +31,6 @@ def finetune(args: list[str]) -> None:
 
 def _with_recipe(config: Any, name: str) -> Any:
     """The config with a named recipe in the place of its own, which the other flags then change."""
-    from dataclasses import replace
-
     from fmjax.recipes import named
 
     return replace(config, recipe=named(name)) if name else config
@@ -72,8 +71,13 @@ def on_features(name: str, kind: str, program: str) -> Callable[[list[str]], Non
 
         model, rest = first(args, name, "a model")
         default = getattr(config, kind)(model=config.ModelConfig(name=model)) if model else None
+        # pictures alone need no word for what they are: nothing is asked of their labels
+        if default and name == "embed" and rest and not rest[0].startswith("-"):
+            pictures = config.ImagesConfig(source=f"images:{rest[0]}")
+            default, rest = replace(default, data=pictures), rest[1:]
         parsed = parse(getattr(config, kind), rest, name, default=default)
-        getattr(importlib.import_module("fmjax.programs.features"), program)(parsed)
+        module, _, function = program.partition(":")
+        getattr(importlib.import_module(f"fmjax.programs.{module}"), function)(parsed)
 
     return run
 
@@ -85,6 +89,26 @@ def evaluate(args: list[str]) -> None:
     folder, rest = first(args, "eval", "a run's folder")
     config = parse(EvalConfig, rest, "eval")
     from fmjax.programs.evaluate import main as program
+
+    program(folder, config)
+
+
+def predict(args: list[str]) -> None:
+    from fmjax.config.predict import PredictConfig
+
+    folder, rest = first(args, "predict", "a run's folder, and pictures")
+    config = parse(PredictConfig, rest, "predict")
+    from fmjax.programs.predict import main as program
+
+    program(folder, config)
+
+
+def report(args: list[str]) -> None:
+    from fmjax.config.report import ReportConfig
+
+    folder, rest = first(args, "report", "a run's folder")
+    config = parse(ReportConfig, rest, "report")
+    from fmjax.programs.report import main as program
 
     program(folder, config)
 

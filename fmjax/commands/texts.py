@@ -5,7 +5,7 @@ from __future__ import annotations
 # name: (what it is for, an example)
 TEXTS: dict[str, tuple[str, str]] = {
     "models": (
-        "search architectures or published weights",
+        "search architectures or published weights, sorted and filtered",
         "fmjax models dinov2 --pretrained",
     ),
     "info": (
@@ -37,20 +37,32 @@ TEXTS: dict[str, tuple[str, str]] = {
         "fmjax probe demo_vit_ti4.fashion_mnist --data.source digits",
     ),
     "finetune": (
-        "fine-tune on labelled images by a preset (a .py file is run), or a model's name",
+        "fine-tune a model or a preset (a .py file is run) on your images",
         "fmjax finetune quickstart --recipe.lr 3e-4",
     ),
     "eval": (
         "scores of a fine-tuned run",
         "fmjax eval runs/quickstart",
     ),
+    "predict": (
+        "the classes of new pictures by a fine-tuned run, as a table or a file",
+        "fmjax predict runs/quickstart cat.jpg photos --out predictions.csv",
+    ),
     "average": (
         "runs of one model -> a run with their average: WiSE-FT, soups",
         "fmjax average runs/a runs/b --out runs/soup --greedy",
     ),
     "export": (
-        "a run or converted file -> a PyTorch dialect",
+        "a run, file or model -> tensors or a folder of a PyTorch library, StableHLO or ONNX",
         "fmjax export runs/quickstart model.safetensors --dialect timm",
+    ),
+    "report": (
+        "a run -> one page: curves, mistakes, calibration, what it sees",
+        "fmjax report runs/quickstart",
+    ),
+    "push": (
+        "a run -> a folder as the Hugging Face hub has it, and the repository where there is a token",
+        "fmjax push runs/quickstart hub/quickstart/",
     ),
     "data": (
         "a set of images: check it before a run, pack it into a few files",
@@ -63,5 +75,13 @@ TEXTS: dict[str, tuple[str, str]] = {
     "ckpt": (
         "the checkpoints of a run: ls, verify, prune, export",
         "fmjax ckpt verify runs/quickstart",
+    ),
+    "doctor": (
+        "what there is to compute with, what would go wrong, with each fix",
+        "fmjax doctor --offline",
+    ),
+    "completion": (
+        "commands, flags and model names by tab, in bash, zsh or fish",
+        "fmjax completion bash",
     ),
 }

@@ -6,8 +6,10 @@ from fmjax.config.data import DataConfig, ImagesConfig
 from fmjax.config.features import EmbedConfig, FeaturesConfig, KnnConfig, ProbeConfig
 from fmjax.config.hosts import HostsConfig
 from fmjax.config.model import ModelConfig
+from fmjax.config.predict import PredictConfig
 from fmjax.config.presets import load_preset
 from fmjax.config.recipe import Recipe
+from fmjax.config.report import ReportConfig
 from fmjax.config.run import EvalConfig, MeshConfig, RunConfig
 from fmjax.config.sets import DataCheckConfig, DataPackConfig
 from fmjax.config.tasks import ClassifyConfig, MultiLabelConfig, SegmentConfig, TaskConfig
@@ -28,8 +30,10 @@ __all__ = [
     "MeshConfig",
     "ModelConfig",
     "MultiLabelConfig",
+    "PredictConfig",
     "ProbeConfig",
     "Recipe",
+    "ReportConfig",
     "RunConfig",
     "SegmentConfig",
     "TaskConfig",

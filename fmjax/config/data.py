@@ -17,13 +17,13 @@ MAX_WORKERS = 256  # each holds Python, Pillow and the list of the images
 class ImagesConfig:
     """Images with labels: folders, a table, records, archives or a published set; or images with a mask each."""
 
-    # digits, folder:DIR, masks:DIR, csv:FILE, arrayrecord:DIR, parquet:PATH, wds:PATH, hf:NAME or tfds:NAME
+    # digits, folder:DIR, images:PATH (without labels), masks:DIR, csv:FILE, arrayrecord:DIR, parquet:PATH, wds:PATH,
+    # hf:NAME or tfds:NAME
     source: Annotated[str, tyro.conf.arg(aliases=("--source",))] = "digits"
     # where tfds: looks, and where the paths of a csv: start; "" is TFDS's default, and the table's own folder
     data_dir: str = ""
-    classes: str = (
-        ""  # a file with a class name a line, which fixes their order; "" takes the source's own
-    )
+    # a file with a class name a line, which fixes their order; "" takes the source's own
+    classes: str = ""
     # of a csv:, parquet: or hf: table; "" looks for image, path, file, filename ...
     image_column: str = ""
     # of a table, or the key in a wds: JSON file; "" looks for label, class, labels ...
@@ -38,14 +38,12 @@ class ImagesConfig:
     stream_cache_gib: float = 4.0  # GiB that row groups of streams may take on disk, in FMJAX_CACHE
     threads: int = 4  # that decode and augment, each a batch
     workers: int = 0  # processes that do so for the threads, where there are many cores; 0: none
-    max_bad: int = (
-        100  # unreadable images that are named, counted and left out before the run stops
-    )
+    # unreadable images that are named, counted and left out before the run stops
+    max_bad: int = 100
     max_bad_share: float = 0.1  # the same, as a share of the set, from the third one on
     ignore: int = 255  # value in a mask of pixels that are of no class
-    max_pixels: int = (
-        50_000_000  # of one picture, which may take 8 bytes each; larger ones are unreadable
-    )
+    # of one picture, which may take 8 bytes each; larger ones are unreadable
+    max_pixels: int = 50_000_000
 
     def __post_init__(self) -> None:
         # a run would meet these after its weights were read, or when it is half done
@@ -80,13 +78,11 @@ class ImagesConfig:
 class DataConfig(AugmentConfig, ImagesConfig):
     """Images to train on: what is held out of them, and how they are augmented."""
 
-    val_fraction: float = (
-        0.2  # of a source without a validation split, the same part of every class
-    )
+    # of a source without a validation split, the same part of every class
+    val_fraction: float = 0.2
     split_seed: int = 0  # of the draw of what is held out
-    crop_scale: float = (
-        0.35  # random resized crop: smallest part of the image's area; 1 switches the crop off
-    )
+    # random resized crop: smallest part of the image's area; 1 switches the crop off
+    crop_scale: float = 0.35
     flip: float = 0.5  # probability of a mirror image
     # shuffled: every image as often. balanced: every class as often, so that images of rare ones come again sooner
     sampling: Literal["shuffled", "balanced"] = "shuffled"

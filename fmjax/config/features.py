@@ -33,10 +33,19 @@ class FeaturesConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedConfig(FeaturesConfig):
-    """Writes the embeddings of all images, with their labels and names, as one .npz file."""
+    """Writes the embeddings of all images, with their labels, where they have any, and their names, as one file.
 
-    out: str = "embeddings.npz"  # the file to write
-    force: bool = False  # replace the file if it is there
+    It is made of parts in a folder beside it, .NAME.parts, which is gone when the file is whole: the same command run
+    again goes on where it was stopped.
+    """
+
+    out: str = "embeddings.npz"  # the file to write, .npz, .parquet or .safetensors
+    part_images: int = 50_000  # whose embeddings are in memory, and may be lost where it is stopped
+    force: bool = False  # replace the file if it is there, and parts of other settings
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.part_images >= 1, "--part-images", self.part_images, "1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

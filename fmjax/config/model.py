@@ -22,14 +22,12 @@ class ModelConfig:
     checkpoint: Annotated[str, tyro.conf.arg(aliases=("--checkpoint",))] = ""
     dialect: str = ""  # how its tensors are named; "" tells by the keys
     offline: bool = False  # use only what is on this machine
-    init: Literal["pretrained", "random"] = (
-        "pretrained"  # random: the same network without its weights
-    )
+    # random: the same network without its weights
+    init: Literal["pretrained", "random"] = "pretrained"
     # (height, width) in pixels; (0, 0) is what the weights were evaluated at
     image_size: tuple[int, int] = (0, 0)
-    resample: Literal["weights"] | Resample = (
-        "weights"  # how the position table follows another image size
-    )
+    # how the position table follows another image size
+    resample: Literal["weights"] | Resample = "weights"
     # of the computation; parameters are float32. auto: bfloat16 where the device has it, float16 on a V100 or T4
     dtype: Dtype = "auto"
 

@@ -29,9 +29,8 @@ class Recipe:
     lr_base_size: int = 0
     # how lr falls after the warm-up: to final_lr, by step_factor at each of step_at, or not at all
     schedule: Literal["cosine", "linear", "step", "constant"] = "cosine"
-    warmup_steps: int = (
-        20  # over which lr grows to its top; half of the run where it has no more steps
-    )
+    # over which lr grows to its top; half of the run where it has no more steps
+    warmup_steps: int = 20
     final_lr: float = 0.01  # at the end of cosine and linear, as a part of lr
     step_at: tuple[float, ...] = (0.6, 0.8)  # of schedule step, as shares of the run
     step_factor: float = 0.1  # of schedule step: lr after each of them in units of lr before

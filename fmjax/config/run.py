@@ -60,18 +60,17 @@ class RunConfig:
     keep: int = 2  # checkpoints, the newest ones
     keep_best: bool = True  # also the one with the best score, which is what the run hands out
     fallback: bool = True  # where a checkpoint is damaged, go on from the newest whole one
-    from_step: int = (
-        0  # go back to this checkpoint, with another recipe if need be; 0 is the newest
-    )
+    # go back to this checkpoint, with another recipe if need be; 0 is the newest
+    from_step: int = 0
     deterministic: bool = False  # the same bits on a GPU each time, as on other devices, for speed
     seed: int = 0  # of new parameters, drop path and the order of the images
     compare_random: bool = False  # also train the same model from random weights, and print both
-    export: Literal["timm", "open_clip_timm", "none"] = (
-        "timm"  # dialect of the file that is written at the end
-    )
-    fresh: bool = (
-        False  # start over: the run's checkpoints are deleted and its records written anew
-    )
+    # dialect of the file that is written at the end
+    export: Literal["timm", "open_clip_timm", "none"] = "timm"
+    # also write report.html at the end, without the pictures that need the model
+    report: bool = True
+    # start over: the run's checkpoints are deleted and its records written anew
+    fresh: bool = False
     dry_run: bool = False  # say what the run would take, and neither read weights nor write
 
     def __post_init__(self) -> None:

@@ -23,6 +23,7 @@ class Scheme:
 SCHEMES = {
     "digits": Scheme("fmjax.data.sources.digits:open_examples"),
     "folder": Scheme("fmjax.data.sources.folder:open_examples", place="DIR"),
+    "images": Scheme("fmjax.data.sources.images:open_examples", place="PATH"),
     "masks": Scheme("fmjax.data.sources.masks:open_examples", place="DIR"),
     "csv": Scheme("fmjax.data.sources.csv:open_examples", place="FILE"),
     "arrayrecord": Scheme("fmjax.data.sources.arrayrecord:open_examples", place="DIR"),

@@ -31,9 +31,8 @@ class DataCheckConfig:
     small: int = 32  # pixels; images with a shorter side are named
     large: int = 25_000_000  # pixels of an image; those with more are named
     long: float = 4.0  # longer side over the shorter; images beyond it are named
-    ratio: float = (
-        10.0  # images of the largest class over those of another; classes beyond it are named
-    )
+    # images of the largest class over those of another; classes beyond it are named
+    ratio: float = 10.0
     json: bool = False  # print a record for machines, with every row of every finding
     page: str = ""  # an .html file to write: the findings and the classes, for a browser
     force: bool = False  # replace the page if it is there

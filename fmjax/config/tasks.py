@@ -60,12 +60,10 @@ class ClassifyConfig(MixConfig):
 
     home = "fmjax.tasks.classify:Classify"
 
-    classifier: ClassifierInput = (
-        "pool"  # what the classifier sees: the pooled tokens, before any projection
-    )
-    label_smoothing: float = (
-        0.0  # share of the target that is spread over all classes (arXiv:1512.00567)
-    )
+    # what the classifier sees: the pooled tokens, before any projection
+    classifier: ClassifierInput = "pool"
+    # share of the target that is spread over all classes (arXiv:1512.00567)
+    label_smoothing: float = 0.0
 
     # bce: a yes or no for each class, as in arXiv:2110.00476, whose mean over the classes is taken
     loss: Literal["cross_entropy", "bce"] = "cross_entropy"
@@ -131,9 +129,8 @@ class SegmentConfig(TaskConfig):
 
     home = "fmjax.tasks.segment:Segment"
 
-    layers: int | tuple[int, ...] = (
-        1  # whose patches the layer sees: the last so many, or increasing indices
-    )
+    # whose patches the layer sees: the last so many, or increasing indices
+    layers: int | tuple[int, ...] = 1
     head: Literal["linear", "batch_norm"] = "linear"
     # of a training crop; at 1 the picture's shorter side fills the image
     scales: tuple[float, float] = (0.5, 2.0)

@@ -194,7 +194,8 @@ def class_folders(root: Path, found: Found) -> list[Path]:
     folders = subfolders(root, found)
     if not folders:
         raise DataError(
-            f"{escaped(str(root))} has no class folders; put the images of each class into a folder of its own"
+            f"{escaped(str(root))} has no class folders; put the images of each class into a folder of its own, or "
+            f"pass images:DIR where no labels are needed"
         )
     _check_places(root, folders)
     check_names(escaped(str(root)), (folder.name for folder in folders))

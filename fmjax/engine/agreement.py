@@ -78,7 +78,10 @@ def source_digest() -> str:
 
 def images_digest(examples: Examples) -> str:
     """Of the names and labels of a set, in their order."""
-    names = (examples.names(index).encode() for index in range(len(examples)))
+    # names of files need not be text
+    names = (
+        examples.names(index).encode("utf-8", "surrogatepass") for index in range(len(examples))
+    )
     return digest([*names, np.asarray(examples.labels, np.int32).tobytes()])
 
 

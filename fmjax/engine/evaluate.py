@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,7 +96,24 @@ def gathered(
     outputs: of a batch, the rows and the weights of all its examples. batches: the indices of all examples of each
     batch, and what this process has read of it.
     """
+    everything = list(pieces(outputs, batches, bad=bad, tell=tell))
+    if not everything or not len(everything[0]["index"]):
+        raise DataError(f"none of the {len(bad.examples)} images can be read")
+    return everything[0]
+
+
+def pieces(
+    outputs: Callable[[Batch], tuple[Mapping[str, Any], Any]],
+    batches: Iterable[tuple[np.ndarray, Batch]],
+    *,
+    bad: SharedBadImages,
+    tell: Tell,
+    images: int | None = None,
+) -> Iterator[dict[str, np.ndarray]]:
+    """The same in pieces of so many images, or a few more, as a batch is in one piece; None: in one. A piece may have
+    no rows."""
     kept: dict[str, list[np.ndarray]] = {}
+    count = 0
     for index, batch in batches:
         bad.name(batch, tell)
         rows, weight = outputs(batch)
@@ -104,11 +121,24 @@ def gathered(
         real = np.asarray(weight) > 0
         for name, row in {"index": index, **rows}.items():
             kept.setdefault(name, []).append(np.asarray(row)[real])
+        count += len(index)
+        if images is not None and count >= images:
+            yield _joined(kept, bad, tell)
+            kept, count = {}, 0
+    if kept:
+        yield _joined(kept, bad, tell)
+    else:
+        bad.meet(tell)
+
+
+def _joined(
+    kept: Mapping[str, list[np.ndarray]], bad: SharedBadImages, tell: Tell
+) -> dict[str, np.ndarray]:
     bad.meet(tell)
     found = {name: np.concatenate(parts) for name, parts in kept.items()}
-    if not found or not len(found["index"]):
-        raise DataError(f"none of the {len(bad.examples)} images can be read")
-    check_finite(found, bad.examples.names)
+    # nothing to look at where no image of a piece could be read
+    if len(found["index"]):
+        check_finite(found, bad.examples.names)
     return found
 
 

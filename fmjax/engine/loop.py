@@ -52,11 +52,19 @@ def train(plan: Plan, run: Run, mesh: Mesh, state: State, images: Images) -> tup
             with watch.alarms.scoring(number):
                 return evaluated(handed_out(plan, state))
 
+        def note(step: int, found: Scores) -> int | None:
+            """Writes scores down, keeps the rows of the best, and returns the best step."""
+            watch.scores(step, found)
+            best = run.keep_best(plan, watch.metrics)
+            for line in run.keep_rows(step, best, found, images.split.val.names):
+                watch.tell(line)
+            return best
+
         run.keep_best(plan, watch.metrics)
         try:
             # a run that was stopped while it was scored is scored first
             if start and plan.evaluates(start) and not run.has_scores(watch.metrics, start):
-                watch.scores(start, score())
+                note(start, score())
             for number in range(start + 1, plan.steps + 1):
                 batch = watch.next(batches)
                 state, logs = functions.step(state, on_mesh(batch, mesh, plan.batch_size))
@@ -66,10 +74,8 @@ def train(plan: Plan, run: Run, mesh: Mesh, state: State, images: Images) -> tup
                     # saved first: the score is taken while the disk writes
                     if watch.saves(number):
                         run.save(number, state, batches, bad)
-                    if plan.evaluates(number):
-                        watch.scores(number, score())
-                        if run.keep_best(plan, watch.metrics) == number:
-                            run.save(number, state, batches, bad)
+                    if plan.evaluates(number) and note(number, score()) == number:
+                        run.save(number, state, batches, bad)
                 stopping.check()
             scores = score()
         except Asked:
@@ -80,7 +86,7 @@ def train(plan: Plan, run: Run, mesh: Mesh, state: State, images: Images) -> tup
             run.close()
             raise Stopped(stopping.sentence(number)) from None
         if not run.has_scores(watch.metrics, plan.steps):
-            watch.scores(plan.steps, scores)
+            note(plan.steps, scores)
         for line in (*bad.summary(), *watch.alarms.summary(plan.steps)):
             watch.tell(line)
     run.close()

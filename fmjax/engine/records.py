@@ -22,9 +22,16 @@ from fmjax.errors import CheckpointError, UsageError
 from fmjax.serial import from_dict, to_json, write_atomically
 
 CONFIG, CLASSES, SPEC = "config.json", "classes.json", "spec.json"
+PREPROCESSING = "preprocessing.json"
 LATER = ("metrics.jsonl", "curves.png", "confusion.png")
+OF_SCORES = (
+    "predictions.npz",
+    "report.html",
+)  # of an older run in the folder, which a fresh one is not
 MAX_BYTES = 64 * 2**20  # of a record
 MAX_PIXELS = 2**26  # of the images that a run feeds its network
+MAX_VALUE = 1_000.0  # of a mean or a standard deviation
+MIN_CROP = 0.1  # of the resized picture: less would be a picture of a hundred times the pixels
 MAX_THREADS = 1_024
 MAX_CLASSES = 1_000_000
 MAX_TOKENS = 1_000_000
@@ -192,6 +199,50 @@ def check_sizes(spec: specs.ViTSpec) -> None:
         raise UsageError(broken[0])
 
 
+def read_preprocessing(run: Path) -> specs.PreprocessConfig | None:
+    """How a run's images are brought to its network; None for runs of older versions, which have no record of it."""
+    path = run / PREPROCESSING
+    if not path.is_file():
+        return None
+    try:
+        images = from_dict(specs.PreprocessConfig, _json(path))
+        check_preprocessing(images)
+    except UsageError as error:
+        raise damaged(path, error) from error
+    return images
+
+
+def check_preprocessing(images: specs.PreprocessConfig) -> None:
+    """Raises UsageError for what no weights were ever shown, before a picture is made of it."""
+    height, width = images.image_size
+    # pixels are 0 to 1, and some networks count them from 0 to 255
+    rules = (
+        (
+            min(height, width) > 0,
+            f"image_size is {images.image_size}; it must be two sizes above 0",
+        ),
+        (
+            height * width <= MAX_PIXELS,
+            f"image_size {images.image_size} is over {MAX_PIXELS:,} pixels",
+        ),
+        (
+            max(map(abs, images.mean)) <= MAX_VALUE,
+            f"mean is {images.mean}; it must be at most {MAX_VALUE:g}",
+        ),
+        (
+            1 / MAX_VALUE <= min(images.std) <= max(images.std) <= MAX_VALUE,
+            f"std is {images.std}; it must be above 0, and at most {MAX_VALUE:g}",
+        ),
+        (
+            MIN_CROP <= images.crop_pct <= 1,
+            f"crop_pct is {images.crop_pct}; it must be {MIN_CROP} to 1",
+        ),
+    )
+    broken = [sentence for holds, sentence in rules if not holds]
+    if broken:
+        raise UsageError(broken[0])
+
+
 def _json(path: Path) -> Any:
     """Raises CheckpointError for a file that is no JSON, or too long or too deep for one of ours."""
     with path.open("rb") as file:
@@ -206,15 +257,25 @@ def _json(path: Path) -> Any:
         raise damaged(path, error) from error
 
 
-def write_run(run: Path, config: RunConfig, split: Split, spec: specs.ViTSpec) -> None:
-    """Writes the classes, the spec, the split and the config; a fresh run's old checkpoints go first."""
+def write_run(
+    run: Path,
+    config: RunConfig,
+    split: Split,
+    spec: specs.ViTSpec,
+    images: specs.PreprocessConfig,
+) -> None:
+    """Writes the classes, the spec, the preprocessing, the split and the config; a fresh run's old checkpoints go
+    first."""
     # before the new records: a crash in between must not leave old arrays under a new config
     if config.fresh:
         shutil.rmtree(run / "checkpoints", ignore_errors=True)
+        for name in OF_SCORES:
+            (run / name).unlink(missing_ok=True)
     run.mkdir(parents=True, exist_ok=True)
     # the config last: a folder that has one has all the others
     write_atomically(run / CLASSES, json.dumps(split.classes, indent=2) + "\n")
     write_atomically(run / SPEC, to_json(spec) + "\n")
+    write_atomically(run / PREPROCESSING, to_json(images) + "\n")
     write_split(run, split)
     write_atomically(run / CONFIG, json.dumps(config_record(config), indent=2) + "\n")
 

@@ -13,7 +13,15 @@ from fmjax.config.schemes import SCHEMES
 from fmjax.data.commits import HUB, as_recorded
 from fmjax.data.split import SPLIT, examples
 from fmjax.engine import manifest, steps
-from fmjax.engine.records import CONFIG, LATER, config_record, export_path, read_run, read_spec
+from fmjax.engine.records import (
+    CONFIG,
+    LATER,
+    config_record,
+    export_path,
+    read_preprocessing,
+    read_run,
+    read_spec,
+)
 from fmjax.engine.steps import has_steps
 from fmjax.errors import UsageError
 from fmjax.serial import to_json
@@ -36,6 +44,7 @@ SAFE = (
     "from_step",
     "compare_random",
     "export",
+    "report",
     "fresh",
     "remat",
     "unroll",
@@ -124,7 +133,9 @@ def check_same(run: Path, config: RunConfig, classes: tuple[str, ...]) -> None:
         return
     # both configs with what may change made equal: all that still differs makes it another run
     old, old_classes = read_run(run, config.task)
-    read_spec(run)  # a damaged one is refused before a model is made
+    # damaged ones are refused before a model is made
+    read_spec(run)
+    read_preprocessing(run)
     neutral: dict[str, Any] = {name: getattr(config, name) for name in SAFE}
     neutral["data"] = replace(
         old.data, **{name: getattr(config.data, name) for name in safe_data(run, old, config)}
@@ -201,6 +212,19 @@ def check_spec(run: Path, config: RunConfig, spec: specs.ViTSpec) -> None:
         raise UsageError(
             f"{run} was trained with a model that computes otherwise ({'; '.join(changed)}), because its weights came "
             f"from another file; pass the old --model.checkpoint and --model.dialect, or --fresh to start it over"
+        )
+
+
+def check_images(run: Path, config: RunConfig, images: specs.PreprocessConfig) -> None:
+    """Raises UsageError where a run would go on with images that are prepared otherwise."""
+    old = None if config.fresh or not has_steps(run) else read_preprocessing(run)
+    if old is None:
+        return
+    changed = differences(json.loads(to_json(old)), json.loads(to_json(images)))
+    if changed:
+        raise UsageError(
+            f"{run} was trained on images that were prepared otherwise ({'; '.join(changed)}): what is known of its "
+            f"weights has changed since; go on with the version of fmjax that it began with, or pass --fresh"
         )
 
 

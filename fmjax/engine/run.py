@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,24 @@ from fmjax.config.run import RunConfig
 from fmjax.config.tasks import TaskConfig
 from fmjax.data.batches import BadImages, train_batches
 from fmjax.data.example import Examples
-from fmjax.engine import adapters, hosts, steps
+from fmjax.engine import adapters, hosts, predictions, steps
 from fmjax.engine.checkpoint import Checkpoints, Damaged, average_shapes, restore_average
 from fmjax.engine.checkpoint import restore as restore_state
 from fmjax.engine.checkpoint import restore_params as params_of
+from fmjax.engine.evaluate import Scores
 from fmjax.engine.freeze import join_stacks, with_average
 from fmjax.engine.metrics import METRICS, Metrics, rows_in
 from fmjax.engine.placement import own_rows
 from fmjax.engine.plan import Learner, Plan, make_task, net_of_shapes
-from fmjax.engine.records import CONFIG, SPEC, damaged, read_run, read_spec
+from fmjax.engine.records import (
+    CONFIG,
+    PREPROCESSING,
+    SPEC,
+    damaged,
+    read_preprocessing,
+    read_run,
+    read_spec,
+)
 from fmjax.engine.state import (
     State,
     emptied,
@@ -149,6 +158,16 @@ class Run:
             )
         return self.checkpoints.best
 
+    def keep_rows(
+        self, step: int, best: int | None, scores: Scores, names: Sequence[str]
+    ) -> list[str]:
+        """Keeps the rows of an evaluation if none was better, or the newest are handed out (best None); a line where
+        they cannot be kept, which ends no run."""
+        if best not in (None, step) or not hosts.is_first():
+            return []
+        failed = predictions.keep(self.folder, step, scores, names)
+        return [f"note    {failed}"] if failed else []
+
     def has_scores(self, metrics: Metrics, step: int) -> bool:
         """Whether a step is scored, as the process says that writes the scores."""
         return hosts.by_first(lambda: metrics.has_scores(step))
@@ -269,23 +288,26 @@ def start_params(task: Task, backbone: ViT, labels: Labels, seed: int, mesh: Mes
     return jax.jit(params, out_shardings=where, donate_argnums=0)(backbone)
 
 
-def _run_spec(run: Path, config: RunConfig) -> specs.ViTSpec:
-    """The spec that a run was trained with."""
-    # runs of older versions have no spec of their own: it is the zoo's
-    size = preprocessing(config).image_size
+def _recorded(run: Path, config: RunConfig) -> tuple[specs.ViTSpec, PreprocessConfig]:
+    """The spec that a run was trained with, and how its images were brought to it."""
+    # runs of older versions lack one or both: they are the zoo's
+    images = read_preprocessing(run)
+    asked = asked_size(config.model) if images else None
+    size = asked or (images or preprocessing(config)).image_size
     spec = read_spec(run) or _final_spec(config.model, size)
-    if spec.image_size != size:
-        raise damaged(
-            run / CONFIG, f"it has images of {size}, and {SPEC} a model for {spec.image_size}"
-        )
-    return spec
+    # of two that differ nobody knows which is right
+    for name, other in ((PREPROCESSING, (images or spec).image_size), (CONFIG, size)):
+        if spec.image_size != other:
+            raise damaged(
+                run / name, f"it has images of {other}, and {SPEC} a model for {spec.image_size}"
+            )
+    return spec, images or preprocessing(config, spec)
 
 
 def outline(run: Path, config: RunConfig, labels: Labels, mesh: Mesh | None = None) -> Learner:
     """What a run has learned, but for its parameters; on a mesh its weights are gathered and not its activations.
     Raises CheckpointError where its records do not agree."""
-    spec = _run_spec(run, config)
-    images = preprocessing(config, spec)
+    spec, images = _recorded(run, config)
     task = make_task(config, images)
     net = net_of_shapes(task, _outlined(config, spec, mesh), labels)
     return Learner(task, labels, images, net)
@@ -325,7 +347,8 @@ def restore(
     mesh: Mesh | None = None,
     task: TaskConfig | None = None,
 ) -> ViT:
-    """The model of a fine-tuned run at its best or a given step, a classifier included and adapters merged.
+    """The model of a fine-tuned run at its best or a given step, a classifier included and adapters merged; it knows
+    its classes and its preprocessing (`model.predict("cat.jpg")`).
 
     mesh: where the parameters lie; None is one device. task: the settings of a task of your own, where the run learned
     one. Raises CheckpointError where the folder holds no run or no such step.
@@ -336,7 +359,10 @@ def restore(
     step = chosen_step(folder, config, learner.task, step)
     average = config.recipe.averages
     params = restore_params(folder, learner.net, step, mesh, average=average)
-    return merged(learner.task.joined(learner.bound(params)))
+    model = merged(learner.task.joined(learner.bound(params)))
+    reading = learner.task.reading
+    model.facts = specs.ModelFacts(images=learner.images, classes=labels, reading=reading)
+    return model
 
 
 def export(

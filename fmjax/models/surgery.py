@@ -48,6 +48,7 @@ def with_classifier(model: ViT, head: Linear, classifier: ClassifierInput) -> Vi
     out = jax.tree.map(lambda a: a, model)  # another module, the same arrays
     out.classifier = jax.tree.map(lambda a: a, head)
     out.classifier_input = classifier
+    out.facts = None  # its outputs mean something else now
     return out
 
 
@@ -56,4 +57,5 @@ def without_classifier(model: ViT) -> ViT:
     out = jax.tree.map(lambda a: a, model)
     out.classifier = None
     out.classifier_input = "pool"
+    out.facts = None
     return out

@@ -23,7 +23,7 @@ from fmjax.models.resample import resample_grid
 from fmjax.models.rope import rope_table
 from fmjax.models.stack import Remat, between, run_stack
 from fmjax.sharding import over_batch
-from fmjax.specs import ClassifierInput, ViTSpec, check_image_size
+from fmjax.specs import ClassifierInput, ModelFacts, ViTSpec, check_image_size
 
 Grid = tuple[int, int]
 
@@ -94,6 +94,7 @@ class ViT(nnx.Module):
                 param_dtype=param_dtype,
             )
         self.spec = spec
+        self.facts: ModelFacts | None = None  # of a run's model, and of a published classifier
         self.classifier_input: ClassifierInput = classifier
         self.drop_path = drop_path
         self.remat: Remat = remat
@@ -106,7 +107,10 @@ class ViT(nnx.Module):
 
         A key switches drop path on. Raises UsageError, with the nearest sizes, for an image size that does not fit.
         """
-        features = self.unprojected(images, key)
+        return self.completed(self.unprojected(images, key))
+
+    def completed(self, features: Features) -> Features:
+        """What `unprojected` gives, with logits and with `pooled` projected, where the model has these layers."""
         logits = None
         if self.classifier is not None:
             seen = over_batch(classifier_input(features, self.classifier_input), self.mesh)
@@ -116,13 +120,22 @@ class ViT(nnx.Module):
             pooled = self.proj(pooled)
         return replace(features, pooled=pooled, logits=logits)
 
+    def predict(self, images: Any, *, top: int = 5) -> Any:
+        """`fmjax.predict(self, images, top=top)`: the likeliest classes of a picture, or of each of several."""
+        import fmjax
+
+        return fmjax.predict(self, images, top=top)
+
     def unprojected(self, images: Float[Array, "B H W C"], key: Array | None = None) -> Features:
         """Features whose `pooled` are the pooled tokens [B P] before any projection: what a classifier sees.
 
         A key switches drop path on. Raises UsageError for an image size that does not fit.
         """
         x, grid, rope = self.embed(images)
-        x = self.run_blocks(x, rope, key=key)
+        return self.gathered(self.run_blocks(x, rope, key=key), grid)
+
+    def gathered(self, x: Float[Array, "B L D"], grid: Grid) -> Features:
+        """Tokens after the last block told apart, with the pooled ones before any projection."""
         normed = self.final_norm(x)
         features = replace(self.features(normed, grid), pooled=self._pooled(x, normed, grid))
         # a head's kernel may be split along the width: its gradient for the tokens must not come back split so, too

@@ -60,6 +60,7 @@ def export_adapters(
         "alpha": recipe.lora_alpha,
         "targets": recipe.lora_targets,
         "classes": labels,
+        "reading": learner.task.reading,
     }
     model = learner.task.joined(net)
     size = adapters.write(path, model, facts, _trained(net, recipe), classifier=classifier)

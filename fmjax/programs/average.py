@@ -20,7 +20,7 @@ from fmjax.data.split import SPLIT
 from fmjax.engine.checkpoint import save_params
 from fmjax.engine.metrics import METRICS, Metrics
 from fmjax.engine.placement import mesh_of
-from fmjax.engine.records import CLASSES, CONFIG, SPEC, config_record
+from fmjax.engine.records import CLASSES, CONFIG, PREPROCESSING, SPEC, config_record
 from fmjax.errors import UsageError
 from fmjax.programs.members import Member, averaged, opened, whole
 from fmjax.programs.soup import greedy, other_images
@@ -108,7 +108,7 @@ def _write(out: Path, first: Member, params: Params, made: dict[str, Any]) -> No
     shutil.rmtree(part, ignore_errors=True)
     save_params(part, first.step, params)
     # classes, model and held-out images are those of the runs; runs of older versions lack some of the records
-    for name in (CLASSES, SPEC, SPLIT):
+    for name in (CLASSES, SPEC, PREPROCESSING, SPLIT):
         if (Path(first.name) / name).is_file():
             shutil.copyfile(Path(first.name) / name, part / name)
     # at its end, as no training goes on from it

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich.table import Table
-
 from fmjax.config.presets import load_preset
-from fmjax.console import console
+from fmjax.console import Column, console, show_table
 from fmjax.engine import checkpoint, manifest, steps
 from fmjax.engine.lock import held
 from fmjax.engine.metrics import METRICS, rows_in
@@ -62,21 +62,48 @@ def ls(run: Path, preset: str = "") -> list[Step]:
 
 def show(found: list[Step]) -> None:
     """The steps as a table."""
-    table = Table("step", "size", "saved", "score", "", box=None)
-    for one in found:
-        marks = (
-            (one.best, "best"),
-            (one.set_aside, "set aside"),
-            (not one.listed, "without digests"),
-            (not one.resumable, "parameters only"),
-        )
-        score = "" if one.score is None else f"{one.score:.4g}"
-        words = ", ".join(word for holds, word in marks if holds)
-        table.add_row(str(one.step), in_bytes(one.bytes), one.saved, score, words)
-    console.print(table)
+    columns = [
+        Column("step", [str(one.step) for one in found], right=True),
+        Column("size", [in_bytes(one.bytes) for one in found], right=True),
+        Column("saved", [one.saved for one in found], rank=1),
+        Column("score", [_number(one.score) for one in found], right=True),
+        Column("", [_marks(one) for one in found], style="green"),
+    ]
+    show_table(columns)
 
 
-def verify(run: Path, step: int | None = None) -> None:
+def _number(score: float | None) -> str:
+    return "" if score is None else f"{score:.4g}"
+
+
+def _marks(one: Step) -> str:
+    marks = (
+        (one.best, "best"),
+        (one.set_aside, "set aside"),
+        (not one.listed, "without digests"),
+        (not one.resumable, "parameters only"),
+    )
+    return ", ".join(word for holds, word in marks if holds)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one checkpoint, as `fmjax ckpt verify --json` prints it."""
+
+    step: int
+    damaged: str  # why; "" where it is good
+    bytes: int
+    seconds: float
+    listed: bool  # whether it has digests of its files
+
+    def words(self) -> str:
+        """A line of a terminal."""
+        good = f"good ({in_bytes(self.bytes)} in {self.seconds:.1f} s)"
+        state = f"damaged: {self.damaged}" if self.damaged else good
+        return f"step {self.step}: {state}{'' if self.listed else ', without digests of its files'}"
+
+
+def verify(run: Path, step: int | None = None, *, as_json: bool = False) -> None:
     """Compares every file and every array of a run's steps, or of one, with its digest, and says what it finds.
 
     Raises CheckpointError, after all of them, where one is damaged.
@@ -85,15 +112,19 @@ def verify(run: Path, step: int | None = None) -> None:
     if not known or step not in (None, *known):
         raise CheckpointError(f"{run} has no step {'' if step is None else step}; it has {known}")
     # all of them, so that a person sees what is left
-    damaged = []
+    verdicts = []
     for one in known if step is None else [step]:
         place, start = steps.folder(run, one), time.perf_counter()
         reason = checkpoint.flaw(run, one)
-        size, seconds = steps.size(place), time.perf_counter() - start
-        state = f"damaged: {reason}" if reason else f"good ({in_bytes(size)} in {seconds:.1f} s)"
-        listed = "" if manifest.exists(place) else ", without digests of its files"
-        console.print(f"step {one}: {state}{listed}")
-        damaged += [one] if reason else []
+        seconds = time.perf_counter() - start
+        found = Verdict(one, reason or "", steps.size(place), seconds, manifest.exists(place))
+        verdicts.append(found)
+        # a large one takes minutes: each is told when it is known
+        if not as_json:
+            console.print(found.words())
+    if as_json:
+        sys.stdout.write(json.dumps([asdict(found) for found in verdicts], indent=2) + "\n")
+    damaged = [found.step for found in verdicts if found.damaged]
     if damaged:
         raise CheckpointError(
             f"{run} has damaged steps: {damaged}; the same `fmjax finetune` command goes on from the newest whole one"

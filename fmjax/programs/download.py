@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from fmjax.console import console
 from fmjax.errors import CheckpointError, UsageError, nearest, safe
 from fmjax.names import get_weights, list_models
-from fmjax.specs import Weights
+from fmjax.specs import Source, Weights
 from fmjax.store import addresses, locate
 
 
@@ -21,30 +23,35 @@ def main(
     dialect: str = "",
     accept_new: bool = False,
     offline: bool = False,
+    as_json: bool = False,
 ) -> None:
     """Prints path, size, sha256, licence and revision of every file, hashed anew; with dry_run what would be fetched.
+    as_json: as one list of records, at the end.
 
     Raises UsageError for names, CheckpointError after the last one where some could not be had.
     """
     chosen = [narrowed(weights, source, dialect) for weights in matching(names)]
     # one that cannot be had does not keep the others from being fetched
-    failed = []
+    failed, records = [], []
     for weights in chosen:
-        if dry_run:
-            console.print(_plan(weights))
-            continue
         try:
-            console.print(
-                _facts(
-                    weights,
-                    locate.obtain(weights, offline=offline, accept_new=accept_new, anew=True),
-                )
+            found = (
+                planned(weights)
+                if dry_run
+                else had(weights, offline=offline, accept_new=accept_new)
             )
         except CheckpointError as error:
             if len(chosen) == 1:
                 raise
             sys.stderr.write(safe(f"{error}\n"))
             failed.append(weights.name)
+            continue
+        records.append(found)
+        # a file of gigabytes takes a while: each is told when it is here
+        if not as_json:
+            console.print(_line(found) if dry_run else _facts(found))
+    if as_json:
+        sys.stdout.write(json.dumps(records, indent=2) + "\n")
     if failed:
         raise CheckpointError(
             f"{len(failed)} of {len(chosen)} weights could not be had: {', '.join(failed)}"
@@ -84,25 +91,53 @@ def narrowed(weights: Weights, kind: str, dialect: str) -> Weights:
     return replace(weights, sources=kept)
 
 
-def _plan(weights: Weights) -> str:
-    # asks nobody: whether a source can be reached is found out by fetching
+def planned(weights: Weights) -> dict[str, Any]:
+    """What would be fetched: asks nobody, as whether a source can be reached is found out by fetching."""
     sources = locate.in_order(weights)
     here = next(((s, copy) for s in sources if (copy := locate.cached(s))), None)
-    if here:
-        return f"{weights.name:<44}here: {here[1].path}"
-    first = sources[0]
-    where = f"{first.kind} {addresses.shown(first.location)} {first.filename}"
-    return f"{weights.name:<44}{where} ({first.dialect}), {weights.licence}"
+    source = here[0] if here else sources[0]
+    return {
+        "name": weights.name,
+        "here": str(here[1].path) if here else None,
+        "licence": weights.licence,
+        "filename": source.filename,
+        **_source(source),
+    }
 
 
-def _facts(weights: Weights, found: locate.Located) -> str:
-    rows = {
+def _line(plan: dict[str, Any]) -> str:
+    if plan["here"]:
+        return f"{plan['name']:<44}here: {plan['here']}"
+    where = f"{plan['kind']} {plan['location']} {plan['filename']}"
+    return f"{plan['name']:<44}{where} ({plan['dialect']}), {plan['licence']}"
+
+
+def had(weights: Weights, *, offline: bool, accept_new: bool) -> dict[str, Any]:
+    """What is here now: all that a paper or a licence file has to say of the weights that were used."""
+    found = locate.obtain(weights, offline=offline, accept_new=accept_new, anew=True)
+    return {
+        "name": weights.name,
         "path": str(found.path),
-        "size": f"{found.size:,} bytes",
+        "size": found.size,
         "sha256": found.sha256,
         "licence": weights.licence,
-        "source": f"{found.source.kind} {addresses.shown(found.source.location)} ({found.source.dialect})",
-        "revision": found.revision or "-",
+        "revision": found.revision,
+        **_source(found.source),
     }
-    # all that a paper or a licence file has to say of the weights that were used
-    return "\n".join([weights.name, *(f"  {name:<10}{value}" for name, value in rows.items())])
+
+
+def _source(source: Source) -> dict[str, str]:
+    location = addresses.shown(source.location)
+    return {"kind": source.kind, "location": location, "dialect": source.dialect}
+
+
+def _facts(found: dict[str, Any]) -> str:
+    rows = {
+        "path": found["path"],
+        "size": f"{found['size']:,} bytes",
+        "sha256": found["sha256"],
+        "licence": found["licence"],
+        "source": f"{found['kind']} {found['location']} ({found['dialect']})",
+        "revision": found["revision"] or "-",
+    }
+    return "\n".join([found["name"], *(f"  {name:<10}{value}" for name, value in rows.items())])

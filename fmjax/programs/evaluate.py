@@ -22,10 +22,11 @@ from fmjax.data.split import (
     held_out,
     is_recorded,
     joined,
+    part_of,
     relabelled,
     trained_on,
 )
-from fmjax.engine import agreement, hosts
+from fmjax.engine import agreement, hosts, predictions
 from fmjax.engine.evaluate import Scores, evaluate
 from fmjax.engine.placement import mesh_of
 from fmjax.engine.plan import Learner
@@ -75,6 +76,12 @@ def _scores(run: str, config: EvalConfig) -> Scores:
         tell=console.print,
     )
     console.print(summary(learner, scores))
+    split = split_of(folder, classes)
+    # of the step that the run hands out, on its own images: what `fmjax report` shows
+    if config.step < 0 and split and part_of(chosen, data.source).names == split.val.names:
+        failed = hosts.by_first(lambda: predictions.keep(folder, step, scores, split.val.names))
+        if failed:
+            console.print(f"note    {failed}")
     return scores
 
 

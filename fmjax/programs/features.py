@@ -1,15 +1,16 @@
-"""`fmjax embed`, `knn` and `probe`: what frozen weights know of a set of images."""
+"""`fmjax knn` and `probe`, and what `embed` has in common with them: what frozen weights know of a set of images."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
-from fmjax.config.features import EmbedConfig, FeaturesConfig, KnnConfig, ProbeConfig
+from fmjax.config.features import FeaturesConfig, KnnConfig, ProbeConfig
 from fmjax.console import console, counted
 from fmjax.data import audit
 from fmjax.data.example import Examples, Splits, check_fields
@@ -20,14 +21,15 @@ from fmjax.engine.evaluate import evaluate
 from fmjax.engine.placement import mesh_of
 from fmjax.engine.plan import Learner
 from fmjax.engine.run import asked_size, build_model
-from fmjax.engine.step import compiled_outputs
+from fmjax.engine.step import Outputs, compiled_outputs
 from fmjax.errors import DataError, UsageError
+from fmjax.models.vit import ViT
 from fmjax.preprocessing import preprocess_config
-from fmjax.targets import check_target
 from fmjax.tasks.embed import Embed, neighbours_accuracy
 from fmjax.tasks.probe import fit, folds_accuracy
-from fmjax.trees import flat, nested
-from weights_conversion.writer import whole
+from fmjax.trees import Params, flat, nested
+
+LABELLED = ("image", "label")  # what a vote and a regression need of an example
 
 
 @dataclass(frozen=True)
@@ -40,30 +42,49 @@ class Embeddings:
     classes: tuple[str, ...]
 
 
-def extract(config: FeaturesConfig, sets: list[Examples]) -> list[Embeddings]:
-    """The pooled embedding of every readable image of each set."""
-    agreement.check(config, the_images=[agreement.images_digest(one) for one in sets])
+@dataclass(frozen=True)
+class Network:
+    """Frozen weights on a mesh: nothing is learned, and their pooled embedding is what they say."""
+
+    learner: Learner
+    params: Params
+    outputs: Outputs
+    mesh: Mesh
+
+    @property
+    def model(self) -> ViT:
+        return self.learner.net["backbone"]
+
+
+def network(config: FeaturesConfig) -> Network:
+    """The network of a config, its weights read."""
     mesh = mesh_of(config.mesh)
     image_size = preprocess_config(config.model.name, asked_size(config.model)).image_size
     model = build_model(config.model, image_size, mesh=mesh)
     images = preprocess_config(model, image_size)
-    # nothing is learned: the weights as they are, under the parameters' own names
+    # the weights as they are, under the parameters' own names
     learner = Learner(Embed(None, Views(images)), (), images, {"backbone": model})
     params = nested(flat(learner.net))
-    outputs = compiled_outputs(learner, mesh)
+    return Network(learner, params, compiled_outputs(learner, mesh), mesh)
+
+
+def extract(config: FeaturesConfig, sets: list[Examples]) -> list[Embeddings]:
+    """The pooled embedding of every readable image of each set."""
+    agreement.check(config, the_images=[agreement.images_digest(one) for one in sets])
+    found = network(config)
 
     def embed(examples: Examples) -> Embeddings:
         # in the order of the set, without those that cannot be read
         rows = evaluate(
-            learner,
-            outputs,
-            params,
+            found.learner,
+            found.outputs,
+            found.params,
             examples,
-            mesh,
+            found.mesh,
             data=config.data,
             batch_size=config.batch_size,
             tell=console.print,
-            watched=partial(_counted, total=len(examples)),
+            watched=partial(counted_images, total=len(examples)),
         ).rows
         names = [examples.names(int(i)) for i in rows["index"]]
         return Embeddings(rows["features"], rows["label"], names, examples.classes)
@@ -71,51 +92,21 @@ def extract(config: FeaturesConfig, sets: list[Examples]) -> list[Embeddings]:
     return [embed(examples) for examples in sets]
 
 
-def _counted(batches: Any, total: int) -> Any:
+def counted_images(batches: Any, total: int) -> Any:
+    """Batches and their indices, while it is shown how far they are."""
     # padding is no image
     sized = ((int((index >= 0).sum()), (index, batch)) for index, batch in batches)
     return counted(sized, total, "images")
 
 
-def _open(config: FeaturesConfig) -> Splits:
-    """The sets, having said what of them is left out and what they share."""
+def opened(config: FeaturesConfig, needs: Sequence[str] = LABELLED) -> Splits:
+    """The sets, having said what of them is left out and what they share. needs: the fields of an example."""
     # before the network is made: what is wrong with a folder is said within a second
     splits = open_source(config.data)
-    check_fields(splits.train, Embed.needs, source=config.data.source)
+    check_fields(splits.train, needs, source=config.data.source)
     for line in audit.lines(splits, splits.train, splits.val):
         console.print(line)
     return splits
-
-
-def embed_main(config: EmbedConfig) -> Path:
-    """Writes features, labels, names and classes as .npz and returns its path."""
-    with hosts.joined(config.hosts):
-        return _embedded(config)
-
-
-def _embedded(config: EmbedConfig) -> Path:
-    sources = (config.model.checkpoint,)
-    path = check_target(config.out, ".npz", flag="--out", sources=sources, force=config.force)
-    splits = _open(config)
-    parts = extract(config, [s for s in (splits.train, splits.val) if s is not None])
-    # both parts in one table, which says of each row where it is from
-    names = [name for part in parts for name in part.names]
-    arrays = {
-        "features": np.concatenate([part.features for part in parts]),
-        "labels": np.concatenate([part.labels for part in parts]),
-        "names": np.asarray(names),
-        "classes": np.asarray(parts[0].classes),
-        "split": np.repeat(["train", "val"][: len(parts)], [len(part.names) for part in parts]),
-    }
-    # all processes have all rows; one file is enough
-    hosts.by_first(lambda: _write(path, arrays))
-    console.print(f"{len(names):,} embeddings of width {parts[0].features.shape[1]} in {path}")
-    return path
-
-
-def _write(path: Path, arrays: dict[str, Any]) -> None:
-    with whole(path) as file:
-        np.savez(file, **arrays)
 
 
 def knn_main(config: KnnConfig) -> float:
@@ -125,7 +116,7 @@ def knn_main(config: KnnConfig) -> float:
 
 
 def _neighbours(config: KnnConfig) -> float:
-    splits = _open(config)
+    splits = opened(config)
     # hours of work earlier than the readable ones are known
     _check_neighbours(config, len(splits.train))
     parts = extract(config, [s for s in (splits.train, splits.val) if s is not None])
@@ -150,7 +141,7 @@ def probe_main(config: ProbeConfig) -> float:
 
 
 def _probed(config: ProbeConfig) -> float:
-    splits = _open(config)
+    splits = opened(config)
     # hours of work earlier than the readable ones are known
     _check_classes(config, splits.train, alone=splits.val is None)
     parts = extract(config, [s for s in (splits.train, splits.val) if s is not None])

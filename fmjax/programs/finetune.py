@@ -44,6 +44,7 @@ from fmjax.engine.steps import committed, has_steps
 from fmjax.errors import Stopped, UsageError, in_bytes
 from fmjax.models.vit import ViT
 from fmjax.programs.evaluate import summary
+from fmjax.programs.report import at_end
 from fmjax.report.figures import draw_curves
 from fmjax.sharding import batch_divisor
 from fmjax.trees import Params, flat
@@ -113,6 +114,7 @@ def one_run(config: RunConfig, share: Path | None = None) -> tuple[Scores, Plan]
     check_batch(config, mesh)
     backbone = build(config, mesh)
     reruns.check_spec(out, config, backbone.spec)
+    reruns.check_images(out, config, preprocessing(config, backbone.spec))
     config, plan = fitted(config, planned(config, backbone, images), mesh)
     if images.changes is None and has_steps(out) and not config.fresh:
         console.print(f"note    {UNRECORDED}")
@@ -128,6 +130,8 @@ def one_run(config: RunConfig, share: Path | None = None) -> tuple[Scores, Plan]
         run = Run(out, Checkpoints(out, keep=config.keep), config.fallback)
         state, scores = train(plan, run, mesh, begin(plan, params, mesh), images)
         finish(config, out, plan, mesh, state, scores)
+        if config.report:
+            console.print(hosts.by_first(lambda: at_end(out, config, images)))
     return scores, plan
 
 
@@ -135,7 +139,8 @@ def _recorded(out: Path, config: RunConfig, images: Images, backbone: ViT) -> li
     """Makes the records of a run that begins or goes on, and returns what is to be said of it."""
     # what an older command has left is read before the records are those of this one
     told = reruns.go_back(out, config)
-    records.write_run(out, config, images.split, backbone.spec)
+    seen = preprocessing(config, backbone.spec)
+    records.write_run(out, config, images.split, backbone.spec, seen)
     return told
 
 

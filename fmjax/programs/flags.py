@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,12 +18,13 @@ def parsed(kind: Any, args: list[str], *, prog: str, **settings: Any) -> Any:
     """The config that the flags make; a function is called with them. settings: as of tyro.cli, which says what is
     wrong and ends with code 2.
 
-    Raises UsageError for a flag whose last word belongs to another head: --optim.lr where there is a --recipe.lr.
+    Raises UsageError for a flag whose last word belongs to another head, --optim.lr where there is a --recipe.lr, and
+    for a value that the config refuses.
     """
     # tyro calls a function itself, and must not while a flag of it is unknown
     if not isinstance(kind, type):
         return tyro.cli(kind, args=args, prog=prog, **settings)
-    config, unknown = tyro.cli(kind, args=args, prog=prog, return_unknown_args=True, **settings)
+    config, unknown = _config(kind, args=args, prog=prog, return_unknown_args=True, **settings)
     if not unknown:
         return config
     # tyro compares flags letter by letter, so that another head is far from the right one
@@ -34,6 +38,34 @@ def parsed(kind: Any, args: list[str], *, prog: str, **settings: Any) -> Any:
             )
     # all others are refused by tyro, with what is near in its letters
     return tyro.cli(kind, args=args, prog=prog, **settings)
+
+
+def _config(kind: type, **options: Any) -> Any:
+    """What tyro makes of flags. Raises UsageError for a value that the config refuses: tyro would end the process with
+    the same sentence in a box, under the name of a class."""
+    said = io.TextIOWrapper(io.BytesIO(), encoding=sys.stderr.encoding, errors="replace")
+    refusal = None
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, **options)
+    except SystemExit as stop:
+        refusal = _refusal(stop) if stop.code else None
+        if refusal is not None:
+            raise refusal from None
+        raise
+    finally:
+        # what flags there are, and how they are spelled, is tyro's to say
+        if refusal is None:
+            said.seek(0)
+            sys.stderr.write(said.read())
+
+
+def _refusal(stop: BaseException) -> UsageError | None:
+    """The refusal that an end of the process comes from."""
+    reason = stop.__context__
+    while reason is not None and not isinstance(reason, UsageError):
+        reason = reason.__context__
+    return reason
 
 
 def _word(flag: str) -> str:

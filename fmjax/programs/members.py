@@ -155,6 +155,7 @@ def _differences(first: Member, other: Member) -> Iterator[tuple[str, Any, Any]]
     # how they were trained may differ in all: recipe, seed, images, adapters or none
     pairs = {
         **_fields("the model's ", first.learner.net[PART].spec, other.learner.net[PART].spec),
+        **_fields("the images' ", first.learner.images, other.learner.images),
         "model.init": (first.config.model.init, other.config.model.init),
         "the number of classes": (len(first.labels), len(other.labels)),
         **{

@@ -53,6 +53,11 @@ def place(address: str) -> str:
         return shown(address)
 
 
+def host(address: str) -> str:
+    """The host of an address and its port, by which it is known whatever is asked of it."""
+    return address.partition("://")[2].partition("/")[0].rpartition("@")[2].lower()
+
+
 def check(address: str, origin: str) -> None:
     """Raises CheckpointError for what is not the address of a web server. origin: the setting or row it comes from."""
     if not _is_web(address):

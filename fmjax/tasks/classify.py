@@ -22,9 +22,17 @@ from fmjax.models.heads import classifier_head
 from fmjax.models.surgery import with_classifier
 from fmjax.models.vit import ViT
 from fmjax.report.figures import draw_confusion
+from fmjax.specs import LogitReading
 from fmjax.tasks.mixing import mixed, of_both
-from fmjax.tasks.scores import PER_CLASS, PerClass, classifier_scores
-from fmjax.tasks.task import Batch, Labels, Logs, Net, Now, Rows, Task
+from fmjax.tasks.scores import (
+    DECIMALS,
+    PER_CLASS,
+    PerClass,
+    classifier_scores,
+    likeliest,
+    probabilities,
+)
+from fmjax.tasks.task import Answer, Asked, Batch, Labels, Logs, Net, Now, Rows, Task
 
 LATER = ("top5", "calibration_error")  # scores that no line of a step says
 
@@ -89,6 +97,15 @@ class Classify(Task):
     def outputs(self, net: Net, batch: Batch) -> Rows:
         return {"logits": self.joined(net)(batch["image"]).logits, "label": batch["label"]}
 
+    @property
+    def reading(self) -> LogitReading:
+        # what was trained is what the logits are
+        return "sigmoid" if self.config.loss == "bce" else "softmax"
+
+    def answers(self, rows: Mapping[str, np.ndarray], labels: Labels, asked: Asked) -> list[Answer]:
+        """The likeliest class, and the first few, each with its probability."""
+        return [_said(row, labels, asked) for row in probabilities(rows["logits"], self.reading)]
+
     def scores(self, rows: Mapping[str, np.ndarray], labels: Labels) -> dict[str, float]:
         return classifier_scores(rows["logits"], rows["label"], self.config.loss)
 
@@ -110,6 +127,13 @@ class Classify(Task):
     def draw(self, rows: Mapping[str, np.ndarray], labels: Labels, folder: Path) -> None:
         draw_confusion(folder / "confusion.png", rows["label"], rows["logits"].argmax(-1), labels)
         per_class(rows, labels).write(folder / PER_CLASS, labels)
+
+
+def _said(shares: Float[np.ndarray, " K"], labels: Labels, asked: Asked) -> Answer:
+    order = likeliest(shares, asked.top)
+    classes, known = [labels[i] for i in order], shares[order].round(DECIMALS).tolist()
+    first = {"class": classes[0], "probability": known[0]}
+    return {**first, "classes": classes, "probabilities": known}
 
 
 def per_class(rows: Mapping[str, np.ndarray], labels: Labels) -> PerClass:

@@ -15,16 +15,16 @@ from fmjax.tasks.task import Batch, Labels, Net, Rows, Task
 class Embed(Task):
     """The pooled embedding of frozen weights; nothing is learned, and nothing scored."""
 
+    needs = ("image",)
     watch = ""
 
     def parts(self, backbone: ViT, labels: Labels, rngs: nnx.Rngs) -> Net:
         return {"backbone": backbone}
 
     def outputs(self, net: Net, batch: Batch) -> Rows:
-        return {
-            "features": net["backbone"](batch["image"]).pooled.astype(np.float32),
-            "label": batch["label"],
-        }
+        rows = {"features": net["backbone"](batch["image"]).pooled.astype(np.float32)}
+        # pictures without labels have embeddings all the same
+        return rows | {"label": batch["label"]} if "label" in batch else rows
 
     def scores(self, rows: Mapping[str, np.ndarray], labels: Labels) -> dict[str, float]:
         return {}

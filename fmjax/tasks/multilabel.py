@@ -17,10 +17,20 @@ from fmjax.errors import UsageError
 from fmjax.models.heads import classifier_head
 from fmjax.models.surgery import with_classifier
 from fmjax.models.vit import ViT
+from fmjax.specs import LogitReading
 from fmjax.tasks.classify import binary_cross_entropy
 from fmjax.tasks.mixing import mixed, of_both
-from fmjax.tasks.scores import PER_CLASS, THRESHOLD, PerClass, multi_label_scores, said
-from fmjax.tasks.task import Batch, Labels, Logs, Net, Now, Rows, Task
+from fmjax.tasks.scores import (
+    DECIMALS,
+    PER_CLASS,
+    THRESHOLD,
+    PerClass,
+    likeliest,
+    multi_label_scores,
+    probabilities,
+    said,
+)
+from fmjax.tasks.task import Answer, Asked, Batch, Labels, Logs, Net, Now, Rows, Task
 
 
 class MultiLabel(Task):
@@ -69,6 +79,14 @@ class MultiLabel(Task):
     def outputs(self, net: Net, batch: Batch) -> Rows:
         return {"logits": self.joined(net)(batch["image"]).logits, "labels": batch["labels"]}
 
+    @property
+    def reading(self) -> LogitReading:
+        return "sigmoid"
+
+    def answers(self, rows: Mapping[str, np.ndarray], labels: Labels, asked: Asked) -> list[Answer]:
+        """The classes that are said to be there, the likeliest first, each with its probability."""
+        return [_said(row, labels, asked) for row in probabilities(rows["logits"], self.reading)]
+
     def scores(self, rows: Mapping[str, np.ndarray], labels: Labels) -> dict[str, float]:
         return multi_label_scores(rows["logits"], rows["labels"])
 
@@ -84,6 +102,14 @@ class MultiLabel(Task):
 
     def draw(self, rows: Mapping[str, np.ndarray], labels: Labels, folder: Path) -> None:
         per_class(rows, labels).write(folder / PER_CLASS, labels)
+
+
+def _said(shares: Float[np.ndarray, " K"], labels: Labels, asked: Asked) -> Answer:
+    order = [i for i in likeliest(shares, len(shares)) if shares[i] > asked.threshold]
+    return {
+        "classes": [labels[i] for i in order],
+        "probabilities": shares[order].round(DECIMALS).tolist(),
+    }
 
 
 def per_class(rows: Mapping[str, np.ndarray], labels: Labels) -> PerClass:

@@ -14,9 +14,11 @@ from jaxtyping import Float, Integer
 
 from fmjax.errors import DataError
 from fmjax.serial import write_atomically
+from fmjax.specs import LogitReading
 
 TOP = 5
 BINS = 15  # of confidence, as in arXiv:1706.04599
+DECIMALS = 6  # of a probability that is written: float32 has no more to say
 WORST = 3  # classes that a line names
 THRESHOLD = 0.5  # above which a class is said to be there, where several may be
 PER_CLASS = "per_class.csv"
@@ -49,9 +51,8 @@ def _as_one(logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
     """(mean cross entropy, probability of the likeliest class [N]) of logits that say which class it is."""
     from sklearn.metrics import log_loss
 
-    # less the largest, no exp overflows; in float64, as the mean is over a whole set
-    shifted = np.exp(logits - logits.max(-1, keepdims=True))
-    shares = shifted / shifted.sum(-1, keepdims=True)
+    # in float64, as the mean is over a whole set
+    shares = softmax(logits)
     loss = log_loss(labels, shares, labels=range(logits.shape[1]))
     return float(loss), shares.max(-1)
 
@@ -71,9 +72,31 @@ def binary_loss(logits: np.ndarray, targets: np.ndarray) -> float:
     return float((np.logaddexp(0, logits) - logits * targets).mean())
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    # less the largest, no exp overflows
+    shifted = np.exp(logits - logits.max(-1, keepdims=True))
+    return shifted / shifted.sum(-1, keepdims=True)
+
+
 def sigmoid(logits: np.ndarray) -> np.ndarray:
     # by tanh, which does not overflow
     return (1 + np.tanh(logits / 2)) / 2
+
+
+PROBABILITIES = {"softmax": softmax, "sigmoid": sigmoid}
+
+
+def probabilities(
+    logits: Float[np.ndarray, "N K"], reading: LogitReading
+) -> Float[np.ndarray, "N K"]:
+    """Of each class, in float64."""
+    return PROBABILITIES[reading](logits.astype(np.float64))
+
+
+def likeliest(shares: Float[np.ndarray, " K"], top: int) -> Integer[np.ndarray, " T"]:
+    """The numbers of the most probable classes, the likeliest first; all where there are fewer than `top`."""
+    # of equal ones the lower number comes first, as for argmax
+    return np.argsort(-shares, kind="stable")[:top]
 
 
 def ranks(logits: Float[np.ndarray, "N K"], labels: np.ndarray) -> Integer[np.ndarray, " N"]:
@@ -86,10 +109,24 @@ def ranks(logits: Float[np.ndarray, "N K"], labels: np.ndarray) -> Integer[np.nd
 def calibration_error(confidence: Float[np.ndarray, " N"], right: np.ndarray) -> float:
     """The expected calibration error of arXiv:1706.04599: how far confidence and accuracy are apart in 15 bins of equal
     width, weighted by how many examples are in each."""
-    # a bin is open below and closed above, as there
-    bins = np.clip(np.ceil(confidence * BINS) - 1, 0, BINS - 1).astype(np.int64)
-    apart = np.bincount(bins, weights=right - confidence, minlength=BINS)
+    apart = np.bincount(_bins(confidence), weights=right - confidence, minlength=BINS)
     return float(np.abs(apart).sum() / len(right))
+
+
+def reliability(
+    confidence: Float[np.ndarray, " N"], right: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each of these bins how many examples are in it, their mean confidence and their accuracy."""
+    bins = _bins(confidence)
+    counts = np.bincount(bins, minlength=BINS)
+    sums = [np.bincount(bins, weights=each, minlength=BINS) for each in (confidence, right)]
+    mean_confidence, accuracy = (each / np.maximum(counts, 1) for each in sums)
+    return counts, mean_confidence, accuracy
+
+
+def _bins(confidence: Float[np.ndarray, " N"]) -> Integer[np.ndarray, " N"]:
+    # open below and closed above, as in the paper
+    return np.clip(np.ceil(confidence * BINS) - 1, 0, BINS - 1).astype(np.int64)
 
 
 @dataclass(frozen=True)

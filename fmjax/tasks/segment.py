@@ -16,13 +16,16 @@ from jaxtyping import Array, Float, Integer, UInt8
 from fmjax.config.tasks import SegmentConfig
 from fmjax.data.example import Example
 from fmjax.data.masks import IGNORED
+from fmjax.data.resizing import Size, contained, nearest
 from fmjax.data.transforms import fit_inside, scale_jitter_crop
+from fmjax.data.unlabelled import PICTURE_SIZE
 from fmjax.errors import DataError
 from fmjax.models.dense import BatchNorm, dense_head, patch_features, statistics, to_pixels
 from fmjax.models.vit import ViT
 from fmjax.report.segments import draw_segments
 from fmjax.specs import PreprocessConfig
-from fmjax.tasks.task import AVERAGES, Batch, Labels, Logs, Net, Now, Rows, Task
+from fmjax.tasks.scores import DECIMALS
+from fmjax.tasks.task import AVERAGES, Answer, Asked, Batch, Labels, Logs, Net, Now, Rows, Task
 
 FEW = 10  # classes whose scores are all said
 WORST = 3  # that are said of more
@@ -96,6 +99,21 @@ class Segment(Task):
             "loss": pixel_losses(logits, batch["mask"]).sum((1, 2)),
         }
         return rows | self.thumbnails(batch, found, classes=logits.shape[-1])
+
+    def predictions(self, net: Net, batch: Batch) -> Rows:
+        # a class for every pixel of the network's image: far more than a row of scores may have, and gone when written
+        logits = self.logits(net, batch)
+        dtype = np.uint8 if logits.shape[-1] <= 256 else np.uint16
+        return {"found": logits.argmax(-1).astype(dtype)}
+
+    def answers(self, rows: Mapping[str, np.ndarray], labels: Labels, asked: Asked) -> list[Answer]:
+        """A mask in the size of the picture, whose values are the classes, and the share of the pixels of each class
+        that is there, the largest first."""
+        sizes = rows[PICTURE_SIZE].tolist()
+        return [
+            _said(found, (width, height), labels)
+            for found, (width, height) in zip(rows["found"], sizes, strict=True)
+        ]
 
     def thumbnails(self, batch: Batch, found: Integer[Array, "B H W"], *, classes: int) -> Rows:
         """Small pictures, and their true and found classes, the largest number where there is none: 8 kB a row, or 11
@@ -182,6 +200,21 @@ def as_bytes(images: Float[Array, "B H W C"], config: PreprocessConfig) -> UInt8
     mean, std = (np.asarray(row, np.float32) for row in (config.mean, config.std))
     pixels = images * std + mean
     return jnp.clip(jnp.round(pixels * 255), 0, 255).astype(jnp.uint8)
+
+
+def _said(found: np.ndarray, size: Size, labels: Labels) -> Answer:
+    """found: the classes of the network's image, of which a picture fills a part (`fit_inside`)."""
+    height, width = found.shape
+    columns, rows = contained(size, (width, height))
+    mask = nearest(found[:rows, :columns], size, window=(0, 0, *size))
+    counts = np.bincount(mask.ravel(), minlength=len(labels))
+    order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
+    shares = counts[order] / mask.size
+    return {
+        "mask": mask,
+        "classes": [labels[i] for i in order],
+        "shares": shares.round(DECIMALS).tolist(),
+    }
 
 
 def _centres(side: int, longer: int) -> Integer[np.ndarray, " N"]:

@@ -18,8 +18,10 @@ from jaxtyping import Array, Float, Int
 
 from fmjax.data.example import Examples
 from fmjax.data.transforms import Views
+from fmjax.data.unlabelled import PICTURE_SIZE
 from fmjax.errors import UsageError
 from fmjax.models.vit import ViT
+from fmjax.specs import LogitReading
 
 # one, on the host: what is read of it, then the arrays that the network is given
 Example = dict[str, Any]
@@ -33,6 +35,20 @@ AVERAGES = "averages"  # the log of it: {"head.norm.mean": array}, see Task.loss
 MAX_ROW = 100_000  # bytes of an example's row
 # arrays [B ...], a row an example: under about 10 kB each, as those of all are gathered
 Rows = dict[str, Any]
+
+
+# what is said of a picture, by columns: numbers, texts, lists of them, a mask [h w]. Texts stand under "class" and
+# "classes", and nowhere else
+Answer = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How much is to be said of a picture: so many classes, the likeliest first; or, where several may be there, those
+    whose probability is above a threshold."""
+
+    top: int = 5
+    threshold: float = 0.5
 
 
 @typing.no_type_check
@@ -73,6 +89,11 @@ class Task:
     shares: ClassVar[frozenset[str]] = frozenset()
     separable: ClassVar[bool] = True
     learns_from_average: ClassVar[bool] = False  # whether the loss uses now.teacher
+
+    @property
+    def reading(self) -> LogitReading:
+        """How the logits of the classifier are read, where `joined` has one."""
+        return "softmax"
 
     @property
     def highest(self) -> bool:
@@ -116,6 +137,19 @@ class Task:
         """What evaluation keeps of a batch: arrays [B ...]."""
         raise NotImplementedError
 
+    def predictions(self, net: Net, batch: Batch) -> Rows:
+        """The same of pictures alone, for `answers`: what the batch has of the truth is blank."""
+        rows = self.outputs(net, batch)
+        return {name: row for name, row in rows.items() if name not in self.needs}
+
+    def answers(self, rows: Mapping[str, np.ndarray], labels: Labels, asked: Asked) -> list[Answer]:
+        """What `fmjax predict` says of each picture, out of the rows of `predictions` and its "picture_size" (width,
+        height). By default it is the rows themselves."""
+        own = {name: row for name, row in rows.items() if name != PICTURE_SIZE}
+        numbers = {name: _numbers(row) for name, row in own.items()}
+        count = len(rows[PICTURE_SIZE])
+        return [{name: row[i].tolist() for name, row in numbers.items()} for i in range(count)]
+
     def scores(self, rows: Mapping[str, np.ndarray], labels: Labels) -> dict[str, float]:
         """Numbers out of the rows of all examples, each once."""
         raise NotImplementedError
@@ -140,6 +174,11 @@ class Task:
 
     def draw(self, rows: Mapping[str, np.ndarray], labels: Labels, folder: Path) -> None:
         """Pictures of an evaluation, into the run's folder."""
+
+
+def _numbers(row: np.ndarray) -> np.ndarray:
+    """Of a kind that JSON has: bfloat16 is none of numpy's own."""
+    return row.astype(np.float32) if row.dtype.kind == "V" else row
 
 
 def make(config: Any, views: Views) -> Task:

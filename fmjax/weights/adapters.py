@@ -22,7 +22,7 @@ from fmjax import names
 from fmjax.errors import CheckpointError, UsageError
 from fmjax.models.vit import ViT
 from fmjax.serial import from_dict
-from fmjax.specs import ClassifierInput, Resample, ViTSpec
+from fmjax.specs import ClassifierInput, LogitReading, Resample, ViTSpec
 from fmjax.trees import flat
 from weights_conversion.readers import open_checkpoint
 from weights_conversion.writer import write_safetensors
@@ -47,6 +47,7 @@ class Facts:
     resample: Resample  # how the position table came to that size
     classifier: ClassifierInput = "pool"  # what the classifier sees, where there is one
     classes: tuple[str, ...] = ()  # in the order of its outputs
+    reading: LogitReading = "softmax"  # of its logits
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from fmjax.models.surgery import join_blocks
 from fmjax.models.vit import ViT
 from fmjax.targets import check_not_source
 from fmjax.trees import flat, leaf_paths
+from fmjax.weights.tuned import facts_of
 from weights_conversion.readers import open_checkpoint
 from weights_conversion.writer import write_safetensors
 
@@ -38,6 +39,15 @@ def export(
     """
     if base is not None:
         check_not_source(Path(path), base, flag="the path")
+    out = tensors(model, dialect, base, classifier=classifier)
+    write_safetensors(path, out, {"format": "pt"} | facts_of(model, classifier=classifier))
+    return Path(path)
+
+
+def tensors(
+    model: ViT, dialect: str, base: str | Path | None = None, *, classifier: bool = True
+) -> dict[str, wc.LazyTensor]:
+    """What `export` writes, none of it read yet."""
     model = merged(model)
     table, left_out = _target(model, dialect, classifier=classifier)
     leaves = flat(join_blocks(model))
@@ -46,8 +56,7 @@ def export(
     # what the model has no parameter for, out of the original
     if base is not None:
         out |= table.unwritten(open_checkpoint(base).tensors, out)
-    write_safetensors(path, out)
-    return Path(path)
+    return out
 
 
 def check_export(model: ViT, dialect: str) -> None:

@@ -25,9 +25,10 @@ from fmjax.models.vit import ViT
 from fmjax.specs import ClassifierInput, Resample, ViTSpec
 from fmjax.store import locate
 from fmjax.trees import leaf_paths
-from fmjax.weights import identify
+from fmjax.weights import identify, known
 from fmjax.weights.adapters import opened
 from fmjax.weights.publisher import facts_in, same_function, spec_of_publisher, with_facts
+from fmjax.weights.tuned import as_tuned
 from weights_conversion.readers import Checkpoint, open_checkpoint
 
 LOCAL = "local-dir:"
@@ -117,7 +118,8 @@ def load(
             num_classes=tuned.num_classes,
             classifier=tuned.facts.classifier,
         )
-    # a new classifier takes the place of the file's own; without a word about one, that is kept
+    # a new classifier takes the place of the file's own; without a word about one, that is kept, and is known
+    own = num_classes is None
     if num_classes is not None:
         params = {path: tensor for path, tensor in params.items() if path not in CLASSIFIER}
     elif loaded.num_classes:
@@ -133,7 +135,13 @@ def load(
         param_dtype=param_dtype,
         mesh=mesh,
     )
-    return fill(outline, params, mesh=mesh)
+    model = fill(outline, params, mesh=mesh)
+    return known.with_facts(model, tuned, published=_is_published(name, checkpoint), own=own)
+
+
+def _is_published(name: str, checkpoint: str | Path | None) -> bool:
+    """Whether the weights are those behind a name; else they are a file of the user's."""
+    return checkpoint is None and not name.startswith(LOCAL)
 
 
 def _for_size(
@@ -195,6 +203,7 @@ def read(
         path, source = locate.locate(names.get_weights(name), offline=offline)
         dialect = dialect or source.dialect
     file = open_checkpoint(path)
+    spec = as_tuned(spec, file)
     table = _dialect(file, dialect or "", spec, weights)
     # the parameters it must fill, a classifier of its own among them
     num_classes, classifier = _classifier(file, table, spec)

@@ -18,10 +18,13 @@ from safetensors.numpy import load_file
 import fmjax
 from fmjax.cli import main
 from fmjax.config.presets import load_preset
+from fmjax.data.split import read_split
+from fmjax.engine import predictions
+from fmjax.engine.records import read_run, write_run
 from fmjax.errors import DivergedError
 from fmjax.programs.finetune import finetune
 from fmjax.trees import flat
-from tests.support import torch_reference
+from tests.support import browser, torch_reference
 from tests.support.runs import SHORT as FEW
 from tests.support.runs import losses, quickstart, rows
 
@@ -59,6 +62,8 @@ def test_run_leaves_what_it_promises(run):
         "metrics.jsonl",
         "model.timm.safetensors",
         "per_class.csv",
+        "predictions.npz",
+        "report.html",
         "spec.json",
         "split.jsonl",
     }
@@ -232,3 +237,53 @@ def test_bf16_compute_keeps_float32_parameters(tmp_path):
     model = fmjax.restore(tmp_path / "run")
     assert {leaf.dtype for leaf in jax.tree.leaves(model)} == {np.dtype(np.float32)}
     assert model(jnp.zeros((1, 28, 28, 3))).cls.dtype == "bfloat16"
+
+
+def test_the_rows_of_the_best_evaluation_are_kept(run, tmp_path, capsys):
+    found = predictions.read(run)
+    assert found is not None
+    split = read_split(run)
+    assert split is not None
+    assert found.about.step == best(run)
+    assert list(found.names) == [split.val.names[i] for i in found.rows["index"]]
+    [row] = [row for row in rows(run) if row["step"] == best(run) and "val_accuracy" in row]
+    right = found.rows["logits"].argmax(-1) == found.rows["label"]
+    assert right.mean() == pytest.approx(row["val_accuracy"], abs=1e-6)
+    # an evaluation of the same step makes the same ones anew
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (copy / predictions.PREDICTIONS).unlink()
+    assert main(["eval", str(copy)]) == 0
+    again = predictions.read(copy)
+    assert again is not None
+    assert np.allclose(again.rows["logits"], found.rows["logits"], atol=1e-4)
+    # and a run that starts over has none of them
+    fresh = replace(read_run(copy)[0], fresh=True)
+    write_run(copy, fresh, split, fmjax.get_spec("demo_vit_ti4"))
+    assert not (copy / predictions.PREDICTIONS).exists()
+    assert not (copy / "report.html").exists()
+
+
+def test_its_report_in_a_browser(run, tmp_path):
+    at_end = (run / "report.html").read_text()
+    assert 'id="confusion"' in at_end
+    assert 'id="features"' not in at_end
+    target = tmp_path / "whole.html"
+    assert main(["report", str(run), "--out", str(target), "--maps", "2", "--atlas", "40"]) == 0
+    sections = ["curves", "confusion", "classes", "mistakes", "calibration", "features"]
+    for width, scheme in ((browser.DESKTOP, "light"), (browser.PHONE, "dark")):
+        found = browser.look(target, width, scheme)
+        assert found["said"] == []
+        assert found["requests"] == [target.as_uri()]
+        assert found["sections"] == [*sections, "data", "speed", "run"]
+        faults = ("overflow", "without_alt", "broken", "unnamed", "without_caption")
+        assert {name: found[name] for name in (*faults, "links_to_nowhere")} == dict.fromkeys(
+            (*faults, "links_to_nowhere"), 0
+        )
+        assert found["images"] > 20
+        falling, rising = found["sorted"]
+        assert falling == sorted(falling, reverse=True)
+        assert rising == sorted(rising)
+        assert "digit " in found["tip"]
+        assert found["printed_nav"] == "none"
+        dark = {"light": "rgb(255, 255, 255)", "dark": "rgb(16, 19, 22)"}
+        assert found["background"] == dark[scheme]

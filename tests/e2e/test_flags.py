@@ -9,15 +9,19 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from fmjax import config as c
 from fmjax.config.presets import load_preset
 from fmjax.programs.average import main as average
 from fmjax.programs.data_check import main as check
 from fmjax.programs.data_pack import main as pack
+from fmjax.programs.embed import main as embed_main
 from fmjax.programs.evaluate import main as evaluate
-from fmjax.programs.features import embed_main, knn_main, probe_main
+from fmjax.programs.features import knn_main, probe_main
 from fmjax.programs.finetune import finetune
+from fmjax.programs.predict import main as predict
+from fmjax.programs.report import main as report
 from tests.support.sets import folder
 
 COLUMNS = {
@@ -97,6 +101,22 @@ def test_training_reads_every_flag_that_it_has(tmp_path, reads):
     flags = dict(leaves(evaluation))
     reads.clear()
     evaluate(str(tmp_path / "run"), evaluation)
+    assert {path for path, field in flags.items() if field not in reads} == set()
+
+    # and answers about a picture
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (8, 8)).save(picture)
+    asked = c.PredictConfig(images=(str(picture),))
+    flags = dict(leaves(asked))
+    reads.clear()
+    predict(str(tmp_path / "run"), asked)
+    assert {path for path, field in flags.items() if field not in reads} == set()
+
+    # and a report
+    page = c.ReportConfig(maps=1, atlas=4)
+    flags = dict(leaves(page))
+    reads.clear()
+    report(str(tmp_path / "run"), page)
     assert {path for path, field in flags.items() if field not in reads} == set()
 
     # and an average of runs

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -163,6 +164,24 @@ def test_adapters_alone_come_back_onto_their_base(adapters, run, base):
     half = loaded(base, adapters=adapters, param_dtype=jnp.bfloat16, num_classes=0)
     assert {leaf.dtype for leaf in flat(half).values()} == {jnp.dtype("bfloat16")}
     assert half.classifier is None
+
+
+def test_predictions_are_those_of_the_merged_average(adapters, run, base, tmp_path):
+    pictures = np.random.default_rng(1).integers(0, 256, (3, 8, 8, 3), np.uint8)
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture).save(tmp_path / f"{number}.png")
+    out = tmp_path / "x.jsonl"
+    assert main(["predict", str(run), str(tmp_path), "--out", str(out)]) == 0
+    model, again = fmjax.restore(run), loaded(base, adapters=adapters)
+    assert again.facts == model.facts
+    for row, one, other in zip(
+        out.read_text().splitlines(),
+        model.predict(list(pictures)),
+        again.predict(list(pictures)),
+        strict=True,
+    ):
+        assert json.loads(row)["classes"] == list(one.classes) == list(other.classes)
+        assert json.loads(row)["probabilities"] == pytest.approx(one.probabilities, abs=1e-5)
 
 
 def test_adapters_stand_beside_kernels_that_were_trained_too(settings, base, tmp_path):

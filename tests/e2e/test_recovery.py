@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -213,6 +214,10 @@ def test_the_checkpoints_are_listed_verified_and_thinned_out(copy, tmp_path, cap
     said = capsys.readouterr()
     assert "step 4: damaged: params/" in said.out
     assert f"{copy} has damaged steps: [4]" in said.err
+    assert main(["ckpt", "verify", str(copy), "--json"]) == 4
+    verdicts = json.loads(capsys.readouterr().out)
+    assert [row["step"] for row in verdicts if row["damaged"]] == [4]
+    assert [row["step"] for row in verdicts] == committed(copy)
     before = flat(fmjax.restore(copy))
     assert main(["ckpt", "prune", str(copy), "--params-only"]) == 0
     assert "freed" in capsys.readouterr().out

@@ -13,7 +13,10 @@ from safetensors.numpy import load_file
 
 import fmjax
 from fmjax.cli import main
+from fmjax.engine import predictions
+from fmjax.report.masks import image_ious
 from fmjax.trees import flat
+from tests.support import browser
 from tests.support.runs import SHORT as FEW
 from tests.support.runs import losses, rows
 from tests.support.scenes import drawn
@@ -64,6 +67,8 @@ def test_run_leaves_what_it_promises(run):
     }
     assert {path.name for path in run.iterdir()} == made | {
         "model.timm.safetensors",
+        "predictions.npz",
+        "report.html",
         "spec.json",
         "split.jsonl",
     }
@@ -144,3 +149,37 @@ def test_running_averages_are_saved_and_scored_with(scenes, tmp_path, capsys):
     miou, accuracy, loss = (final[f"val_{name}"] for name in ("miou", "pixel_accuracy", "loss"))
     said = f"miou {miou:.1%}, pixel_accuracy {accuracy:.1%}, loss {loss:.4g}"
     assert capsys.readouterr().out.count(said) >= 2  # of the run, and of its evaluation
+
+
+def test_its_report_in_a_browser(run, tmp_path):
+    target = tmp_path / "page.html"
+    assert main(["report", str(run), "--out", str(target), "--maps", "2", "--atlas", "0"]) == 0
+    found = browser.look(target, browser.PHONE)
+    assert found["said"] == []
+    assert found["requests"] == [target.as_uri()]
+    assert found["sections"] == [
+        "curves",
+        "classes",
+        "mistakes",
+        "features",
+        "data",
+        "speed",
+        "run",
+    ]
+    assert (found["overflow"], found["without_alt"], found["broken"]) == (0, 0, 0)
+    assert "disc" in found["text"]
+    kept = predictions.read(run)
+    assert kept is not None
+    # the picture that was marked worst stands first
+    worst = np.argmin(image_ious(kept.rows["overlap"]))
+    first = found["text"].index(kept.names[int(worst)])
+    assert all(
+        first <= found["text"].find(name) or name not in found["text"] for name in kept.names
+    )
+
+
+def test_a_run_without_a_report_has_none(scenes, tmp_path):
+    flags = ["--steps", "2", "--export", "none", "--no-report"]
+    assert main(command(scenes, tmp_path / "run", *flags)) == 0
+    assert not (tmp_path / "run/report.html").exists()
+    assert (tmp_path / "run/predictions.npz").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 import pytest
 
@@ -76,6 +77,17 @@ def test_a_dry_run_lists_and_asks_nobody(server, capsys):
     capsys.readouterr()
     main(["download", "ViT-B-16.one", "--dry-run"])
     assert "here: " in capsys.readouterr().out
+
+
+def test_records_say_what_the_lines_say(server, capsys):
+    assert main(["download", "ViT-B-16.*", "--dry-run", "--json"]) == 0
+    first, second = json.loads(capsys.readouterr().out)
+    assert (first["here"], first["filename"], second["licence"]) == (None, "one.pt", "MIT")
+    assert main(["download", "ViT-B-16.*", "--json"]) == 4
+    [found] = json.loads(capsys.readouterr().out)
+    assert (found["sha256"], found["size"]) == (SHA256, len(CONTENT))
+    assert main(["download", "ViT-B-16.one", "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["here"] == found["path"]
 
 
 def test_changed_content_is_accepted_on_demand(server, capsys):

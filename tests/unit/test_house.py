@@ -22,9 +22,11 @@ from tests.support import house
 LEFT: dict[str, dict[str, float]] = {
     "fmjax": {"nodes": 8.6},
     "fmjax/commands": {"comments": 4.3},
+    "fmjax/config": {"nodes": 7.3},
     "fmjax/data": {"nodes": 9.3},
     "fmjax/data/check": {"nodes": 10.0},
     "fmjax/data/sources": {"nodes": 8.5},
+    "fmjax/deploy": {"nodes": 7.8},
     "fmjax/engine": {"nodes": 8.5},
     "fmjax/models": {"nodes": 9.2},
     "fmjax/programs": {"nodes": 9.5},

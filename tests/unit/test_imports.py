@@ -21,7 +21,7 @@ FLOORS = (
     ("fmjax.names", "fmjax.models"),
     ("fmjax.store", "fmjax.data", "fmjax.config"),
     ("fmjax.weights", "fmjax.preprocessing", "fmjax.recipes"),
-    ("fmjax.report",),
+    ("fmjax.report", "fmjax.deploy"),
     ("fmjax.tasks",),
     ("fmjax.engine",),
     ("fmjax.programs",),
@@ -90,12 +90,13 @@ def test_conversion_does_not_know_fmjax(path):
     [
         "import fmjax, fmjax.names; fmjax.list_models(); fmjax.get_weights('ViT-B-16.openai')",
         "from fmjax.cli import main; main(['--help'])",
-        "from fmjax.cli import main; main(['models', '*dinov2*'])",
+        "from fmjax.cli import main; main(['models', '*dinov2*']); main(['info', 'ViT-B-16.openai'])",
+        "from fmjax.cli import main; main(['completion', 'words', 'finetune', 'x', '--recipe.l'])",
         "from fmjax.config.presets import load_preset; load_preset('quickstart')",
         "import fmjax.data, fmjax.data.batches, fmjax.data.transforms, fmjax.data.split, fmjax.data.audit",
         "from fmjax.data.sources import arrayrecord, csv, digits, folder, hf, masks, open_source, parquet, tfds, wds",
         "from fmjax.cli import main; main(['data', 'check', 'digits'])",
-        "import fmjax.data.records, fmjax.programs.data_pack, fmjax.programs.from_tao",
+        "import fmjax.data.records, fmjax.data.sources.images, fmjax.programs.data_pack, fmjax.programs.from_tao",
     ],
 )
 def test_names_rows_presets_and_help_do_not_import_jax(statement):

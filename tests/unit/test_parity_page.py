@@ -11,7 +11,7 @@ import pytest
 from fmjax.errors import CheckpointError, UsageError
 from fmjax.names import get_weights, list_models
 from tests.conftest import pytest_ignore_collect
-from tests.parity import report
+from tests.parity import packaged, report
 from tests.parity.authors import record, run
 from tests.parity.authors.compare import FOLDERS, ORIGINALS, available
 
@@ -39,6 +39,17 @@ def test_the_page_is_what_the_stored_results_say():
     assert page == (ROOT / "docs" / "parity.md").read_text(), (
         "run `python -m weights_conversion parity --page`"
     )
+
+
+def test_the_figures_in_the_package_are_those_of_the_stored_results():
+    assert packaged.PACKAGED.read_text() == packaged.text(), "run `python -m tests.parity.packaged`"
+    # and none of them is better than what was measured
+    rows = json.loads((RESULTS / "parity.json").read_text())["results"]
+    shipped = json.loads(packaged.PACKAGED.read_text())["models"]
+    for row in rows:
+        found = shipped[row["model"]][row["dialect"]]
+        assert all(row[name] <= found[name] * (1 + 1e-9) for name in packaged.ERRORS)
+    assert {row["model"] for row in rows} == set(shipped)
 
 
 def test_the_page_speaks_of_every_published_row_once(comparisons):

@@ -174,9 +174,17 @@ def test_a_run_follows_the_publisher_of_its_file_and_remembers_it(tmp_path):
     assert runs.preprocessing(config).interpolation == "bilinear_no_antialias"
     assert runs.preprocessing(config, spec).interpolation == "bilinear"
     part = Part(["a/0.png", "b/0.png"], np.arange(2, dtype=np.int32), np.full(2, 9, np.int64))
-    files.write_run(tmp_path / "run", config, Split(("a", "b"), part, part), spec)
+    files.write_run(
+        tmp_path / "run",
+        config,
+        Split(("a", "b"), part, part),
+        spec,
+        runs.preprocessing(config, spec),
+    )
     stored = files.read_spec(tmp_path / "run")
     assert stored == spec
+    seen = files.read_preprocessing(tmp_path / "run")
+    assert seen == runs.preprocessing(config, spec)
     assert stored.publisher == "hf_siglip"
 
 

@@ -34,6 +34,7 @@ from fmjax.errors import CheckpointError, UsageError
 
 DIGITS = tuple(str(i) for i in range(10))
 SPEC = names.get_spec("demo_vit_ti4.fashion_mnist")
+IMAGES = fmjax.preprocess_config("demo_vit_ti4.fashion_mnist")
 
 
 @pytest.fixture
@@ -45,7 +46,9 @@ def config(tmp_path) -> RunConfig:
 def run(config) -> Path:
     """The records of a run at step 3, whose arrays no test here reaches."""
     folder = Path(config.out)
-    write_run(folder, config, divide(open_source(config.data), config.data, None).split, SPEC)
+    write_run(
+        folder, config, divide(open_source(config.data), config.data, None).split, SPEC, IMAGES
+    )
     (folder / "checkpoints" / "3" / "params").mkdir(parents=True)
     (folder / "checkpoints" / "3" / "params" / "array").touch()
     return folder
@@ -258,9 +261,8 @@ def test_data_may_move_where_the_split_is_recorded(run, config):
     def at(source: str) -> RunConfig:
         return replace(config, data=replace(config.data, source=source))
 
-    write_run(
-        run, at("folder:here"), divide(open_source(config.data), config.data, None).split, SPEC
-    )
+    split = divide(open_source(config.data), config.data, None).split
+    write_run(run, at("folder:here"), split, SPEC, IMAGES)
     check_same(run, at("folder:there"), DIGITS)
     with pytest.raises(UsageError, match=r"data\.source: 'folder:here' -> 'digits'"):
         check_same(run, config, DIGITS)
@@ -277,12 +279,12 @@ def test_a_run_and_the_one_it_is_compared_with_share_a_split(run, config, tmp_pa
     shared = recorded_split(new, config, run)
     assert shared is not None
     assert shared.digest != other.digest
-    write_run(new, config, shared, SPEC)
+    write_run(new, config, shared, SPEC, IMAGES)
     (new / "checkpoints" / "1").mkdir(parents=True)
     (new / "checkpoints" / "1" / "array").touch()
     both = [recorded_split(one, config, two) for one, two in ((new, run), (run, new))]
     assert [split and split.digest for split in both] == [shared.digest] * 2
-    write_run(new, config, other, SPEC)
+    write_run(new, config, other, SPEC, IMAGES)
     with pytest.raises(
         UsageError, match="were scored on different images, so they cannot be compared"
     ):

@@ -1,0 +1,52 @@
+"""The sub-commands for a machine and its shell: doctor, completion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import tyro
+
+from fmjax.commands.parsing import Command, Json, parse, say
+from fmjax.errors import UsageError, nearest
+
+
+def doctor(args: list[str]) -> None:
+    # what is looked at has no flags: a machine is as it is
+    def run(*, offline: bool = False, as_json: Json = False) -> None:
+        """What there is to compute with. Ends with code 7 where something is to be mended.
+
+        Args:
+            offline: do not ask whether the hub can be reached
+            as_json: print facts and findings for machines
+        """
+        from fmjax.programs.doctor import main
+
+        main(offline=offline, as_json=as_json)
+
+    parse(run, args, "doctor")
+
+
+def completion(args: list[str], commands: Mapping[str, Command]) -> None:
+    # `words` is what the scripts themselves call, at every tab
+    if args[:1] == ["words"]:
+        from fmjax.commands.completing import candidates
+
+        say("\n".join(candidates(args[1:], commands)))
+        return
+
+    def run(shell: Annotated[str, tyro.conf.arg(metavar="bash|zsh|fish")], /) -> None:
+        """A script for a shell: `eval "$(fmjax completion bash)"` in ~/.bashrc, the same with zsh in ~/.zshrc, or
+        `fmjax completion fish > ~/.config/fish/completions/fmjax.fish`.
+
+        Args:
+            shell: whose script
+        """
+        from fmjax.commands.completing import SCRIPTS
+
+        if shell not in SCRIPTS:
+            hint = nearest(shell, SCRIPTS) or f"; there are {', '.join(SCRIPTS)}"
+            raise UsageError(f"no completion for {shell!r}{hint}")
+        say(SCRIPTS[shell])
+
+    parse(run, args, "completion")
