@@ -45,7 +45,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "fmjax eval runs/quickstart",
     ),
     "predict": (
-        "the classes of new pictures by a fine-tuned run, as a table or a file",
+        "what a fine-tuned run says of new pictures, as a table or a file",
         "fmjax predict runs/quickstart cat.jpg photos --out predictions.csv",
     ),
     "average": (
@@ -53,7 +53,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "fmjax average runs/a runs/b --out runs/soup --greedy",
     ),
     "export": (
-        "a run, file or model -> tensors or a folder of a PyTorch library, StableHLO or ONNX",
+        "a model -> files of PyTorch's libraries, StableHLO or ONNX",
         "fmjax export runs/quickstart model.safetensors --dialect timm",
     ),
     "report": (
@@ -61,7 +61,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "fmjax report runs/quickstart",
     ),
     "push": (
-        "a run -> a folder as the Hugging Face hub has it, and the repository where there is a token",
+        "a run -> a repository of the Hugging Face hub, or its folder",
         "fmjax push runs/quickstart hub/quickstart/",
     ),
     "data": (

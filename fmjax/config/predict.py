@@ -28,7 +28,7 @@ class PredictConfig:
     # files, folders and those below them, web addresses; - for paths from standard input, @FILE for those in a file
     images: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     # a file with a path or an address a line, as @FILE among the images
-    listed: Annotated[str, tyro.conf.arg(name="list")] = ""
+    list: str = ""
     top: int = 5  # classes of a picture, the likeliest first; all where there are fewer
     threshold: float = 0.5  # probability above which a class is there, where several may be
     out: str = ""  # a .csv, .jsonl or .parquet file to write; "" prints

@@ -70,14 +70,14 @@ class Opened:
 
     def _fetched(self, address: str) -> Picture:
         # by the threads that decode, so that as many are on their way at once
-        from fmjax.store import addresses, http
+        from fmjax.store import addresses, contents
         from fmjax.store.network import UnreachableError
 
         host = addresses.host(address)
         if host in self.silent:
             return Broken(self.silent[host])
         try:
-            return http.content(address, most=MOST)
+            return contents.content(address, most=MOST)
         except UnreachableError as error:
             self.silent[host] = str(error)
             return Broken(str(error))

@@ -87,8 +87,8 @@ def main(run: str, config: PredictConfig) -> Counts:
 
 def _places(config: PredictConfig) -> list[str]:
     # a list by its flag is one more place, behind those that are named
-    listed = [config.listed if config.listed == STDIN else f"{LIST}{config.listed}"]
-    places = [*config.images, *(listed if config.listed else [])]
+    listed = [config.list if config.list == STDIN else f"{LIST}{config.list}"]
+    places = [*config.images, *(listed if config.list else [])]
     if not places:
         raise UsageError(
             "fmjax predict needs pictures behind the run: files, folders, addresses, @LIST, or - for paths from "
@@ -105,7 +105,7 @@ def _target(config: PredictConfig) -> Path | None:
         return None
     suffix = Path(config.out).suffix
     # an answer never takes the place of a picture or a list
-    sources = (config.listed, *config.images)
+    sources = (config.list, *config.images)
     return check_target(config.out, suffix, flag="--out", sources=sources, force=config.force)
 
 

@@ -36,7 +36,6 @@ PROGRESS = 6.0  # times the limit for an answer: for every CHUNK of a body
 ENOUGH = 1 << 20  # bytes after which the failures are counted from the beginning
 CHUNK = 1 << 16  # what a broken connection may lose
 REDIRECTS = 10
-TRIES = 3  # at a picture: a set has others
 SILENT = (requests.exceptions.Timeout, requests.exceptions.ProxyError)
 GATES = {  # a part of the address -> what gives access
     "dinov3": "request your link at https://ai.meta.com/resources/models-and-libraries/dinov3-downloads/ and fetch the "
@@ -125,7 +124,7 @@ def download(address: str, path: Path, *, bounds: Bounds, secret: AuthBase | Non
         with Session() as session:
             while True:
                 try:
-                    session.auth = secret or _user(address)
+                    session.auth = secret or user(address)
                     _try(session, address, part, bounds)
                     break
                 except Broken as broken:
@@ -138,59 +137,6 @@ def download(address: str, path: Path, *, bounds: Bounds, secret: AuthBase | Non
         with suppress(OSError):
             Part(path).clear()
         raise CheckpointError(unwritable(path.parent, error)) from error
-
-
-def content(address: str, *, most: int) -> bytes:
-    """What is at an address, in memory: a picture. Raises CheckpointError with the reason; UnreachableError where the
-    host gives no answer.
-
-    most: bytes that it may have. It is asked for TRIES times, each of which ends within a bounded time, and nothing
-    goes to disk.
-    """
-    addresses.check(address, "the address")
-    contact(address)
-    for failures in range(1, TRIES + 1):
-        try:
-            with Session() as session:
-                session.auth = _user(address)
-                return _read(session, address, most)
-        except Broken as broken:
-            # the last failure is the one that is told
-            if failures == TRIES:
-                raise CheckpointError(str(broken)) from broken
-            rest(failures, str(broken), broken.wait_s)
-    raise CheckpointError(f"{addresses.place(address)} was not asked")
-
-
-def _read(session: requests.Session, address: str, most: int) -> bytes:
-    """The body of one answer. Raises Broken where another may be whole."""
-    host = addresses.place(address)
-    try:
-        with within(answering_s(), lambda: answer(session, address, {})) as response:
-            accept(response, address)
-            # packed bytes may be a bomb: they are never inflated, and no picture
-            return within(PROGRESS * timeout_s(), lambda: _body(response, most))
-    except TimeoutError as error:
-        raise CheckpointError(
-            f"{host} did not finish its answer in time: set FMJAX_TIMEOUT_S to wait longer"
-        ) from error
-    except (requests.RequestException, HTTPError) as error:
-        raise Broken(f"the connection to {host} broke ({type(error).__name__})") from error
-
-
-def _body(response: requests.Response, most: int) -> bytes:
-    where, body = addresses.shown(response.url), bytearray()
-    stated = response.headers.get("Content-Length", "").strip()
-    length = int(stated) if stated.isascii() and stated.isdigit() and len(stated) < 19 else None
-    if (length or 0) > most:
-        raise CheckpointError(f"{where} has {length:,} bytes, more than the {most:,} of a picture")
-    for chunk in chunks(response):
-        body += chunk
-        if len(body) > most:
-            raise CheckpointError(f"{where} has more than the {most:,} bytes of a picture")
-    if length is not None and len(body) != length:
-        raise Broken(f"{addresses.place(response.url)} ended {where} after {len(body):,} bytes")
-    return bytes(body)
 
 
 def need_space(folder: Path, size: int) -> None:
@@ -216,7 +162,7 @@ def unwritable(folder: Path, error: OSError) -> str:
     )
 
 
-def _user(address: str) -> tuple[str, str] | None:
+def user(address: str) -> tuple[str, str] | None:
     """The name and password in an address."""
     name, password = get_auth_from_url(address)
     return (name, password) if name or password else None

@@ -32,7 +32,10 @@ MADE = {
     "convert": "out.safetensors",
     "export": "model.safetensors",
     "ckpt export": "model.safetensors",
+    "predict": "predictions.csv",
     "average": "runs/soup/config.json",
+    "report": "runs/quickstart/report.html",
+    "push": "hub/quickstart/README.md",
     "data check": "check.html",
     "data pack": "packed",
 }
@@ -97,6 +100,9 @@ def prepared(request, tmp_path, monkeypatch):
         (tmp_path / "runs").mkdir()
         for run in runs.iterdir():
             (tmp_path / "runs" / run.name).symlink_to(run)
+        for picture in ("cat.jpg", "photos/dog.jpg"):
+            (tmp_path / picture).parent.mkdir(exist_ok=True)
+            Image.new("RGB", (40, 40), (90, len(picture), 9)).save(tmp_path / picture)
         return words
 
     return found
