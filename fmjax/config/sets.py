@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated
 
 import tyro
@@ -33,6 +33,14 @@ class DataCheckConfig:
     long: float = 4.0  # longer side over the shorter; images beyond it are named
     # images of the largest class over those of another; classes beyond it are named
     ratio: float = 10.0
+    # a model ("arch.tag") whose embeddings show what looks alike, what is far from all, and which labels are in doubt
+    embed: str = ""
+    checkpoint: str = ""  # of --embed: a file or folder instead of the published source
+    # of the median distance (1 - cosine) to the nearest neighbour; pairs closer than it are named, with --embed
+    alike: float = 0.25
+    unlike: float = (
+        6.0  # robust deviations from the median; images further off are named, with --embed
+    )
     json: bool = False  # print a record for machines, with every row of every finding
     page: str = ""  # an .html file to write: the findings and the classes, for a browser
     force: bool = False  # replace the page if it is there
@@ -43,6 +51,17 @@ class DataCheckConfig:
         require(self.large >= 1, "--large", self.large, "1 or more")
         require(1 <= self.long < math.inf, "--long", self.long, "1 or more, and finite")
         require(1 <= self.ratio < math.inf, "--ratio", self.ratio, "1 or more, and finite")
+        self._check_embedding()
+
+    def _check_embedding(self) -> None:
+        require(0 < self.alike < 1, "--alike", self.alike, "above 0 and below 1")
+        require(0 < self.unlike < math.inf, "--unlike", self.unlike, "above 0, and finite")
+        usual = {field.name: field.default for field in fields(self)}
+        # without a network nothing would come of them
+        for name in ("checkpoint", "alike", "unlike"):
+            value = getattr(self, name)
+            agrees = bool(self.embed) or value == usual[name]
+            require(agrees, f"--{name}", value, "left out, as there is no --embed")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from fmjax.config.features import FeaturesConfig
+from fmjax.config.model import ModelConfig
 from fmjax.config.sets import DataCheckConfig
 from fmjax.console import console, counted
-from fmjax.data.check.checkup import Part, Report, check
+from fmjax.data.check.checkup import Embed, Part, Report, check
 from fmjax.data.check.kinds import KINDS, Finding
 from fmjax.data.check.pictures import Seen
+from fmjax.data.example import Examples
 from fmjax.errors import DataError, Stopped, escaped, printable
 from fmjax.report.audit import write_page
 from fmjax.targets import check_target
@@ -38,7 +43,7 @@ def main(config: DataCheckConfig) -> Report:
             done += 1
 
     try:
-        report = check(config, watched)
+        report = check(config, watched, _embedding(config))
     except KeyboardInterrupt:
         raise Stopped(
             f"stopped after {done:,} images of {config.data.source}, having written nothing; run the same command again"
@@ -50,6 +55,23 @@ def main(config: DataCheckConfig) -> Report:
         kinds = ", ".join(finding.kind for finding in report.errors)
         raise DataError(f"a run on {escaped(report.source)} would stop: {kinds}")
     return report
+
+
+def _embedding(config: DataCheckConfig) -> Embed | None:
+    """What computes embeddings; None where none are asked for, and then jax is not imported."""
+    if not config.embed:
+        return None
+    from fmjax.programs.features import extract, network
+
+    # a wrong name, or weights that cannot be had, are told before any picture is looked at
+    model = ModelConfig(name=config.embed, checkpoint=config.checkpoint)
+    asked = FeaturesConfig(model=model, data=config.data)
+    found = network(asked)
+
+    def embed(sets: list[Examples]) -> np.ndarray:
+        return np.concatenate([one.features for one in extract(asked, sets, found)])
+
+    return embed
 
 
 def _say(config: DataCheckConfig, report: Report, page: Path | None) -> None:

@@ -68,10 +68,12 @@ def network(config: FeaturesConfig) -> Network:
     return Network(learner, params, compiled_outputs(learner, mesh), mesh)
 
 
-def extract(config: FeaturesConfig, sets: list[Examples]) -> list[Embeddings]:
-    """The pooled embedding of every readable image of each set."""
+def extract(
+    config: FeaturesConfig, sets: list[Examples], found: Network | None = None
+) -> list[Embeddings]:
+    """The pooled embedding of every readable image of each set. found: the network, if it is there already."""
     agreement.check(config, the_images=[agreement.images_digest(one) for one in sets])
-    found = network(config)
+    found = found or network(config)
 
     def embed(examples: Examples) -> Embeddings:
         # in the order of the set, without those that cannot be read
@@ -87,7 +89,8 @@ def extract(config: FeaturesConfig, sets: list[Examples]) -> list[Embeddings]:
             watched=partial(counted_images, total=len(examples)),
         ).rows
         names = [examples.names(int(i)) for i in rows["index"]]
-        return Embeddings(rows["features"], rows["label"], names, examples.classes)
+        labels = examples.labels[rows["index"]]
+        return Embeddings(rows["features"], labels, names, examples.classes)
 
     return [embed(examples) for examples in sets]
 

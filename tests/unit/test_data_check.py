@@ -23,10 +23,11 @@ from fmjax.programs import data_check
 from fmjax.programs.data_check import lines
 from fmjax.report.audit import page
 from tests.support.planted import CLASSES, FAULTS, clean, picture, saved
+from tests.unit.test_neighbours import OWN
 
 # kinds that a folder with three parts cannot have
 ELSEWHERE = {"refused", "one-class", "class-of-one-image", "too-many-unreadable", "wrong-mask", "closed-folder",
-             "beside-parts", "mask-without-image", "mask-of-other-format", "left-out"}  # fmt: skip
+             "beside-parts", "mask-without-image", "mask-of-other-format", "left-out", *OWN}  # fmt: skip
 
 
 def asked(root: Path, scheme: str = "folder", **options) -> DataCheckConfig:

@@ -18,6 +18,7 @@ from fmjax.data.batches import FEW_BAD
 from fmjax.data.check import sets
 from fmjax.data.check.kinds import LEFT_OUT, Finding, by_severity, listed
 from fmjax.data.check.layout import read_layout
+from fmjax.data.check.neighbours import by_embedding
 from fmjax.data.check.pictures import FACTS, NAMED, Bounds, Seen, look
 from fmjax.data.example import Examples, Splits
 from fmjax.data.sources import open_source
@@ -27,6 +28,8 @@ SAMPLE = 2_000  # pictures whose values are added up, spread evenly over the set
 QUARTERS = (0, 0.25, 0.5, 0.75, 1)
 AHEAD = 4  # pictures that are looked at before their turn, for each thread
 Watched = Callable[[Iterator[Seen], int], Iterable[Seen]]
+# the readable images of each part -> an embedding of each, in that order [N, E]
+Embed = Callable[[list[Examples]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,13 @@ class _Opened:
     notes: tuple[str, ...]
 
 
-def check(config: DataCheckConfig, watched: Watched = lambda seen, total: seen) -> Report:
-    """Looks at every picture of a source. watched: gets what is seen of each, in order, and how many there are.
+def check(
+    config: DataCheckConfig,
+    watched: Watched = lambda seen, total: seen,
+    embed: Embed | None = None,
+) -> Report:
+    """Looks at every picture of a source. watched: gets what is seen of each, in order, and how many there are. embed:
+    a network's view of those that can be read, which is compared as well.
 
     Nothing that is wrong with the data raises: it is a finding. About 200 bytes are kept of an image.
     """
@@ -97,7 +105,11 @@ def check(config: DataCheckConfig, watched: Watched = lambda seen, total: seen) 
     parts = _counted(opened.parts, read)
     findings = [*opened.findings, *listed("unreadable", broken), *listed("wrong-mask", wrong)]
     findings += _beyond(parts, config.data)
-    findings += _compared(_chosen(everything, read), parts, config)
+    chosen = _chosen(everything, read)
+    findings += _compared(chosen, parts, config)
+    if embed is not None and read.any():
+        features = embed(_readable(opened.parts, read))
+        findings += by_embedding(chosen, features, alike=config.alike, unlike=config.unlike)
     return Report(
         config.data.source,
         everything.classes,
@@ -207,6 +219,14 @@ def _chosen(images: sets.Set, read: np.ndarray) -> sets.Set:
         labels=images.labels[read],
         name=lambda index: images.name(int(where[index])),
     )
+
+
+def _readable(parts: Mapping[str, Examples], read: np.ndarray) -> list[Examples]:
+    """The parts with their readable images only; none that has none."""
+    stops = np.cumsum([len(examples) for examples in parts.values()])
+    where = np.split(read, stops[:-1])
+    pairs = zip(parts.values(), where, strict=True)
+    return [examples.subset(np.flatnonzero(mine)) for examples, mine in pairs if mine.any()]
 
 
 def _counted(parts: Mapping[str, Examples], read: np.ndarray) -> dict[str, Part]:

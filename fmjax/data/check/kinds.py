@@ -88,6 +88,11 @@ KINDS: dict[str, Kind] = {
     "copy": Kind("warning", "copies of an image within a part", "remove them; they weigh more than others"),
     "nearly-in-two-parts": Kind("warning", "images much like one in another part", "look at both"),
     "nearly-a-copy": Kind("note", "images much like another of their part", "look at both"),
+    # of what a network sees, where one is asked
+    "alike-in-two-parts": Kind("warning", "images close to one of another part in the embedding", "look at both"),
+    "doubtful-label": Kind("warning", "images whose neighbours in the embedding are of another class", "look at them"),
+    "alike": Kind("note", "images close to another of their part in the embedding", "look at both"),
+    "outlier": Kind("note", "images far from all others in the embedding", "look at them"),
     # of the classes
     "class-not-in-val": Kind("warning", "classes that no val image is of", "their score is not known; add some"),
     "class-with-one-image": Kind("warning", "classes with one image to learn from", "add some"),
