@@ -40,4 +40,9 @@ RUNS: dict[str, Callable[[list[str]], Any]] = {
 }
 VERBS = {"data": tuple(data.VERBS), "ckpt": tuple(checkpoints.VERBS)}
 # in the order of the help
-COMMANDS = {name: Command(*texts, RUNS[name], VERBS.get(name, ())) for name, texts in TEXTS.items()}
+# what has a text and no function of its own is another form of a command
+COMMANDS = {
+    name: Command(*texts, RUNS[name], VERBS.get(name, ()))
+    for name, texts in TEXTS.items()
+    if name in RUNS
+}

@@ -11,6 +11,10 @@ from fmjax.commands.texts import TEXTS
 from fmjax.errors import UsageError
 
 WITH_RECIPE = "--with-recipe"
+BACKBONES_NOTE = (
+    "In the place of a run, --backbones MODEL MODEL --data DIR compares frozen backbones on a folder of your images; "
+    "--backbones --help shows the flags of that"
+)
 
 
 def finetune(args: list[str]) -> None:
@@ -104,13 +108,31 @@ def predict(args: list[str]) -> None:
 
 
 def report(args: list[str]) -> None:
+    # backbones stand in the place of a run
+    several = any(arg.partition("=")[0] == "--backbones" for arg in args)
+    (_backbones if several else _of_run)(args)
+
+
+def _of_run(args: list[str]) -> None:
     from fmjax.config.report import ReportConfig
 
     folder, rest = first(args, "report", "a run's folder")
-    config = parse(ReportConfig, rest, "report")
+    config = parse(ReportConfig, rest, "report", note=BACKBONES_NOTE)
     from fmjax.programs.report import main as program
 
     program(folder, config)
+
+
+def _backbones(args: list[str]) -> None:
+    from fmjax.config.backbones import BackbonesConfig
+
+    # a folder needs no word for what it is
+    folder, rest = taken(args, "--data")
+    source = ["--data.source", f"folder:{folder}"] if folder else []
+    config = parse(BackbonesConfig, [*rest, *source], "report --backbones")
+    from fmjax.programs.backbones import main as program
+
+    program(config)
 
 
 def average(args: list[str]) -> None:

@@ -60,6 +60,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "a run -> one page: curves, mistakes, calibration, what it sees",
         "fmjax report runs/quickstart",
     ),
+    "report --backbones": (
+        "frozen backbones -> one page: neighbours, probe, speed, memory, what they see",
+        "fmjax report --backbones dinov2_vits14 ViT-B-16.openai --data photos",
+    ),
     "push": (
         "a run -> a repository of the Hugging Face hub, or its folder",
         "fmjax push runs/quickstart hub/quickstart/",

@@ -2,6 +2,7 @@
 
 from fmjax.config.augment import AugmentConfig
 from fmjax.config.average import AverageConfig
+from fmjax.config.backbones import BackbonesConfig
 from fmjax.config.data import DataConfig, ImagesConfig
 from fmjax.config.features import EmbedConfig, FeaturesConfig, KnnConfig, ProbeConfig
 from fmjax.config.hosts import HostsConfig
@@ -17,6 +18,7 @@ from fmjax.config.tasks import ClassifyConfig, MultiLabelConfig, SegmentConfig, 
 __all__ = [
     "AugmentConfig",
     "AverageConfig",
+    "BackbonesConfig",
     "ClassifyConfig",
     "DataCheckConfig",
     "DataConfig",

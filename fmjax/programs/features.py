@@ -146,12 +146,12 @@ def probe_main(config: ProbeConfig) -> float:
 def _probed(config: ProbeConfig) -> float:
     splits = opened(config)
     # hours of work earlier than the readable ones are known
-    _check_classes(config, splits.train, alone=splits.val is None)
+    check_classes(config, splits.train, alone=splits.val is None)
     parts = extract(config, [s for s in (splits.train, splits.val) if s is not None])
     asked = parts[-1]
-    _check_classes(config, parts[0], alone=len(parts) == 1)
+    check_classes(config, parts[0], alone=len(parts) == 1)
     # the solver takes all cores of a machine, which may have several processes
-    accuracy, chosen = hosts.by_first(lambda: _regression(config, parts))
+    accuracy, chosen = hosts.by_first(lambda: regression(config, parts))
     # a score says how it came about: folds and a held-out part are not comparable
     how = f"{config.folds} folds" if len(parts) == 1 else "train -> val"
     swept = f", C {' '.join(f'{c:.3g}' for c in chosen)} by the sweep" if config.sweep else ""
@@ -161,7 +161,7 @@ def _probed(config: ProbeConfig) -> float:
     return accuracy
 
 
-def _regression(config: ProbeConfig, parts: list[Embeddings]) -> tuple[float, list[float]]:
+def regression(config: ProbeConfig, parts: list[Embeddings]) -> tuple[float, list[float]]:
     """The accuracy on the last part of what is fitted to the first; over folds where there is one part; and each C."""
     train, asked = parts[0], parts[-1]
     settings = {
@@ -180,7 +180,7 @@ def _check_neighbours(config: KnnConfig, images: int) -> None:
         raise UsageError(f"--k {config.k} neighbours of {images} images; take fewer")
 
 
-def _check_classes(config: ProbeConfig, train: Embeddings | Examples, *, alone: bool) -> None:
+def check_classes(config: ProbeConfig, train: Embeddings | Examples, *, alone: bool) -> None:
     """Raises DataError where a class has too few images: for the folds, where there is no val/, or for the sweep."""
     counts = np.bincount(train.labels, minlength=len(train.classes))
     if alone:

@@ -60,18 +60,18 @@ def picture_parts(
     # each figure by itself: the one may be asked for without the other
     parts: Parts = {}
     if asked.maps:
-        parts |= _maps(model, images, gallery, _spread(known, asked.maps), named)
+        parts |= patch_pictures(model, images, gallery, spread(known, asked.maps), named)
     if asked.atlas:
-        chosen = _spread(known, asked.atlas)
+        chosen = spread(known, asked.atlas)
         found = _predicted(predictions, classes)
         parts |= _atlas(model, images, gallery, chosen, named, found, asked.batch_size)
     return parts
 
 
-def _spread(names: list[str], most: int) -> list[str]:
-    """Names from all over the set, whose order may be that of its classes."""
-    places = np.linspace(0, len(names) - 1, min(most, len(names))).round().astype(int)
-    return [names[place] for place in np.unique(places).tolist()]
+def spread(some: Sequence[Any], most: int) -> list[Any]:
+    """Some from all over a set, whose order may be that of its classes."""
+    places = np.linspace(0, len(some) - 1, min(most, len(some))).round().astype(int)
+    return [some[place] for place in np.unique(places).tolist()]
 
 
 def _predicted(predictions: Predictions | None, classes: tuple[str, ...]) -> dict[str, str]:
@@ -93,7 +93,7 @@ def _seen(
             yield name, resize(picture, images)
 
 
-def _maps(
+def patch_pictures(
     model: ViT,
     images: PreprocessConfig,
     gallery: Gallery,

@@ -104,6 +104,16 @@ def write_page(path: Path, page: Page) -> None:
 
 def rendered(page: Page) -> Iterator[str]:
     """The page in pieces."""
+    sections = [
+        (anchor, name)
+        for anchor, name, fields in SECTIONS
+        if any(getattr(page, field) for field in fields)
+    ]
+    return generated("report.html.jinja", page=page, sections=sections)
+
+
+def generated(template: str, **values: Any) -> Iterator[str]:
+    """A page of a template of this package, in pieces. values: what it shows, all of which is escaped."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -118,16 +128,9 @@ def rendered(page: Page) -> Iterator[str]:
     )
     script = _text("script.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    sections = [
-        (anchor, name)
-        for anchor, name, fields in SECTIONS
-        if any(getattr(page, field) for field in fields)
-    ]
-    template = environment.get_template("report.html.jinja")
     # only these two are code, and both are files of the package; a browser runs no script but that of this digest
-    return template.generate(
-        page=page,
-        sections=sections,
+    return environment.get_template(template).generate(
+        **values,
         style=Markup(_text("style.css")),  # noqa: S704
         script=Markup(script),  # noqa: S704
         script_hash=f"sha256-{digest}",

@@ -22,6 +22,7 @@ from fmjax.data.split import read_split
 from fmjax.engine import predictions
 from fmjax.engine.records import read_run, write_run
 from fmjax.errors import DivergedError
+from fmjax.preprocessing import preprocess_config
 from fmjax.programs.finetune import finetune
 from fmjax.trees import flat
 from tests.support import browser, torch_reference
@@ -63,6 +64,7 @@ def test_run_leaves_what_it_promises(run):
         "model.timm.safetensors",
         "per_class.csv",
         "predictions.npz",
+        "preprocessing.json",
         "report.html",
         "spec.json",
         "split.jsonl",
@@ -258,7 +260,8 @@ def test_the_rows_of_the_best_evaluation_are_kept(run, tmp_path, capsys):
     assert np.allclose(again.rows["logits"], found.rows["logits"], atol=1e-4)
     # and a run that starts over has none of them
     fresh = replace(read_run(copy)[0], fresh=True)
-    write_run(copy, fresh, split, fmjax.get_spec("demo_vit_ti4"))
+    spec = fmjax.get_spec("demo_vit_ti4")
+    write_run(copy, fresh, split, spec, preprocess_config(spec))
     assert not (copy / predictions.PREDICTIONS).exists()
     assert not (copy / "report.html").exists()
 

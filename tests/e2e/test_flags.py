@@ -14,6 +14,7 @@ from PIL import Image
 from fmjax import config as c
 from fmjax.config.presets import load_preset
 from fmjax.programs.average import main as average
+from fmjax.programs.backbones import main as backbones
 from fmjax.programs.data_check import main as check
 from fmjax.programs.data_pack import main as pack
 from fmjax.programs.embed import main as embed_main
@@ -129,10 +130,25 @@ def test_training_reads_every_flag_that_it_has(tmp_path, reads):
     assert {path for path, field in flags.items() if field not in reads} == set()
 
 
+def test_a_page_of_several_backbones_reads_every_flag_that_it_has(tmp_path, reads):
+    given = {"backbones": (MODEL.name, "demo_vit_ti4"), "checkpoints": ("published",) * 2}
+    # as few as two folds have an image of every class for
+    data = replace(FEW, source=f"folder:{folder(tmp_path / 'set')}")
+    page = c.BackbonesConfig(**given, data=data, out=str(tmp_path / "x.html"), folds=2, maps=1)
+    flags = dict(leaves(page))
+    reads.clear()
+    backbones(page)
+    assert {path for path, field in flags.items() if field not in reads} - ELSEWHERE == set()
+
+
 def test_looking_at_a_set_and_packing_it_read_every_flag_that_they_have(tmp_path, reads):
     data = c.ImagesConfig(source=f"folder:{folder(tmp_path / 'set')}")
     programs = (
-        (check, c.DataCheckConfig(data=data, page=str(tmp_path / "page.html")), {"workers"}),
+        (
+            check,
+            c.DataCheckConfig(data=data, page=str(tmp_path / "page.html"), embed=MODEL.name),
+            set(),
+        ),
         (
             pack,
             c.DataPackConfig(data=data, out=str(tmp_path / "packed")),

@@ -68,6 +68,7 @@ def test_run_leaves_what_it_promises(run):
     assert {path.name for path in run.iterdir()} == made | {
         "model.timm.safetensors",
         "predictions.npz",
+        "preprocessing.json",
         "report.html",
         "spec.json",
         "split.jsonl",

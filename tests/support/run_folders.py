@@ -20,6 +20,7 @@ from fmjax.data.sources import open_source
 from fmjax.data.split import Images, divide
 from fmjax.engine import predictions, records
 from fmjax.engine.evaluate import Scores
+from fmjax.preprocessing import preprocess_config
 
 MODEL = "demo_vit_ti4.fashion_mnist"
 
@@ -49,7 +50,8 @@ def made(
     )
     config = replace(config, **changes)
     images = divide(open_source(config.data), config.data, None)
-    records.write_run(run, config, images.split, fmjax.get_spec("demo_vit_ti4"))
+    spec = fmjax.get_spec(MODEL)
+    records.write_run(run, config, images.split, spec, preprocess_config(spec))
     rows = []
     for step in range(1, at + 1):
         speed = {"images_per_s": 100.0, "data_wait": 0.2}

@@ -197,11 +197,11 @@ def test_rows_are_printed_as_they_are_asked_for(run, photos, capsys):
 def test_lists_hold_paths_by_line_or_zero_byte(photos, tmp_path, monkeypatch):
     listed = tmp_path / "list.txt"
     listed.write_text(f"{photos}/0.png\r\n\n{photos}/gone.png\n  \n{photos}/1.png")
-    found = pictures([f"@{listed}"])
+    found = pictures([f"@{listed}"]).train
     assert [Path(found.names(i)).name for i in range(3)] == ["0.png", "gone.png", "1.png"]
     names = list(lines(io.BytesIO(b"a b.png\0c\nd.png\0"), "x"))
     assert names == ["a b.png", "c\nd.png"]
-    piped = pictures(["-", str(photos / "2.png")], stdin=io.BytesIO(b"x.png\n"))
+    piped = pictures(["-", str(photos / "2.png")], stdin=io.BytesIO(b"x.png\n")).train
     assert [Path(piped.names(i)).name for i in range(2)] == ["x.png", "2.png"]
     with pytest.raises(DataError, match=r"a line of over 65,536 bytes, which is no path"):
         list(lines(io.BytesIO(b"x" * 70_000), "the list"))
