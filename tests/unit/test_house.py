@@ -28,6 +28,7 @@ LEFT: dict[str, dict[str, float]] = {
     "fmjax/data/sources": {"nodes": 8.5},
     "fmjax/deploy": {"nodes": 7.8},
     "fmjax/engine": {"nodes": 8.5},
+    "fmjax/kernels": {"nodes": 9.5},
     "fmjax/models": {"nodes": 9.2},
     "fmjax/programs": {"nodes": 9.5},
     "fmjax/programs/tao": {"nodes": 8.2},

@@ -17,6 +17,7 @@ FLOORS = (
     ("weights_conversion",),
     ("fmjax.errors", "fmjax.serial", "fmjax.targets", "fmjax.trees", "fmjax.console"),
     ("fmjax.specs", "fmjax.sharding"),
+    ("fmjax.kernels",),
     ("fmjax.zoo",),
     ("fmjax.names", "fmjax.models"),
     ("fmjax.store", "fmjax.data", "fmjax.config"),
