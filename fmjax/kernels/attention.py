@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from fmjax.errors import UsageError
-from fmjax.kernels import cudnn, xla
+from fmjax.kernels import cudnn, trust, xla
 from fmjax.sharding import first_device
 
 # auto: the fastest that the device, the dtype and the shape allow
@@ -21,6 +21,8 @@ KERNELS: dict[str, Attend] = {"xla": xla.attend, "cudnn": cudnn.attend}
 HALVES = tuple(map(jnp.dtype, (jnp.bfloat16, jnp.float16)))
 # Least compute capability -> the widest head of cuDNN's kernels, both passes (docs.nvidia.com/cudnn, Attention)
 WIDEST = ((9.0, 256), (8.0, 128))
+# of the case that a kernel is tried on: odd, and some beyond a tile of 64
+TOKENS = 67
 
 
 def chosen(kernel: Kernel, device: Any, *, dtype: DTypeLike, head_dim: int) -> Attend:
@@ -49,7 +51,15 @@ def unfit(device: Any, *, dtype: DTypeLike, head_dim: int) -> str:
         return f"cuDNN's attention is in bfloat16 and float16, and not in {jnp.dtype(dtype)}"
     if head_dim % 8 or head_dim > widest:
         return f"heads are {head_dim} wide, and cuDNN takes multiples of 8 up to {widest}"
-    return cudnn.lacking()
+    return cudnn.lacking() or _found_wrong(dtype, head_dim, kind)
+
+
+def _found_wrong(dtype: DTypeLike, head_dim: int, device_kind: str) -> str:
+    shape = (2, 2, TOKENS, head_dim)
+    name = str(jnp.dtype(dtype))
+    kernel = trust.Kernel("cuDNN's attention", KERNELS["cudnn"], KERNELS["xla"], shape, name)
+    reason = trust.verdict(kernel, device_kind).reason
+    return reason and f"on {device_kind!r} {reason}"
 
 
 def _is_half(dtype: DTypeLike) -> bool:
