@@ -41,6 +41,7 @@ def chosen(kernel: Kernel, device: Any, *, dtype: DTypeLike, head_dim: int) -> A
 
 def unfit(device: Any, *, dtype: DTypeLike, head_dim: int) -> str:
     """Why cuDNN's kernels cannot run on a device; "" where they can."""
+    # what is known of every device first: what has to be tried takes seconds
     kind, capability = device.device_kind, compute_capability(device)
     if capability is None:
         return f"cuDNN runs on GPUs of NVIDIA, and not on {kind!r}"
@@ -64,6 +65,13 @@ def _found_wrong(dtype: DTypeLike, head_dim: int, device_kind: str) -> str:
 
 def _is_half(dtype: DTypeLike) -> bool:
     return jnp.dtype(dtype) in HALVES
+
+
+def told(device: Any, dtype: DTypeLike) -> str:
+    """The kernel that computes attention in a dtype on a device, in words; tried there if it was not yet."""
+    # heads of most towers are so wide
+    reason = unfit(device, dtype=dtype, head_dim=64)
+    return f"XLA's products: {reason}" if reason else "cuDNN's kernels"
 
 
 def compute_capability(device: Any) -> float | None:

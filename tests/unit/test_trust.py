@@ -85,13 +85,21 @@ def test_a_wrong_kernel_is_switched_off_with_one_line_which_is_remembered(
     ):
         attention.chosen("cudnn", capable, **ASKED)
 
-    # another process finds it in the cache folder, and tries nothing
+    # another process finds it in the cache folder, and tries nothing; `fmjax doctor` says it
     [found] = trust.remembered()
     assert (found.device, found.case) == ("cpu", f"bfloat16 2 x 2 x {attention.TOKENS} x 16")
     monkeypatch.setattr(trust, "tried", None)
     trust.verdict.cache_clear()
     assert attention.chosen("auto", capable, **ASKED) is xla.attend
     assert capsys.readouterr().err == line
+
+
+def test_the_doctor_says_which_kernel_is_used(capable, monkeypatch):
+    assert attention.told(capable, BF16) == "cuDNN's kernels"
+    monkeypatch.setitem(attention.KERNELS, "cudnn", failing)
+    trust.verdict.cache_clear()
+    told = attention.told(capable, jnp.float16)
+    assert told.startswith("XLA's products: on 'cpu' it fails (RuntimeError: CUDNN_STATUS")
 
 
 def test_a_right_kernel_is_used_and_nothing_is_said(capable, capsys):
