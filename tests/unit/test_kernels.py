@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +106,18 @@ def test_where_there_is_no_cuda_its_kernel_is_the_plain_function_to_the_bit():
 
     for found, expected in zip(both(cudnn.attend), both(xla.attend), strict=True):
         assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_no_product_of_xlas_attention_has_numbers_wider_than_its_own(dtype):
+    q = jnp.zeros((2, 3, 17, 16), dtype)
+    total = jax.grad(lambda *qkv: xla.attend(*qkv).astype(jnp.float32).sum(), (0, 1, 2))
+    text = jax.jit(total).lower(q, q, q).as_text()
+    products = re.findall(r"dot_general.* : \(tensor<[\dx]*(\w+)>, tensor<[\dx]*(\w+)>\)", text)
+    short = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}[dtype]
+    # two forward, whose values the total does not need, and two back for each of them
+    assert len(products) >= 5
+    assert set(products) == {(short, short)}
 
 
 @pytest.fixture(scope="module")
