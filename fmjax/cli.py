@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
 
 from fmjax.commands import COMMANDS, Command, say
+from fmjax.commands.surroundings import prepare
 from fmjax.engine.signals import Terminated, terminable
 from fmjax.errors import FmjaxError, UsageError, exit_code, nearest, sentence
 
@@ -28,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args[0] in ("-V", "--version"):
         say(_version())
         return 0
+    prepare(os.environ)
     try:
         with terminable():
             _command(args[0]).run(args[1:])

@@ -112,3 +112,15 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch_divisor(mesh: Mesh) -> int:
     """Over how many devices a batch is split."""
     return int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
+
+
+def first_device(mesh: Mesh | None = None) -> Any:
+    """A device that a program for a mesh is made for; without one the device that jax puts it on."""
+    if mesh is not None:
+        return mesh.devices.flat[0]
+    config: Any = jax.config
+    default = config.jax_default_device
+    # a device, or the name of a platform
+    if default is None or isinstance(default, str):
+        return jax.devices(default)[0]
+    return default

@@ -52,7 +52,10 @@ class RunConfig:
     batch: Literal["given", "auto"] = "given"
     memory_gib: float = 0.0  # of one device, for --batch auto and --dry-run; 0: as it says itself
     drop_path: float = 0.0  # of the last block; blocks before it drop less (arXiv:1603.09382)
-    remat: Literal["none", "dots", "full"] = "none"  # what blocks keep for the backward pass
+    # auto: cuDNN's kernels on GPUs of NVIDIA in bfloat16 and float16, else XLA's products
+    attention: Literal["auto", "xla", "cudnn"] = "auto"
+    # what blocks keep for the backward pass; auto: everything on a CPU, their products (dots) on other devices
+    remat: Literal["auto", "none", "dots", "full"] = "auto"
     unroll: bool = False  # trace every block instead of scanning over them
     eval_every: int = 100  # steps between two scores of the validation part
     save_every: int = 100  # steps between two checkpoints

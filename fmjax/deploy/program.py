@@ -103,6 +103,8 @@ def program(
     # whatever it was trained on
     whole = jax.tree.map(lambda leaf: leaf, join_blocks(merged(model)))
     whole.mesh = None
+    # a program is for devices of every kind
+    whole.attention = "xla"
     own = _outputs_of(whole, preprocessing)
     missing = [name for name in outputs if name not in own]
     if missing:

@@ -17,6 +17,8 @@ import fmjax
 from fmjax.data.example import Examples
 from fmjax.engine import hosts
 from fmjax.errors import UsageError, printable
+from fmjax.kernels.attention import told
+from fmjax.models.build import compute_dtype
 from fmjax.serial import to_json
 
 # what may differ: who one is, and where the same images lie on one's own disk
@@ -33,6 +35,8 @@ def check(config: Any, **facts: Any) -> None:
     # each hears all, so that all refuse alike, and nobody waits for one who has gone
     said = {f"--{name.replace('_', '-')}": value for name, value in settings(config).items()}
     said |= {name.replace("_", " "): value for name, value in facts.items()}
+    # a device that lacks or fails a kernel would be given another program than the others
+    said |= {"the kernel of attention": _kernel(config)}
     said |= {"fmjax's version": fmjax.__version__, "jax's version": jax.__version__}
     everyone = hosts.exchanged(said | {"fmjax's source files": source_digest()})
     for index, theirs in enumerate(everyone):
@@ -42,6 +46,12 @@ def check(config: Any, **facts: Any) -> None:
                 f"{hosts.name(index)} differs from {hosts.name(0)}: {'; '.join(found[:3])}; start all processes by "
                 f"the same command, with the same version of fmjax and the same data"
             )
+
+
+def _kernel(config: Any) -> str:
+    if getattr(config, "attention", "auto") == "xla":
+        return "xla"
+    return told(jax.local_devices()[0], compute_dtype("auto"))
 
 
 def settings(config: Any) -> dict[str, Any]:

@@ -46,6 +46,7 @@ SAFE = (
     "export",
     "report",
     "fresh",
+    "attention",
     "remat",
     "unroll",
     "batch",

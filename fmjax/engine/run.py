@@ -222,6 +222,7 @@ def build(config: RunConfig, mesh: Mesh | None) -> ViT:
         preprocessing(config).image_size,
         nnx.Rngs(config.seed),
         drop_path=config.drop_path,
+        attention=config.attention,
         remat=config.remat,
         unroll=config.unroll,
         mesh=mesh,
@@ -239,6 +240,7 @@ def _outlined(config: RunConfig, spec: specs.ViTSpec, mesh: Mesh | None) -> ViT:
     model = abstract(
         spec,
         drop_path=config.drop_path,
+        attention=config.attention,
         remat=config.remat,
         unroll=config.unroll,
         dtype=compute_dtype(config.model.dtype),
@@ -309,6 +311,9 @@ def outline(run: Path, config: RunConfig, labels: Labels, mesh: Mesh | None = No
     Raises CheckpointError where its records do not agree."""
     spec, images = _recorded(run, config)
     task = make_task(config, images)
+    # it may be scored where the kernel that it was trained with cannot run
+    if config.attention == "cudnn":
+        config = replace(config, attention="auto")
     net = net_of_shapes(task, _outlined(config, spec, mesh), labels)
     return Learner(task, labels, images, net)
 

@@ -68,7 +68,7 @@ def _of_probe(pool: AttentionPool, x: Float[Array, "B L D"]) -> Float[Array, "B 
 
 
 def _weights(q: Float[Array, "B N 1 K"], k: Float[Array, "B N L K"]) -> Float[Array, "B N L"]:
-    # as `layers.attend` has it, which never forms them for all tokens
+    # as `xla.attend` has it, which never forms them for all tokens
     q = q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
     logits = jnp.einsum("bnqk,bnlk->bnql", q, k, preferred_element_type=jnp.float32)
     return jax.nn.softmax(logits, -1)[:, :, 0]

@@ -14,6 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
+from fmjax.kernels.attention import Kernel, compute_capability
 from fmjax.models.layers import Dtype
 from fmjax.models.stack import Remat
 from fmjax.models.vit import ViT
@@ -33,6 +34,7 @@ def create(
     num_classes: int = 0,
     classifier: ClassifierInput = "pool",
     drop_path: float = 0.0,
+    attention: Kernel = "auto",
     remat: Remat = "none",
     unroll: bool = False,
     dtype: Dtype = None,
@@ -46,19 +48,24 @@ def create(
     num_classes: width of a new classifier, which starts at zero; 0 for none.
     classifier: what it is computed from.
     drop_path: the last block's rate; blocks before it have less, linearly.
-    remat: what blocks keep for the backward pass: all, the products ("dots") or their input only ("full").
+    attention: "cudnn" for cuDNN's kernels, which GPUs of NVIDIA have for bfloat16 and float16, "xla" for XLA's own
+    products; "auto" takes the faster one that can run.
+    remat: what blocks keep for the backward pass: all, the products ("dots") or their input only ("full"); "auto":
+    all on a CPU, the products on other devices.
     unroll: trace every block instead of scanning over them.
     dtype: the compute dtype; None: that of the images.
     param_dtype: of the parameters.
     mesh: where the parameters lie; None is one device.
     Raises UsageError for an unknown name or an image size that does not fit.
     """
+    # the table is made for the size: there are no weights whose own one could be resampled
     return initialise(
         resized(get_spec(name), image_size),
         rngs,
         num_classes=num_classes,
         classifier=classifier,
         drop_path=drop_path,
+        attention=attention,
         remat=remat,
         unroll=unroll,
         dtype=dtype,
@@ -74,6 +81,7 @@ def initialise(
     num_classes: int = 0,
     classifier: ClassifierInput = "pool",
     drop_path: float = 0.0,
+    attention: Kernel = "auto",
     remat: Remat = "none",
     unroll: bool = False,
     dtype: Dtype = None,
@@ -88,6 +96,7 @@ def initialise(
         num_classes=num_classes,
         classifier=classifier,
         drop_path=drop_path,
+        attention=attention,
         remat=remat,
         unroll=unroll,
         dtype=dtype,
@@ -110,6 +119,7 @@ def abstract(
     num_classes: int = 0,
     classifier: ClassifierInput = "pool",
     drop_path: float = 0.0,
+    attention: Kernel = "auto",
     remat: Remat = "none",
     unroll: bool = False,
     dtype: Dtype = None,
@@ -125,6 +135,7 @@ def abstract(
             num_classes=num_classes,
             classifier=classifier,
             drop_path=drop_path,
+            attention=attention,
             remat=remat,
             unroll=unroll,
             dtype=dtype,
@@ -176,8 +187,7 @@ def compute_dtype(name: str) -> Any:
     device = jax.devices()[0]
     if device.platform == "cpu":
         return jnp.dtype("float32")
-    # other makers' devices have names in its place, and bfloat16
-    capability = str(getattr(device, "compute_capability", ""))
-    if not capability.replace(".", "").isdigit():
+    capability = compute_capability(device)
+    if capability is None:  # other makers' devices have bfloat16
         return jnp.dtype("bfloat16")
-    return jnp.dtype(next(dtype for least, dtype in GPU_DTYPES if float(capability) >= least))
+    return jnp.dtype(next(dtype for least, dtype in GPU_DTYPES if capability >= least))

@@ -16,6 +16,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from fmjax.kernels import xla
+from fmjax.kernels.attention import Attend
 from fmjax.models.rope import rotate
 from fmjax.specs import ViTSpec
 
@@ -128,6 +130,7 @@ class Attention(nnx.Module):
         self,
         x: Float[Array, "B L D"],
         rope: Float[Array, "2 L K"] | None,
+        attend: Attend = xla.attend,
     ) -> Float[Array, "B L D"]:
         q, k, v = (split_heads(f(x), self.num_heads) for f in (self.q, self.k, self.v))
         if rope is not None:
@@ -139,25 +142,6 @@ class Attention(nnx.Module):
 
 def split_heads(x: Float[Array, "B L D"], heads: int) -> Float[Array, "B N L K"]:
     return rearrange(x, "b l (n k) -> b n l k", n=heads)
-
-
-def attend(
-    q: Float[Array, "B N L K"], k: Float[Array, "B N S K"], v: Float[Array, "B N S K"]
-) -> Float[Array, "B N L K"]:
-    """softmax(q k / sqrt(K)) v, the softmax in float32.
-
-    Heads come before tokens: with batch axes in front, XLA's CPU products are three times as fast. In float32 the
-    softmax is normalised after the product with v, which is smaller; in half precision that sum could overflow.
-    """
-    # q is scaled, which is smaller than the logits; less their greatest, no exp overflows
-    q = q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
-    logits = jnp.einsum("bnlk,bnsk->bnls", q, k, preferred_element_type=jnp.float32)  # B N L S
-    greatest = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
-    weights = jnp.exp(logits - greatest)
-    total = weights.sum(-1, keepdims=True)
-    if v.dtype != jnp.float32:
-        return jnp.einsum("bnls,bnsk->bnlk", (weights / total).astype(v.dtype), v)
-    return jnp.einsum("bnls,bnsk->bnlk", weights, v) / total
 
 
 def gelu(x: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
@@ -238,8 +222,10 @@ class Block(nnx.Module):
         self,
         x: Float[Array, "B L D"],
         rope: Float[Array, "2 L K"] | None,
+        attend: Attend = xla.attend,
     ) -> Float[Array, "B L D"]:
-        y = self.norm1(self.attn(x, rope)) if self.post_norm else self.attn(self.norm1(x), rope)
+        y = self.attn(x if self.post_norm else self.norm1(x), rope, attend)
+        y = self.norm1(y) if self.post_norm else y
         return y if self.ls1 is None else self.ls1(y)
 
     def mlp_branch(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
@@ -268,7 +254,7 @@ class AttentionPool(nnx.Module):
         probe = jnp.broadcast_to(probe, (x.shape[0], 1, x.shape[2]))
         q = split_heads(self.q(probe), self.num_heads)  # B N 1 K
         k, v = (split_heads(f(x), self.num_heads) for f in (self.k, self.v))  # B N L K
-        y = self.out(rearrange(attend(q, k, v), "b n 1 k -> b (n k)"))
+        y = self.out(rearrange(xla.attend(q, k, v), "b n 1 k -> b (n k)"))
         return y + self.mlp(self.norm(y))
 
 

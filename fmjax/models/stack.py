@@ -9,11 +9,14 @@ import jax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
+from fmjax.kernels import cudnn
+from fmjax.kernels.attention import Attend
 from fmjax.models.layers import Block, drop_path
-from fmjax.sharding import over_batch
+from fmjax.sharding import first_device, over_batch
 
-# what a block keeps for its backward pass: everything, its products, its input
-Remat = Literal["none", "dots", "full"]
+# what a block keeps for its backward pass: everything; its products, with what a kernel of attention gives; its input
+Kept = Literal["none", "dots", "full"]
+Remat = Literal["auto"] | Kept  # auto: by the device
 
 
 def stack_depth(blocks: Block) -> int:
@@ -46,14 +49,16 @@ def run_stack(
     rope: Float[Array, "2 L K"] | None,
     rates: Float[Array, " N"],
     keys: Array | None,
+    attend: Attend,
     remat: Remat,
     unroll: bool,
     mesh: Mesh | None,
 ) -> Float[Array, "B L D"]:
     """Tokens after a stack of N blocks.
 
-    rates, keys: of drop path, one for each block; without keys nothing is dropped. remat: what blocks keep for the
-    backward pass. unroll: trace every block instead of scanning over them. mesh: keeps activations spread over it.
+    rates, keys: of drop path, one for each block; without keys nothing is dropped. attend: the kernel of their
+    attention. remat: what blocks keep for the backward pass. unroll: trace every block instead of scanning over them.
+    mesh: keeps activations spread over it.
     """
 
     # one block; the two residual branches are dropped independently of each other
@@ -63,17 +68,33 @@ def run_stack(
         # a branch sees its input by a constraint of its own: on the way back the parts that q, k and v have in its
         # gradient are added up before the devices of a tensor axis exchange their sum
         x = over_batch(x, mesh)
-        attended = block.attention_branch(over_batch(x, mesh), rope)
+        attended = block.attention_branch(over_batch(x, mesh), rope, attend)
         x = over_batch(x + drop_path(attended, rate, first), mesh)
         return x + drop_path(block.mlp_branch(over_batch(x, mesh)), rate, second), None
 
     layers = (blocks, rates, keys)
-    return jax.lax.scan(_rematerialised(body, remat), x, layers, unroll=unroll or 1)[0]
+    body = _rematerialised(body, kept(remat, mesh))
+    return jax.lax.scan(body, x, layers, unroll=unroll or 1)[0]
 
 
-def _rematerialised(body: Callable[..., Any], policy: Remat) -> Callable[..., Any]:
-    if policy == "none":
+def kept(remat: Remat, mesh: Mesh | None) -> Kept:
+    """What blocks keep where it is left to the device, the first of a mesh."""
+    if remat != "auto":
+        return remat
+    # writing all of it and reading it again takes an accelerator longer than computing most of it again; on a CPU a
+    # second computation is what takes long
+    return "none" if first_device(mesh).platform == "cpu" else "dots"
+
+
+def _rematerialised(body: Callable[..., Any], kept: Kept) -> Callable[..., Any]:
+    if kept == "none":
         return body
-    saved = None if policy == "full" else jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    policies = jax.checkpoint_policies
+    saved = None
+    if kept == "dots":
+        # XLA's attention has nothing by these names: its products, which have batch axes, are computed again
+        attention = policies.save_only_these_names(*cudnn.KEPT)
+        products = policies.dots_with_no_batch_dims_saveable
+        saved = policies.save_from_both_policies(products, attention)
     # inside a scan nothing can be computed only once for both passes, so nothing has to prevent it
     return jax.checkpoint(body, policy=saved, prevent_cse=False)

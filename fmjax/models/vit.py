@@ -16,13 +16,14 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fmjax.errors import UsageError
+from fmjax.kernels.attention import Attend, Kernel, chosen
 from fmjax.models.features import Features
 from fmjax.models.heads import classifier_head, classifier_input
 from fmjax.models.layers import SMALL_INIT, AttentionPool, Block, Dtype, Linear, Norm, PatchEmbed
 from fmjax.models.resample import resample_grid
 from fmjax.models.rope import rope_table
 from fmjax.models.stack import Remat, between, run_stack
-from fmjax.sharding import over_batch
+from fmjax.sharding import first_device, over_batch
 from fmjax.specs import ClassifierInput, ModelFacts, ViTSpec, check_image_size
 
 Grid = tuple[int, int]
@@ -51,6 +52,7 @@ class ViT(nnx.Module):
         num_classes: int = 0,
         classifier: ClassifierInput = "pool",
         drop_path: float = 0.0,
+        attention: Kernel = "auto",
         remat: Remat = "none",
         unroll: bool = False,
         dtype: Dtype = None,
@@ -97,6 +99,7 @@ class ViT(nnx.Module):
         self.facts: ModelFacts | None = None  # of a run's model, and of a published classifier
         self.classifier_input: ClassifierInput = classifier
         self.drop_path = drop_path
+        self.attention: Kernel = attention
         self.remat: Remat = remat
         self.unroll = unroll
         self.dtype = dtype
@@ -245,6 +248,7 @@ class ViT(nnx.Module):
         rates = jnp.asarray(np.linspace(0, self.drop_path, depth), jnp.float32)
         key = key if self.drop_path else None  # with nothing to drop, nothing is drawn
         keys = None if key is None else jax.random.split(key, depth)
+        attend = self._attend(x.dtype)
         stacks = [stack for stack in (self.frozen_blocks, self.blocks) if stack is not None]
         for blocks, depths in between(stacks, start, depth if stop is None else stop):
             x = run_stack(
@@ -253,11 +257,17 @@ class ViT(nnx.Module):
                 rope=rope,
                 rates=rates[depths],
                 keys=None if keys is None else keys[depths],
+                attend=attend,
                 remat=self.remat,
                 unroll=self.unroll,
                 mesh=self.mesh,
             )
         return x
+
+    def _attend(self, dtype: DTypeLike) -> Attend:
+        device = None if self.mesh is None else first_device(self.mesh)
+        head_dim = self.spec.width // self.spec.num_heads
+        return chosen(self.attention, device, dtype=self.dtype or dtype, head_dim=head_dim)
 
     def final_norm(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         """All tokens after the final norm, which some models only apply to their mean (fc_norm) and some have not."""

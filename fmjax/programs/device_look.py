@@ -13,17 +13,20 @@ def look() -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
+    from fmjax.kernels.attention import told
     from fmjax.models.build import compute_dtype
 
     devices = jax.devices()
     # a device that is listed may still fail at its first kernel
     jnp.dot(jnp.ones((8, 8)), jnp.ones((8, 8))).block_until_ready()
     stats = devices[0].memory_stats() or {}
+    dtype = compute_dtype("auto")
     return {
         "platform": devices[0].platform,
         "kinds": [device.device_kind for device in devices],
         "memory_bytes": stats.get("bytes_limit"),
-        "dtype": str(compute_dtype("auto")),
+        "dtype": str(dtype),
+        "attention": told(devices[0], dtype),
         "compile_cache": getattr(jax.config, "jax_compilation_cache_dir", None) or "",
         "error": "",
     }

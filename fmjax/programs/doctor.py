@@ -64,6 +64,7 @@ def rows(facts: Facts) -> list[tuple[str, str]]:
         "extras": ", ".join(_extra(name, lacks) for name, lacks in facts.extras.items()),
         "devices": _devices(facts),
         "dtype": facts.devices.dtype and f"{facts.devices.dtype}, by --model.dtype auto",
+        "attention": facts.devices.attention,
         "gpus": ", ".join(
             f"{gpu.name} ({in_gib(gpu.memory_bytes)}, driver {gpu.driver})" for gpu in facts.gpus
         ),

@@ -20,6 +20,7 @@ from fmjax.engine.run import outlined
 from fmjax.errors import in_bytes, in_gib
 from fmjax.models.build import resized
 from fmjax.models.flops import flops
+from fmjax.models.stack import kept
 from fmjax.programs.finetune import check_batch, describe, examined, fitted, planned
 from fmjax.trees import flat, leaf_paths
 
@@ -109,7 +110,7 @@ def lines(config: RunConfig, plan: Plan, mesh: Mesh, costs: Costs) -> list[str]:
     # a line for each question: what is trained how, when it is kept, does it fit, how much is computed, how long until
     return [
         f"recipe  lr {recipe.lr:g}, weight decay {recipe.weight_decay:g}, {plan.accumulate} x {plan.part_size} "
-        f"images, remat {config.remat}, drop path {config.drop_path:g}",
+        f"images, remat {kept(config.remat, mesh)}, drop path {config.drop_path:g}",
         f"would   score every {plan.eval_every} and save every {plan.save_every} steps into {config.out}",
         f"memory  {in_gib(memory.total)} a device{room}: {in_gib(memory.arguments)} state and batch, "
         f"{in_gib(memory.temporaries)} temporaries, {in_gib(memory.results)} results; without libraries' work space",

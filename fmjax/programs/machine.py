@@ -52,6 +52,7 @@ class Devices:
     kinds: tuple[str, ...] = ()
     memory_bytes: int | None = None  # of the first device, where it tells
     dtype: str = ""
+    attention: str = ""  # the kernel that computes it, and why none of the device's own does
     compile_cache: str = ""
     error: str = ""
 

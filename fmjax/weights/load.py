@@ -17,6 +17,7 @@ from jax.typing import DTypeLike
 import weights_conversion as wc
 from fmjax import names, specs
 from fmjax.errors import CheckpointError, UsageError
+from fmjax.kernels.attention import Kernel
 from fmjax.models.build import ImageSize, abstract, leaf_shardings, param_shapes, resized
 from fmjax.models.layers import Dtype
 from fmjax.models.resample import resample_table
@@ -71,6 +72,7 @@ def load(
     num_classes: int | None = None,
     classifier: ClassifierInput | None = None,
     drop_path: float = 0.0,
+    attention: Kernel = "auto",
     remat: Remat = "none",
     unroll: bool = False,
     dtype: Dtype = None,
@@ -93,7 +95,10 @@ def load(
     num_classes: of a new classifier, which starts at zero; 0 for none; None keeps the file's own where it has one.
     classifier: what it is computed from; None: as in the file, and the pooled tokens for a new one.
     drop_path: the last block's rate; blocks before it have less, linearly.
-    remat: what blocks keep for the backward pass: all, the products ("dots") or their input only ("full").
+    attention: "cudnn" for cuDNN's kernels, which GPUs of NVIDIA have for bfloat16 and float16, "xla" for XLA's own
+    products; "auto" takes the faster one that can run.
+    remat: what blocks keep for the backward pass: all, the products ("dots") or their input only ("full"); "auto":
+    all on a CPU, the products on other devices.
     unroll: trace every block instead of scanning over them.
     dtype: the compute dtype; None: that of the images.
     param_dtype: of the parameters.
@@ -129,6 +134,7 @@ def load(
         num_classes=num_classes or 0,
         classifier=classifier or "pool",
         drop_path=drop_path,
+        attention=attention,
         remat=remat,
         unroll=unroll,
         dtype=dtype,

@@ -290,6 +290,8 @@ def test_this_machine_is_looked_at_without_jax_in_the_process():
     assert done.returncode == (0 if told["well"] else 7), done.stderr
     assert facts["devices"]["platform"] == "cpu"
     assert facts["devices"]["dtype"] == "float32"
+    kernel = "XLA's products: cuDNN runs on GPUs of NVIDIA, and not on 'cpu'"
+    assert facts["devices"]["attention"] == kernel
     assert facts["unmet"] == []
     assert set(facts["extras"]) >= {"cuda12", "cuda13", "tpu"}
     assert facts["packages"]["jax"]

@@ -17,6 +17,8 @@ FLOORS = (
     ("weights_conversion",),
     ("fmjax.errors", "fmjax.serial", "fmjax.targets", "fmjax.trees", "fmjax.console"),
     ("fmjax.specs", "fmjax.sharding"),
+    ("fmjax.store.record",),  # where the cache folder is
+    ("fmjax.kernels",),
     ("fmjax.zoo",),
     ("fmjax.names", "fmjax.models"),
     ("fmjax.store", "fmjax.data", "fmjax.config"),

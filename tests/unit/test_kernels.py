@@ -1,0 +1,191 @@
+"""Which kernel computes attention, what the chosen one makes of a program, and what blocks keep of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from fmjax.errors import UsageError
+from fmjax.kernels import attention, cudnn, xla
+from fmjax.kernels.attention import chosen, compute_capability, unfit
+from fmjax.models import stack
+from fmjax.models.build import initialise
+from fmjax.models.functional import functional
+from fmjax.sharding import first_device, make_mesh
+from tests.support.checkpoints import small
+
+BF16 = jnp.bfloat16
+
+
+@dataclass(frozen=True)
+class Device:
+    """What is asked of a device."""
+
+    device_kind: str
+    compute_capability: Any = None
+    platform: str = "gpu"
+
+
+H100, A100 = Device("NVIDIA H100 80GB HBM3", "9.0"), Device("NVIDIA A100-SXM4-40GB", "8.0")
+T4, MI300, CPU = Device("Tesla T4", "7.5"), Device("AMD MI300X", "gfx942"), Device("cpu", "", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "head_dim", "reason"),
+    [
+        (H100, BF16, 64, ""),
+        (H100, jnp.float16, 88, ""),
+        (H100, BF16, 256, ""),
+        (A100, BF16, 128, ""),
+        (A100, BF16, 136, "heads are 136 wide, and cuDNN takes multiples of 8 up to 128"),
+        (H100, BF16, 100, "heads are 100 wide, and cuDNN takes multiples of 8 up to 256"),
+        (H100, jnp.float32, 64, "cuDNN's attention is in bfloat16 and float16, and not in float32"),
+        (
+            T4,
+            jnp.float16,
+            64,
+            "cuDNN's attention needs compute capability 8.0, and 'Tesla T4' has 7.5",
+        ),
+        (MI300, BF16, 64, "cuDNN runs on GPUs of NVIDIA, and not on 'AMD MI300X'"),
+        (CPU, BF16, 64, "cuDNN runs on GPUs of NVIDIA, and not on 'cpu'"),
+    ],
+)
+def test_a_kernel_is_chosen_by_device_dtype_and_width_of_heads(device, dtype, head_dim, reason):
+    asked = {"dtype": dtype, "head_dim": head_dim}
+    assert unfit(device, **asked) == reason
+    assert chosen("auto", device, **asked) is (xla.attend if reason else cudnn.attend)
+    assert chosen("xla", device, **asked) is xla.attend
+    if not reason:
+        assert chosen("cudnn", device, **asked) is cudnn.attend
+        return
+    with pytest.raises(UsageError) as refused:
+        chosen("cudnn", device, **asked)
+    assert str(refused.value) == f"--attention cudnn: {reason}; choose xla, or auto"
+
+
+def test_a_jax_whose_primitives_are_unknown_has_none(monkeypatch):
+    class Other:
+        """A version whose rule takes an argument more."""
+
+        MaskType, AttentionLayout = cudnn.import_module(cudnn.HOME).MaskType, None
+
+    def asked(why: str) -> None:
+        assert cudnn.lacking().endswith(
+            "has no primitives of cuDNN's attention that are known here"
+        )
+        assert chosen("auto", H100, dtype=BF16, head_dim=64) is xla.attend, why
+        with pytest.raises(UsageError, match="no primitives of cuDNN's attention"):
+            chosen("cudnn", H100, dtype=BF16, head_dim=64)
+
+    home = cudnn.import_module(cudnn.HOME)
+    rule = home._dot_product_attention_fwd_rule
+    monkeypatch.setattr(cudnn, "primitives", cudnn.primitives.__wrapped__)
+    assert cudnn.lacking() == ""
+    monkeypatch.setattr(home, "_dot_product_attention_fwd_rule", lambda query, sinks: None)
+    asked("another argument")
+    monkeypatch.setattr(home, "_dot_product_attention_fwd_rule", rule)
+    monkeypatch.delattr(home, "_dot_product_attention_bwd_p_wrapper")
+    asked("another name")
+    monkeypatch.setattr(cudnn, "HOME", "jax._src.nowhere")
+    asked("another place")
+
+
+def test_where_there_is_no_cuda_its_kernel_is_the_plain_function_to_the_bit():
+    q, k, v, seed = (jax.random.normal(jax.random.key(i), (2, 3, 17, 16), BF16) for i in range(4))
+
+    def both(attend):
+        value, back = jax.vjp(jax.jit(attend), q, k, v)
+        return value, *back(seed)
+
+    for found, expected in zip(both(cudnn.attend), both(xla.attend), strict=True):
+        assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_no_product_of_xlas_attention_has_numbers_wider_than_its_own(dtype):
+    q = jnp.zeros((2, 3, 17, 16), dtype)
+    total = jax.grad(lambda *qkv: xla.attend(*qkv).astype(jnp.float32).sum(), (0, 1, 2))
+    text = jax.jit(total).lower(q, q, q).as_text()
+    products = re.findall(r"dot_general.* : \(tensor<[\dx]*(\w+)>, tensor<[\dx]*(\w+)>\)", text)
+    short = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}[dtype]
+    # two forward, whose values the total does not need, and two back for each of them
+    assert len(products) >= 5
+    assert set(products) == {(short, short)}
+
+
+@pytest.fixture(scope="module")
+def params():
+    """Of a tower of 17 tokens."""
+    return functional(tower())[1]
+
+
+def tower(**options: Any):
+    spec = small("ViT-B-16", depth=3)
+    return initialise(spec, nnx.Rngs(0), dtype=BF16, num_classes=2, **options)
+
+
+def lowered(params: Any, **options: Any) -> str:
+    """A training gradient as StableHLO for a GPU of NVIDIA, which need not be here."""
+    apply, _ = functional(tower(**options))
+    images = jnp.zeros((2, *tower().spec.image_size, 3))
+    gradient = jax.jit(jax.grad(lambda params: apply(params, images).logits.astype(float).sum()))
+    return gradient.trace(params).lower(lowering_platforms=("cuda",)).as_text()
+
+
+def calls(text: str) -> tuple[int, int]:
+    return text.count("@__cudnn$fmhaSoftmax("), text.count("@__cudnn$fmhaSoftmaxBackward(")
+
+
+@pytest.mark.parametrize(
+    ("remat", "expected"), [("none", (1, 1)), ("dots", (1, 1)), ("full", (2, 1))]
+)
+def test_odd_tokens_train_by_the_kernel_which_only_full_computes_twice(
+    params, monkeypatch, remat, expected
+):
+    # a scan's body stands in a program once, whatever the depth
+    monkeypatch.setattr(attention, "unfit", lambda *_, **__: "")
+    text = lowered(params, remat=remat)
+    assert calls(text) == expected
+    tokens = 1 + int(np.prod(tower().spec.grid))
+    assert tokens % 2
+    # no array has a row and a column for every token
+    assert f"{tokens}x{tokens}x" not in text
+    assert f"{tokens}x{tokens}x" in lowered(params, remat=remat, attention="xla")
+
+
+def test_the_flag_and_a_cpu_keep_xlas_program(params):
+    assert compute_capability(jax.devices()[0]) is None
+    assert lowered(params, attention="auto") == lowered(params, attention="xla")
+    with pytest.raises(
+        UsageError, match=r"--attention cudnn: .* not on 'cpu'; choose xla, or auto"
+    ):
+        lowered(params, attention="cudnn")
+
+
+def test_what_is_kept_is_left_to_the_device(params, monkeypatch):
+    assert lowered(params, remat="auto") == lowered(params, remat="none")
+    mesh = make_mesh()
+    assert first_device(mesh) == jax.devices()[0]
+    assert [stack.kept(remat, mesh) for remat in ("auto", "dots", "full")] == [
+        "none",
+        "dots",
+        "full",
+    ]
+    monkeypatch.setattr(stack, "first_device", lambda mesh: H100)
+    assert stack.kept("auto", mesh) == "dots"
+    assert lowered(params, remat="auto") == lowered(params, remat="dots")
+
+
+def test_a_program_goes_where_jax_is_told_to_put_it():
+    cpus = jax.devices()
+    with jax.default_device(cpus[3]):
+        assert first_device() == cpus[3]
+    with jax.default_device("cpu"):
+        assert first_device() == cpus[0]
