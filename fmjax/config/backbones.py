@@ -35,6 +35,7 @@ class BackbonesConfig:
     force: bool = False  # replace the file if it is there
 
     def __post_init__(self) -> None:
+        # how many there are is the program's: a help has none
         count, own = len(self.backbones), len(self.checkpoints)
         require(
             not own or own == count,

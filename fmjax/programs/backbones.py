@@ -139,6 +139,7 @@ def _timed(found: Network, examples: Examples, asked: ProbeConfig) -> dict[str, 
     )
     batch = on_mesh(next(reading), found.mesh, size)
     run: Any = found.outputs
+    # compiled by hand, as what it says of memory is wanted too
     compiled = run.lower(found.params, batch).compile()
     jax.block_until_ready(compiled(found.params, batch))
     seconds = []
@@ -193,10 +194,12 @@ def _maps(found: Network, splits: Splits, config: BackbonesConfig) -> tuple[Any,
 
 def _page(config: BackbonesConfig, splits: Splits, rows: tuple[Row, ...]) -> Comparison:
     train, val = splits.train, splits.val
+    # what a score came about by stands beside it
     how = "each image against all others" if val is None else "train to val"
     folds = f"over {config.folds} folds" if val is None else "train to val"
     count = len(train) + (len(val) if val else 0)
-    device = jax.devices()[0]
+    size = config.batch_size
+    devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     now = datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC")
     return Comparison(
         title=Path(config.data.source.partition(":")[2] or config.data.source).name,
@@ -206,6 +209,5 @@ def _page(config: BackbonesConfig, splits: Splits, rows: tuple[Row, ...]) -> Com
         best=best(rows),
         neighbours_say=f"Neighbours: the vote of the {config.k} nearest by cosine, {how}.",
         probe_say=f"Linear probe: a logistic regression on standardised embeddings, {folds}.",
-        speed_say=f"Images a second of the network alone and its memory, in batches of {config.batch_size}, on "
-        f"{jax.device_count()} x {device.device_kind}.",
+        speed_say=f"Images/s are of the network alone, in batches of {size} on {devices}.",
     )

@@ -22,7 +22,7 @@ from tests.support import house
 LEFT: dict[str, dict[str, float]] = {
     "fmjax": {"nodes": 8.2},
     "fmjax/commands": {"comments": 4.6},
-    "fmjax/config": {"uncommented": 1, "nodes": 7.2},
+    "fmjax/config": {"nodes": 7.2},
     "fmjax/data": {"nodes": 9.3},
     "fmjax/data/check": {"nodes": 10.3},
     "fmjax/data/sources": {"nodes": 8.8},
@@ -30,7 +30,7 @@ LEFT: dict[str, dict[str, float]] = {
     "fmjax/engine": {"nodes": 8.7},
     "fmjax/kernels": {"nodes": 9.4},
     "fmjax/models": {"nodes": 9.2},
-    "fmjax/programs": {"columns": 1, "uncommented": 2, "nodes": 9.2},
+    "fmjax/programs": {"nodes": 9.2},
     "fmjax/programs/tao": {"nodes": 8.3},
     "fmjax/report": {"nodes": 10.1},
     "fmjax/store": {"nodes": 8.0},
