@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -15,6 +16,10 @@ from fmjax.config.model import ModelConfig
 from fmjax.config.recipe import Recipe
 from fmjax.config.tasks import ClassifyConfig, TaskConfig
 
+Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+PROJECT = re.compile(r"[\w.-]{1,100}", re.ASCII)  # what all tools take
+STEPS = re.compile(r"(\d{1,9}):(\d{1,9})", re.ASCII)
+MAX_PROFILED = 100  # of a step a trace has megabytes
 MAX_SIMULATED = 1_024  # each has threads of its own
 
 
@@ -60,6 +65,11 @@ class RunConfig:
     eval_every: int = 100  # steps between two scores of the validation part
     save_every: int = 100  # steps between two checkpoints
     log_every: int = 10  # steps between two rows of metrics.jsonl
+    # tools that get the rows of metrics.jsonl too; each needs its package: pip install 'fmjax[wandb]'
+    log: tuple[Tracker, ...] = ()
+    log_project: str = "fmjax"  # of W&B and Trackio, and the experiment of MLflow
+    # FIRST:LAST, steps whose trace is written for xprof, both included; "": none
+    profile_steps: str = ""
     keep: int = 2  # checkpoints, the newest ones
     keep_best: bool = True  # also the one with the best score, which is what the run hands out
     fallback: bool = True  # where a checkpoint is damaged, go on from the newest whole one
@@ -98,9 +108,23 @@ class RunConfig:
         require(
             divides, "--batch-size", self.batch_size, f"a multiple of --recipe.accumulate {parts}"
         )
+        project, tools = self.log_project, self.log
+        require(len(set(tools)) == len(tools), "--log", " ".join(tools), "each tool once")
+        known = PROJECT.fullmatch(project) is not None
+        require(known, "--log-project", project, "1 to 100 letters, digits, '.', '_' or '-'")
+        asked = self.profiled
+        fits = not self.profile_steps or (0 < len(asked) <= MAX_PROFILED and asked[0] > 0)
+        spelled = f"FIRST:LAST, from 1 on, at most {MAX_PROFILED} steps"
+        require(fits, "--profile-steps", self.profile_steps, spelled)
         self.task.check_data(self.data)
         if self.export != "none":
             self.task.check_export(self.export)
+
+    @property
+    def profiled(self) -> range:
+        """The steps to profile; an empty range where none are, or where they cannot be read."""
+        found = STEPS.fullmatch(self.profile_steps)
+        return range(int(found[1]), int(found[2]) + 1) if found else range(0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from fmjax.engine.run import Run
 from fmjax.engine.signals import Asked, Stopping
 from fmjax.engine.state import State, handed_out
 from fmjax.engine.step import compiled
+from fmjax.engine.throughput import ceiling
 from fmjax.engine.unreadable import SharedBadImages
 from fmjax.engine.watch import Watch
 from fmjax.errors import Stopped
@@ -32,7 +33,7 @@ def train(plan: Plan, run: Run, mesh: Mesh, state: State, images: Images) -> tup
     state, batches, start = run.resume(plan, mesh, state, images.train, bad, console.print)
     number = start
     with (
-        Watch(plan, run.metrics(start), bad, start, run.on_disk) as watch,
+        Watch(plan, run.metrics(start), bad, start, run.on_disk, ceiling(plan, mesh)) as watch,
         Stopping(hosts.stop_here) as stopping,
     ):
         evaluated = partial(
@@ -66,8 +67,9 @@ def train(plan: Plan, run: Run, mesh: Mesh, state: State, images: Images) -> tup
             if start and plan.evaluates(start) and not run.has_scores(watch.metrics, start):
                 note(start, score())
             for number in range(start + 1, plan.steps + 1):
-                batch = watch.next(batches)
-                state, logs = functions.step(state, on_mesh(batch, mesh, plan.batch_size))
+                with watch.profile.step(number):
+                    batch = watch.next(batches)
+                    state, logs = functions.step(state, on_mesh(batch, mesh, plan.batch_size))
                 watch.logs(number, logs)
                 run.checkpoints.check()
                 with watch.paused():

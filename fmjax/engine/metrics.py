@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,27 @@ from fmjax.serial import write_atomically
 
 METRICS = "metrics.jsonl"
 Row = dict[str, Any]
+Sink = Callable[[Mapping[str, Any]], None]
 
 
 class Metrics:
     """The rows of metrics.jsonl. Rows after the step that a run resumes from are taken out, and so are damaged ones,
-    which `dropped` says in a sentence ("" where there were none). writes: False for a process that only looks on."""
+    which `dropped` says in a sentence ("" where there were none). writes: False for a process that only looks on.
+    also: is given every row, those that are kept first.
+    """
 
-    def __init__(self, path: Path, resume_step: int, *, writes: bool = True) -> None:
-        self.path, self.writes = path, writes
+    def __init__(
+        self, path: Path, resume_step: int, *, writes: bool = True, also: Sink | None = None
+    ) -> None:
+        self.path, self.writes, self.also = path, writes, also
         rows, damaged = _read(path)
         # later rows are of steps that were lost with the crash, and are about to be done again
         kept = [row for row in rows if row["step"] <= resume_step]
         self.dropped = f"{path}: {_lines(damaged)} damaged and left out" if damaged else ""
         if writes and (damaged or kept != rows or not path.exists()):
             write_atomically(path, "".join(map(_line, kept)))
+        for row in kept:
+            self._pass_on(row)
 
     def rows(self) -> list[Row]:
         """All rows that are whole."""
@@ -47,6 +54,11 @@ class Metrics:
         with self.path.open("a+b", buffering=0) as file:
             torn = file.seek(0, os.SEEK_END) and not _ends_a_line(file)
             file.write(("\n" * torn + _line(short)).encode())
+        self._pass_on(short)
+
+    def _pass_on(self, row: Row) -> None:
+        if self.also is not None:
+            self.also(row)
 
 
 def rows_in(path: Path) -> list[Row]:

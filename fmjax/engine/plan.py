@@ -71,6 +71,7 @@ class Plan(Learner):
     keep_best: bool
     max_skipped: int
     deterministic: bool
+    profiled: range  # steps of which a trace is written
 
     @property
     def params(self) -> Params:
@@ -186,6 +187,7 @@ def resolve(
         keep_best=config.keep_best,
         max_skipped=recipe.max_skipped,
         deterministic=config.deterministic,
+        profiled=config.profiled,
     )
 
 

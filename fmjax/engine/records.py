@@ -24,10 +24,9 @@ from fmjax.serial import from_dict, to_json, write_atomically
 CONFIG, CLASSES, SPEC = "config.json", "classes.json", "spec.json"
 PREPROCESSING = "preprocessing.json"
 LATER = ("metrics.jsonl", "curves.png", "confusion.png")
-OF_SCORES = (
-    "predictions.npz",
-    "report.html",
-)  # of an older run in the folder, which a fresh one is not
+TRACKED = "trackers.json"  # which numbers of the run have gone to which tool
+# of an older run in the folder, which a fresh one is not
+OF_SCORES = ("predictions.npz", "report.html", TRACKED)
 MAX_BYTES = 64 * 2**20  # of a record
 MAX_PIXELS = 2**26  # of the images that a run feeds its network
 MAX_VALUE = 1_000.0  # of a mean or a standard deviation

@@ -16,6 +16,7 @@ from fmjax.engine import manifest, steps
 from fmjax.engine.records import (
     CONFIG,
     LATER,
+    TRACKED,
     config_record,
     export_path,
     read_preprocessing,
@@ -38,6 +39,9 @@ SAFE = (
     "eval_every",
     "save_every",
     "log_every",
+    "log",
+    "log_project",
+    "profile_steps",
     "keep",
     "keep_best",
     "fallback",
@@ -182,6 +186,8 @@ def go_back(run: Path, config: RunConfig) -> list[str]:
         )
     later = [step for step in known if step > config.from_step]
     places = [steps.set_aside(run, step) for step in later]
+    # what --log has sent of the later steps is of a run that ends here: the tools get another one
+    (run / TRACKED).unlink(missing_ok=True)
     told = f"; set aside in {places[0].parent}: {later}" if later else ""
     return [f"note    going back to step {config.from_step}{told}"]
 

@@ -23,7 +23,7 @@ from fmjax.engine.checkpoint import restore as restore_state
 from fmjax.engine.checkpoint import restore_params as params_of
 from fmjax.engine.evaluate import Scores
 from fmjax.engine.freeze import join_stacks, with_average
-from fmjax.engine.metrics import METRICS, Metrics, rows_in
+from fmjax.engine.metrics import METRICS, Metrics, Sink, rows_in
 from fmjax.engine.placement import own_rows
 from fmjax.engine.plan import Learner, Plan, make_task, net_of_shapes
 from fmjax.engine.records import (
@@ -67,6 +67,7 @@ class Run:
     checkpoints: Checkpoints
     fallback: bool = True
     saved: int = 0  # the newest step that is on disk, or on the way there
+    also: Sink | None = None  # is given every row of metrics.jsonl
 
     def resume(
         self,
@@ -174,7 +175,7 @@ class Run:
 
     def metrics(self, start: int) -> Metrics:
         """The rows up to a step."""
-        return Metrics(self.folder / METRICS, start, writes=hosts.is_first())
+        return Metrics(self.folder / METRICS, start, writes=hosts.is_first(), also=self.also)
 
     def close(self) -> None:
         """Until everything is on disk."""

@@ -19,6 +19,7 @@ from fmjax.engine.alarms import WINDOW, Alarms, Step
 from fmjax.engine.evaluate import Scores
 from fmjax.engine.metrics import Metrics
 from fmjax.engine.plan import Plan
+from fmjax.engine.profile import PROFILE, Profile
 from fmjax.engine.unreadable import SharedBadImages
 
 COLUMNS = 80
@@ -111,7 +112,10 @@ def fitting(parts: list[str]) -> str:
 
 
 class Watch:
-    """Around the steps of a run: keeps its metrics, names what cannot be read, and shows how far it is."""
+    """Around the steps of a run: keeps its metrics, names what cannot be read, and shows how far it is.
+
+    ceiling: images a second at the devices' peak, of which the speed is a share; None where it is not known.
+    """
 
     def __init__(
         self,
@@ -120,12 +124,16 @@ class Watch:
         bad: SharedBadImages,
         start: int,
         saved: Callable[[], Sequence[int]],
+        ceiling: float | None = None,
     ) -> None:
         self.plan, self.metrics, self.bad, self.start = plan, metrics, bad, start
         self.progress = Progress(plan.steps, plan.batch_size, start)
         losses = [row["loss"] for row in metrics.rows() if "loss" in row]
         self.alarms = Alarms(plan.max_skipped, self.tell, saved, losses[-WINDOW:])
         self.owed = False  # whether a save was put off
+        self.ceiling = ceiling
+        traced = plan.profiled if metrics.writes else range(0)
+        self.profile = Profile(metrics.path.parent / PROFILE, traced, self.tell)
 
     def __enter__(self) -> Watch:
         self.progress.__enter__()
@@ -136,6 +144,7 @@ class Watch:
         return self
 
     def __exit__(self, *raised: Any) -> None:
+        self.profile.close()
         self.progress.__exit__(*raised)
 
     def next(self, batches: Iterator[dict[str, Any]]) -> dict[str, Any]:
@@ -158,6 +167,7 @@ class Watch:
     def logs(self, step: int, logs: Mapping[str, Any]) -> None:
         """A row of metrics.jsonl and a line on the screen. Raises DivergedError where the numbers are none for too
         long."""
+        self.profile.after(step, logs)
         if step == self.start + 1:
             jax.block_until_ready(logs)  # compiled and done: from here on, time is a step's own
             self.progress.begin(step)
@@ -176,6 +186,8 @@ class Watch:
         speed = self.progress.update(
             step, [self.plan.task.words({name: first[name]}) for name in first]
         )
+        if speed and self.ceiling:
+            speed["mfu"] = speed["images_per_s"] / self.ceiling
         lr = float(jnp.asarray(self.plan.rate(step - 1)))
         row = {**first, "lr": lr, **speed, "grad_norm": norm, **_worth_a_row(guard)}
         # JSON has no word for infinity and NaN

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from jax.sharding import Mesh
@@ -10,19 +9,16 @@ from jax.sharding import Mesh
 from fmjax.config.run import RunConfig
 from fmjax.console import console
 from fmjax.engine import hosts
-from fmjax.engine.adapters import INFIX
 from fmjax.engine.ahead import Ahead, compiled_ahead
 from fmjax.engine.costs import Collective, Memory, collectives
 from fmjax.engine.fitting import device_bytes
 from fmjax.engine.placement import mesh_of
 from fmjax.engine.plan import Plan
 from fmjax.engine.run import outlined
+from fmjax.engine.throughput import step_flops
 from fmjax.errors import in_bytes, in_gib
-from fmjax.models.build import resized
-from fmjax.models.flops import flops
 from fmjax.models.stack import kept
 from fmjax.programs.finetune import check_batch, describe, examined, fitted, planned
-from fmjax.trees import flat, leaf_paths
 
 
 @dataclass(frozen=True)
@@ -68,36 +64,6 @@ def costs_of(plan: Plan, mesh: Mesh, ahead: Ahead) -> Costs:
         ahead.compiling_s,
         collectives(ahead.program.as_text(), mesh.shape),
     )
-
-
-def step_flops(plan: Plan) -> int:
-    """Floating-point operations of the backbone in a step, for the whole batch."""
-    # the layers' own paths, as the spec knows them: heads of a task are not counted
-    trained = {path.removeprefix("backbone.") for path in _trained(plan) if "backbone." in path}
-    spec = resized(plan.net["backbone"].spec, plan.images.image_size)
-    # leading blocks that are not trained only go forward; so do all of them where none is
-    frozen = plan.freeze.blocks.get("backbone", 0)
-    if not any(path.startswith("blocks.") for path in trained):
-        frozen = spec.depth
-    # what is computed for the loss and never trained, as an unused projection is not, costs its way forward only
-    image = flops(spec).training(
-        frozen_blocks=frozen,
-        embedding="patch_embed.kernel" in trained,
-        head="proj.kernel" in trained or "pool.q.kernel" in trained,
-        kernels=any(re.fullmatch(r"blocks\..*\.kernel", path) for path in trained),
-        adapters=_adapters(plan),
-    )
-    return plan.batch_size * image
-
-
-def _adapters(plan: Plan) -> int:
-    """How many numbers of adapters are trained."""
-    leaves = flat(plan.params)
-    return sum(leaves[path].size for path in _trained(plan) if INFIX in path)
-
-
-def _trained(plan: Plan) -> list[str]:
-    return [path for path in leaf_paths(plan.params) if path not in plan.freeze.paths]
 
 
 def lines(config: RunConfig, plan: Plan, mesh: Mesh, costs: Costs) -> list[str]:

@@ -19,7 +19,17 @@ from fmjax.data.example import check_fields
 from fmjax.data.sampling import check_sampling
 from fmjax.data.sources import open_source
 from fmjax.data.split import UNRECORDED, Images, divide
-from fmjax.engine import adapters, agreement, groups, heads, hosts, records, reruns, steps
+from fmjax.engine import (
+    adapters,
+    agreement,
+    groups,
+    heads,
+    hosts,
+    records,
+    reruns,
+    steps,
+    throughput,
+)
 from fmjax.engine.checkpoint import Checkpoints, check_room
 from fmjax.engine.evaluate import Scores
 from fmjax.engine.fitting import fit, limit_of
@@ -41,6 +51,7 @@ from fmjax.engine.run import (
 from fmjax.engine.signals import Terminated
 from fmjax.engine.state import State, begin, handed_out, size
 from fmjax.engine.steps import committed, has_steps
+from fmjax.engine.tracking import check_installed, tracked
 from fmjax.errors import Stopped, UsageError, in_bytes
 from fmjax.models.vit import ViT
 from fmjax.programs.evaluate import summary
@@ -128,7 +139,8 @@ def one_run(config: RunConfig, share: Path | None = None) -> tuple[Scores, Plan]
         params = start_params(plan.task, backbone, plan.labels, config.seed, mesh)
         params = heads.taken_over(config, plan, params, mesh)
         run = Run(out, Checkpoints(out, keep=config.keep), config.fallback)
-        state, scores = train(plan, run, mesh, begin(plan, params, mesh), images)
+        with tracked(config, console.print) as run.also:
+            state, scores = train(plan, run, mesh, begin(plan, params, mesh), images)
         finish(config, out, plan, mesh, state, scores)
         if config.report:
             console.print(hosts.by_first(lambda: at_end(out, config, images)))
@@ -148,6 +160,7 @@ def examined(config: RunConfig, share: Path | None = None) -> tuple[RunConfig, I
     """The config as the run's folder completes it, and the images, having said what they are. All that can be refused
     is, before a model is made and before anything is written."""
     out = Path(config.out)
+    check_installed(config.log)
     config = reruns.as_pinned(out, config, share)
     splits = open_source(config.data)
     config = reruns.with_source(config, splits.source)
@@ -289,6 +302,8 @@ def finish(
         last = step == plan.steps
         chosen = handed_out(plan, state) if last else read_back(step)
         params = on_host(chosen, mesh)
+    for line in hosts.by_first(lambda: throughput.words(rows_in(out / METRICS), plan, mesh)):
+        console.print(line)
     hosts.by_first(lambda: _written(config, out, plan, params, scores, step))
 
 

@@ -18,7 +18,7 @@ from fmjax.tasks.task import Task
 VAL = "val_"  # before the name of a score of held-out images
 SPOKEN = {"miou": "mean IoU", "grad_norm": "norm of the gradient", "lr": "learning rate"}
 SPOKEN |= {"macro_f1": "macro F1", "top5": "top-5 accuracy", "images_per_s": "images a second"}
-SPOKEN |= {"data_wait": "waiting for data"}
+SPOKEN |= {"data_wait": "waiting for data", "mfu": "model FLOPs utilisation"}
 FEW_SECONDS, MANY_SECONDS = 90, 5_400  # below which a time is told in seconds, and above in hours
 LONG_WAIT = 0.1  # of the time, which more workers could give back
 
@@ -172,7 +172,7 @@ def _cell(task: Task, name: str, value: float | None) -> str:
 
 def _speed(progress: Progress) -> dict[str, Any]:
     charts = []
-    for name, share in (("images_per_s", False), ("data_wait", True)):
+    for name, share in (("images_per_s", False), ("data_wait", True), ("mfu", True)):
         series = [(_spoken(name), "val", progress.points(name))]
         charts.append(line_chart(_spoken(name), series, x_label="step", share=share))
     if not _there(charts):
@@ -180,8 +180,10 @@ def _speed(progress: Progress) -> dict[str, Any]:
     # medians, as a checkpoint or a busy machine slows a few rows down by much
     wait, speed = progress.middle("data_wait"), progress.middle("images_per_s")
     advice = "; more --data.workers, or a packed set, would help" if wait > LONG_WAIT else ""
+    # of devices whose peak is not known, as of a CPU, no share is known
+    mfu = f"{progress.middle('mfu'):.1%}" if progress.points("mfu") else "n/a"
     says = (
-        f"In the middle {speed:,.0f} images a second, {wait:.1%} of the time waiting for data{advice}. "
-        f"Compiling, scoring and saving are left out."
+        f"In the middle {speed:,.0f} images a second, {wait:.1%} of the time waiting for data{advice}; "
+        f"MFU, the share of the devices' peak, {mfu}. Compiling, scoring and saving are left out."
     )
     return {"speed": _there(charts), "speed_say": says}

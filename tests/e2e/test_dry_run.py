@@ -21,8 +21,9 @@ from fmjax.engine.ahead import Ahead, compiled_ahead
 from fmjax.engine.costs import Memory
 from fmjax.engine.fitting import choices_of, fit
 from fmjax.engine.step import train_step
+from fmjax.engine.throughput import step_flops
 from fmjax.errors import UsageError
-from fmjax.programs.dry_run import dry_run, step_flops
+from fmjax.programs.dry_run import dry_run
 from fmjax.sharding import make_mesh
 from tests.support.products import products
 from tests.support.runs import SHORT, losses, started

@@ -74,6 +74,12 @@ def test_an_unknown_field_is_answered_with_the_nearest():
         (lambda: c.ProbeConfig(folds=1), "--folds"),
         (lambda: c.MeshConfig(simulate_devices=-1), "--simulate-devices"),
         (lambda: c.RunConfig(memory_gib=-1.0), "--memory-gib"),
+        (lambda: c.RunConfig(log=("wandb", "wandb")), "--log is 'wandb wandb'; .* each tool once"),
+        (lambda: c.RunConfig(log_project="a/b"), "--log-project"),
+        (lambda: c.RunConfig(profile_steps="10"), "--profile-steps is '10'; it must be FIRST:LAST"),
+        (lambda: c.RunConfig(profile_steps="13:10"), "--profile-steps"),
+        (lambda: c.RunConfig(profile_steps="0:3"), "--profile-steps"),
+        (lambda: c.RunConfig(profile_steps="1:101"), "--profile-steps"),
     ],
 )
 def test_a_bad_value_names_its_flag(make, flag):

@@ -260,6 +260,19 @@ def test_a_half_finished_run_shows_what_is_there(tmp_path, capsys):
     assert 'id="curves"' not in text
 
 
+def test_the_share_of_the_peak_is_shown_where_it_is_known(tmp_path):
+    source = photographs(tmp_path / "images", ("cat", "dog"))
+    made(tmp_path / "run", f"folder:{source}")
+    text = page(tmp_path / "run")
+    assert "MFU, the share of the devices&#39; peak, n/a." in text
+    assert "model FLOPs utilisation" not in text
+    log = tmp_path / "run" / "metrics.jsonl"
+    log.write_text(log.read_text().replace('"data_wait"', '"mfu": 0.412, "data_wait"'))
+    text = page(tmp_path / "run")
+    assert "MFU, the share of the devices&#39; peak, 41.2%." in text
+    assert "model FLOPs utilisation. model FLOPs utilisation: 41.2% at step 1" in text
+
+
 def test_a_run_without_checkpoint_has_no_pictures_and_a_reason(finished, capsys):
     run, _ = finished
     assert main(["report", str(run)]) == 0

@@ -209,6 +209,15 @@ def test_fresh_starts_over_whatever_the_records_are(run, config):
     assert recorded_split(run, fresh, None) is None
 
 
+def test_fresh_forgets_what_went_to_the_tools_of_log_and_a_resume_does_not(run, config):
+    (run / "trackers.json").write_text("{}")
+    split = divide(open_source(config.data), config.data, None).split
+    write_run(run, config, split, SPEC, IMAGES)
+    assert (run / "trackers.json").exists()
+    write_run(run, replace(config, fresh=True), split, SPEC, IMAGES)
+    assert not (run / "trackers.json").exists()
+
+
 def test_renamed_and_turned_classes_are_said_by_name(run, config):
     with pytest.raises(UsageError, match=r"classes gone: '7'; classes new: 'seven'"):
         check_same(run, config, (*DIGITS[:7], "seven", *DIGITS[8:]))
@@ -222,6 +231,11 @@ def test_what_guards_a_run_may_change_on_a_resume(run, config):
     check_same(run, replace(config, recipe=recipe, deterministic=True), DIGITS)
     with pytest.raises(UsageError, match=r"recipe\.lr: "):
         check_same(run, replace(config, recipe=replace(recipe, lr=0.5)), DIGITS)
+
+
+def test_what_is_logged_and_profiled_may_change_on_a_resume(run, config):
+    asked = replace(config, log=("wandb",), log_project="vision", profile_steps="4:5")
+    check_same(run, asked, DIGITS)
 
 
 def test_records_come_back_as_they_were_written(run, config):
