@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import fmjax
+from fmjax import names
 from fmjax.cli import main
 from fmjax.commands import COMMANDS
 from fmjax.config.tasks import SHIPPED
@@ -60,6 +61,20 @@ def test_every_page_has_its_place_in_the_site():
 def test_everything_public_is_in_the_reference():
     named = re.findall(r"^::: fmjax\.(\w+)$", (DOCS / "api.md").read_text(), re.M)
     assert sorted(named) == sorted(set(fmjax.__all__) - {"__version__"})
+
+
+# the backbone that a page makes
+MADE = {"my_vit.v1"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_model_and_function_that_a_page_speaks_of_is_there(page):
+    text = page.read_text()
+    called = set(re.findall(r"\bfmjax\.(\w+)\(", text))
+    assert {name for name in called if not hasattr(fmjax, name)} == set()
+    named = re.findall(r"\bfmjax\.(?:load|create|get_\w+|preprocess_config)\(\s*\"([^\"]+)\"", text)
+    for name in set(named) - MADE:
+        assert names.resolve(name)
 
 
 class Understood(BaseException):
@@ -120,13 +135,15 @@ STANDS_FOR = {
     "C": "0.1",
     "$JOB_COMPLETION_INDEX": "0",
 }
+# what comes before all flags of these is left out where a sentence is about a flag
+OF_SOMETHING = ("finetune", "probe", "knn", "embed", "eval", "report")
 
 
 def filled(words: list[str]) -> list[str]:
     """A command as it could be typed: `finetune ... --no-report` is said of any preset."""
     words = [STANDS_FOR.get(word, word) for word in words if word != "..."]
-    subject = [] if words[0].startswith("-") or not words[1].startswith("-") else ["quickstart"]
-    return [words[0], *subject, *words[1:]]
+    lacks = words[0] in OF_SOMETHING and words[1].startswith("-")
+    return [words[0], *(["quickstart"] * lacks), *words[1:]]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -142,8 +159,12 @@ def test_every_command_of_a_page_is_understood(page, understands, capsys):
     assert wrong == []
 
 
-# launchers' own, and those of timm's script that training was compared with
-OTHERS = {"scaling.md": {"--map-by", "--ntasks", "--ntasks-per-node"}}
+# launchers' own, those of timm's script that training was compared with, and big_vision's
+OTHERS = {
+    "scaling.md": {"--map-by", "--ntasks", "--ntasks-per-node"},
+    "from_timm.md": {"--layer-decay"},
+    "from_big_vision.md": {"--config", "--config.lr", "--workdir"},
+}
 COMPARED = {"parity.md"}
 
 
