@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from rich.cells import cell_len
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -111,11 +112,45 @@ def show_page(title: str, rows: Iterable[tuple[str, str]]) -> None:
             console.print(f"  {name:<{PAGE_NAMES}}{text}")
 
 
+class CellLine:
+    """A line below a notebook's cell that is written over, and stays when the work is done."""
+
+    handle: Any = None
+
+    def __enter__(self) -> CellLine:
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        return None
+
+    def update(self, line: Text | str) -> None:
+        """Shows the line in the place of the one before it."""
+        # of several processes the first one speaks
+        if console.quiet:
+            return
+        # there wherever a notebook is
+        from IPython.display import display
+
+        shown = {"text/plain": safe(str(line))}
+        if self.handle is None:
+            self.handle = display(shown, raw=True, display_id=True)
+        else:
+            self.handle.update(shown, raw=True)
+
+
+def in_place() -> Live | CellLine | None:
+    """A line that is written over, on a terminal and in a notebook; None in a file or a pipe, where all lines stay."""
+    if console.is_terminal:
+        return Live(console=console, refresh_per_second=4)
+    return CellLine() if console.is_jupyter else None
+
+
 def counted(batches: Iterable[tuple[int, T]], total: int, what: str) -> Iterator[T]:
     """The batches of (how many, batch), while a bar with speed and time to go is shown on a terminal, and a line every
     ten seconds elsewhere."""
     # a batch counts when it comes back for the next one: then its work is done
     start = last = time.monotonic()
+    tell = CellLine().update if console.is_jupyter else console.print
     done = 0
     columns = (
         TextColumn("{task.description}"),
@@ -136,7 +171,7 @@ def counted(batches: Iterable[tuple[int, T]], total: int, what: str) -> Iterator
             if not console.is_terminal and now - last >= EVERY_S and done < total:
                 last = now
                 left = clock((total - done) / rate)
-                console.print(f"{what} {done:,} of {total:,}, {rate:.1f}/s, {left} to go")
+                tell(f"{what} {done:,} of {total:,}, {rate:.1f}/s, {left} to go")
 
 
 def clock(seconds: float) -> str:

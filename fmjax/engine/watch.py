@@ -11,10 +11,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from rich.live import Live
 from rich.text import Text
 
-from fmjax.console import clock, console
+from fmjax.console import clock, console, in_place
 from fmjax.engine.alarms import WINDOW, Alarms, Step
 from fmjax.engine.evaluate import Scores
 from fmjax.engine.metrics import Metrics
@@ -36,8 +35,7 @@ class Progress:
     def __init__(self, steps: int, batch_size: int, done: int) -> None:
         self.steps, self.batch_size = steps, batch_size
         self.begin(done)
-        # one line that is written over on a terminal; in a file or a pipe every line stays
-        self.live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
+        self.live = in_place()
 
     def __enter__(self) -> Progress:
         if self.live:

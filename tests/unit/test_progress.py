@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fmjax import console
 from fmjax.engine import watch
 from fmjax.engine.watch import Progress
 
@@ -70,3 +71,71 @@ def test_a_line_fits_80_columns(clock, lines, steps):
     clock.now += steps / 100
     bar.update(steps, ["loss 1.235e+05", "accuracy 98.8%"])
     assert max(map(len, lines)) <= 80
+
+
+class Cell:
+    """What a notebook shows below a cell: outputs, of which one can be written over."""
+
+    def __init__(self) -> None:
+        self.outputs: list[str] = []
+
+    def display(self, shown, *, raw, display_id):
+        assert raw
+        assert display_id
+        self.outputs.append(shown["text/plain"])
+        return Handle(self, len(self.outputs) - 1)
+
+
+class Handle:
+    """One of the outputs."""
+
+    def __init__(self, cell: Cell, place: int) -> None:
+        self.cell, self.place = cell, place
+
+    def update(self, shown, *, raw):
+        assert raw
+        self.cell.outputs[self.place] = shown["text/plain"]
+
+
+@pytest.fixture
+def cell(monkeypatch) -> Cell:
+    """The output of a notebook's cell, in which everything speaks."""
+    cell = Cell()
+    monkeypatch.setattr("IPython.display.display", cell.display)
+    monkeypatch.setattr(console.console, "is_jupyter", True)
+    return cell
+
+
+def test_a_notebook_shows_one_line_of_all_steps(clock, cell):
+    with Progress(100, 8, 0) as bar:
+        bar.begin(1)
+        for step in range(2, 51):
+            clock.now += 1
+            bar.update(step, WORDS)
+    assert cell.outputs == ["step 50/100  loss 2  accuracy 12.5%  8 img/s  wait 0%  ETA 0:00:50"]
+
+
+def test_a_name_moves_no_cursor_of_a_notebook_either(cell):
+    line = console.CellLine()
+    line.update("cat\x1b[2J.png")
+    assert "\x1b" not in cell.outputs[0]
+
+
+def test_a_process_that_is_to_be_quiet_shows_no_line_in_a_notebook(cell, monkeypatch):
+    monkeypatch.setattr(console.console, "quiet", True)
+    console.CellLine().update("step 1")
+    assert cell.outputs == []
+
+
+def test_long_work_is_one_line_of_a_notebook(cell, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(console, "time", clock)
+
+    def batches():
+        for number in range(5):
+            clock.now += 11
+            yield 10, number
+
+    assert list(console.counted(batches(), 50, "images")) == [0, 1, 2, 3, 4]
+    assert len(cell.outputs) == 1
+    assert cell.outputs[0].startswith("images 40 of 50, ")
