@@ -33,6 +33,7 @@ THERE = {
     *("empty.py", "wrong.py", "table.csv", "other.safetensors", "broken.safetensors"),
 }
 VERBS = [(name, verb) for name, command in COMMANDS.items() for verb in ("", *command.verbs)]
+VERBS += [("report", "--backbones")]  # a flag that makes another command of it
 PAGES = {" ".join(filter(None, pair)): pair for pair in VERBS}
 
 

@@ -136,13 +136,14 @@ STANDS_FOR = {
     "$JOB_COMPLETION_INDEX": "0",
 }
 # what comes before all flags of these is left out where a sentence is about a flag
+IN_ITS_PLACE = ("--backbones",)
 OF_SOMETHING = ("finetune", "probe", "knn", "embed", "eval", "report")
 
 
 def filled(words: list[str]) -> list[str]:
     """A command as it could be typed: `finetune ... --no-report` is said of any preset."""
     words = [STANDS_FOR.get(word, word) for word in words if word != "..."]
-    lacks = words[0] in OF_SOMETHING and words[1].startswith("-")
+    lacks = words[0] in OF_SOMETHING and words[1].startswith("-") and words[1] not in IN_ITS_PLACE
     return [words[0], *(["quickstart"] * lacks), *words[1:]]
 
 
@@ -164,6 +165,7 @@ OTHERS = {
     "scaling.md": {"--map-by", "--ntasks", "--ntasks-per-node"},
     "from_timm.md": {"--layer-decay"},
     "from_big_vision.md": {"--config", "--config.lr", "--workdir"},
+    "serving.md": {"--port", "--shm-size"},
 }
 COMPARED = {"parity.md"}
 
