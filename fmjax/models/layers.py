@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -24,6 +25,8 @@ from fmjax.specs import ViTSpec
 KERNEL_INIT = nnx.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 SMALL_INIT = nnx.initializers.truncated_normal(0.02)
 ZEROS = nnx.initializers.zeros_init()  # of a classifier: the first loss is log(number of classes)
+# the name of what a linear layer gives, among what is kept for the backward pass
+PRODUCT = "product"
 Init = Callable[..., Array]
 Dtype = DTypeLike | None
 
@@ -52,7 +55,9 @@ class Linear(nnx.Module):
         x = x.astype(self.dtype or x.dtype)
         y = x @ self.kernel[...].astype(x.dtype)
         y = y if self.bias is None else y + self.bias[...].astype(x.dtype)
-        return y if self.lora is None else y + self.lora(x)
+        y = y if self.lora is None else y + self.lora(x)
+        # kept with its bias (`stack.run_stack`), or the bias is added apart from the product, and twice
+        return checkpoint_name(y, PRODUCT)
 
 
 class Norm(nnx.Module):

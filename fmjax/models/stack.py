@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from fmjax.kernels import cudnn
 from fmjax.kernels.attention import Attend
-from fmjax.models.layers import Block, drop_path
+from fmjax.models.layers import PRODUCT, Block, drop_path
 from fmjax.sharding import first_device, over_batch
 
 # what a block keeps for its backward pass: everything; its products, with what a kernel of attention gives; its input
@@ -93,8 +93,6 @@ def _rematerialised(body: Callable[..., Any], kept: Kept) -> Callable[..., Any]:
     saved = None
     if kept == "dots":
         # XLA's attention has nothing by these names: its products, which have batch axes, are computed again
-        attention = policies.save_only_these_names(*cudnn.KEPT)
-        products = policies.dots_with_no_batch_dims_saveable
-        saved = policies.save_from_both_policies(products, attention)
+        saved = policies.save_only_these_names(PRODUCT, *cudnn.KEPT)
     # inside a scan nothing can be computed only once for both passes, so nothing has to prevent it
     return jax.checkpoint(body, policy=saved, prevent_cse=False)
