@@ -47,6 +47,7 @@ SAFE = (
     "report",
     "fresh",
     "attention",
+    "norms",
     "remat",
     "unroll",
     "batch",
