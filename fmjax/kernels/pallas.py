@@ -92,6 +92,7 @@ def _plain_gradients(
 
 def _values(rows: Rows, x: Array, scale: Array, bias: Array | None) -> Array:
     vectors = [vector for vector in (scale, bias) if vector is not None]
+    # without block specs, each program is given whole arrays and takes its rows itself
     call = pl.pallas_call(
         partial(_normalise, rows),
         out_shape=jax.ShapeDtypeStruct((rows.total, rows.width), x.dtype),
@@ -137,6 +138,7 @@ def _gradients(
     rows: Rows, x: Array, scale: Array, bias: Array | None, past: Array, gradient: Array
 ) -> tuple[Array, Array, Array | None]:
     """Of x, with what came past the norm; of scale; of bias."""
+    # each program writes sums of its own, which are few: programs that add to one place would wait for each other
     programs = min(PROGRAMS, rows.total)
     sums = jax.ShapeDtypeStruct((programs, rows.width), jnp.float32)
     flat = [array.reshape(rows.total, rows.width) for array in (x, gradient, past)]
