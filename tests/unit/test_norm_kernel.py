@@ -13,8 +13,19 @@ from jax.sharding import Mesh
 from fmjax.errors import UsageError
 from fmjax.kernels import norm, pallas, trust, xla
 from fmjax.kernels.norm import chosen, unfit
+from fmjax.models.functional import functional
 from fmjax.sharding import make_mesh
-from tests.unit.test_kernels import A100, BF16, CPU, H100, MI300, T4, lowered, params  # noqa: F401
+from tests.unit.test_kernels import (  # noqa: F401
+    A100,
+    BF16,
+    CPU,
+    H100,
+    MI300,
+    T4,
+    lowered,
+    params,
+    tower,
+)
 
 EPS = 1e-5
 HERE = make_mesh(1, 1, 1, devices=jax.devices()[:1])
@@ -158,3 +169,19 @@ def test_a_wrong_kernel_is_switched_off(wrong, monkeypatch, capsys):
     with pytest.raises(UsageError, match=f"^--norms pallas: on 'cpu' {REASONS[wrong]}; choose xla"):
         chosen("pallas", HERE, **asked)
     trust.verdict.cache_clear()
+
+
+def test_a_tower_and_its_gradients_are_the_same_by_the_kernel(params, monkeypatch):  # noqa: F811
+    def gradients(**options: Any) -> Any:
+        model = tower(**options)
+        model.dtype = None
+        apply, _ = functional(model)
+        images = jax.random.normal(jax.random.key(1), (2, *model.spec.image_size, 3))
+        return jax.jit(jax.value_and_grad(lambda p: apply(p, images).pooled.sum()))(params)
+
+    expected = gradients(norms="xla")
+    monkeypatch.setattr(norm, "HALVES", (jnp.dtype("float32"),))
+    monkeypatch.setattr(norm, "unfit", lambda *_, **__: "")
+    found = gradients(norms="auto", remat="dots")
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert np.abs(a - b).max() <= 1e-5 * (1e-3 + np.abs(b).max())
