@@ -46,7 +46,7 @@ def test_the_kernels_compute_what_xla_does(bias, dtype, allowed, monkeypatch):
     monkeypatch.setattr(pallas, "PROGRAMS", 5)
     arrays, gradients = given((3, 7, 24), dtype, bias=bias)
     wide = jax.tree.map(lambda x: x.astype(jnp.float32), (arrays, gradients))
-    (_, expected), back = jax.vjp(lambda *given: xla.forked(*given, EPS), *wide[0])
+    (_, expected), back = jax.vjp(lambda x, s, b: xla.forked(x, s, b, EPS), *wide[0])
     rows = pallas.Rows(21, 24, EPS, bias, interpret=True)
     found = [pallas._values(rows, *arrays), *pallas._gradients(rows, *arrays, *gradients)]
     # computed in float32, and rounded once
@@ -177,7 +177,7 @@ def test_a_tower_and_its_gradients_are_the_same_by_the_kernel(params, monkeypatc
         model.dtype = None
         apply, _ = functional(model)
         images = jax.random.normal(jax.random.key(1), (2, *model.spec.image_size, 3))
-        return jax.jit(jax.value_and_grad(lambda p: apply(p, images).pooled.sum()))(params)
+        return jax.jit(jax.value_and_grad(lambda p: apply(p, images).patches.sum()))(params)
 
     expected = gradients(norms="xla")
     monkeypatch.setattr(norm, "HALVES", (jnp.dtype("float32"),))
