@@ -59,6 +59,8 @@ class RunConfig:
     drop_path: float = 0.0  # of the last block; blocks before it drop less (arXiv:1603.09382)
     # auto: cuDNN's kernels on GPUs of NVIDIA in bfloat16 and float16, else XLA's products
     attention: Literal["auto", "xla", "cudnn"] = "auto"
+    # of blocks; auto: a kernel in Pallas on one GPU of NVIDIA in bfloat16 and float16, else XLA's
+    norms: Literal["auto", "xla", "pallas"] = "auto"
     # what blocks keep for the backward pass; auto: everything on a CPU, their products (dots) on other devices
     remat: Literal["auto", "none", "dots", "full"] = "auto"
     unroll: bool = False  # trace every block instead of scanning over them

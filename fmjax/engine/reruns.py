@@ -51,6 +51,7 @@ SAFE = (
     "report",
     "fresh",
     "attention",
+    "norms",
     "remat",
     "unroll",
     "batch",

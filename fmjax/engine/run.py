@@ -224,6 +224,7 @@ def build(config: RunConfig, mesh: Mesh | None) -> ViT:
         nnx.Rngs(config.seed),
         drop_path=config.drop_path,
         attention=config.attention,
+        norms=config.norms,
         remat=config.remat,
         unroll=config.unroll,
         mesh=mesh,
@@ -242,6 +243,7 @@ def _outlined(config: RunConfig, spec: specs.ViTSpec, mesh: Mesh | None) -> ViT:
         spec,
         drop_path=config.drop_path,
         attention=config.attention,
+        norms=config.norms,
         remat=config.remat,
         unroll=config.unroll,
         dtype=compute_dtype(config.model.dtype),
@@ -312,9 +314,11 @@ def outline(run: Path, config: RunConfig, labels: Labels, mesh: Mesh | None = No
     Raises CheckpointError where its records do not agree."""
     spec, images = _recorded(run, config)
     task = make_task(config, images)
-    # it may be scored where the kernel that it was trained with cannot run
+    # it may be scored where the kernels that it was trained with cannot run
     if config.attention == "cudnn":
         config = replace(config, attention="auto")
+    if config.norms == "pallas":
+        config = replace(config, norms="auto")
     net = net_of_shapes(task, _outlined(config, spec, mesh), labels)
     return Learner(task, labels, images, net)
 

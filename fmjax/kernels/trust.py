@@ -29,7 +29,6 @@ FOLDER = "kernels"  # of the cache folder
 # Each number that is rounded on the way to a result adds an error of eps / sqrt(12) of its own size or less, in the
 # root of the mean of squares: XLA's attention is 0.2 to 0.7 eps from float32's. A token too many in the case is 1.2.
 ALLOWED_EPS = 1.0
-NAMES = ("values", "gradients of q", "gradients of k", "gradients of v")
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,14 @@ class Kernel:
     name: str  # as a sentence has it
     fast: Callable[..., Array]
     plain: Callable[..., Array]
-    shape: tuple[int, ...]  # of each of the arguments of the small case
+    shape: tuple[int, ...]  # of each of the three arguments of the small case
     dtype: str
+    inputs: tuple[str, str, str] = ("q", "k", "v")
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """What is compared."""
+        return ("values", *(f"gradients of {name}" for name in self.inputs))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +92,7 @@ def versions() -> str:
 def tried(kernel: Kernel, device: Any) -> str:
     """What is wrong with a kernel on a device that is here; "" where it agrees with the plain path."""
     rng = np.random.default_rng(0)
-    numbers = [rng.standard_normal(kernel.shape, np.float32) for _ in range(len(NAMES))]
+    numbers = [rng.standard_normal(kernel.shape, np.float32) for _ in kernel.results]
     try:
         # a model may be traced meanwhile, of whose program this is no part
         with jax.ensure_compile_time_eval(), jax.default_device(device):
@@ -101,10 +106,12 @@ def tried(kernel: Kernel, device: Any) -> str:
         return f"it fails ({type(error).__name__}: {escaped(str(error))})"
     allowed = ALLOWED_EPS * float(jnp.finfo(kernel.dtype).eps)
     # nan is not below anything
-    wrong = [name for name, error in zip(NAMES, errors, strict=True) if not error <= allowed]
+    wrong = [
+        name for name, error in zip(kernel.results, errors, strict=True) if not error <= allowed
+    ]
     if not wrong:
         return ""
-    error = errors[NAMES.index(wrong[0])]
+    error = errors[kernel.results.index(wrong[0])]
     return f"its {wrong[0]} deviate by {error:.2g}, where {allowed:.2g} is allowed"
 
 

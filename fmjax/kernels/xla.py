@@ -1,4 +1,4 @@
-"""Attention by XLA's own products: on every device, in every dtype, for every shape."""
+"""Attention and norms by XLA's own kernels: on every device, in every dtype, for every shape."""
 
 from __future__ import annotations
 
@@ -44,3 +44,24 @@ def _narrow_gradients(kept: tuple[Array, Array], gradient: Array) -> tuple[Array
 
 
 _narrow.defvjp(lambda q, k: (_wide(q, k), (q, k)), _narrow_gradients)
+
+
+def forked(
+    x: Float[Array, "*B D"], scale: Float[Array, " D"], bias: Float[Array, " D"] | None, eps: float
+) -> tuple[Float[Array, "*B D"], Float[Array, "*B D"]]:
+    """x as it is, for a residual sum, and normalised, for the branch beside it: so the gradients of both come back
+    together."""
+    return x, normalised(x, scale, bias, eps).astype(x.dtype)
+
+
+def normalised(
+    x: Float[Array, "*B D"], scale: Float[Array, " D"], bias: Float[Array, " D"] | None, eps: float
+) -> Float[Array, "*B D"]:
+    """Layer normalisation, or without a bias RMS normalisation, in float32."""
+    # centred first: the mean of squares less the squared mean, which is faster, loses digits
+    x32 = x.astype(jnp.float32)
+    if bias is not None:
+        x32 = x32 - x32.mean(-1, keepdims=True)
+    inverse = jax.lax.rsqrt(jnp.square(x32).mean(-1, keepdims=True) + eps)
+    y = x32 * inverse * scale.astype(jnp.float32)
+    return y if bias is None else y + bias.astype(jnp.float32)

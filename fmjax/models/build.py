@@ -14,6 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
+from fmjax.kernels import norm
 from fmjax.kernels.attention import Kernel, compute_capability
 from fmjax.models.layers import Dtype
 from fmjax.models.stack import Remat
@@ -35,6 +36,7 @@ def create(
     classifier: ClassifierInput = "pool",
     drop_path: float = 0.0,
     attention: Kernel = "auto",
+    norms: norm.Kernel = "auto",
     remat: Remat = "none",
     unroll: bool = False,
     dtype: Dtype = None,
@@ -50,6 +52,7 @@ def create(
     drop_path: the last block's rate; blocks before it have less, linearly.
     attention: "cudnn" for cuDNN's kernels, which GPUs of NVIDIA have for bfloat16 and float16, "xla" for XLA's own
     products; "auto" takes the faster one that can run.
+    norms: "pallas" for a kernel of the blocks' norms, on one GPU of NVIDIA in bfloat16 and float16; else as attention.
     remat: what blocks keep for the backward pass: all, the products ("dots") or their input only ("full"); "auto":
     all on a CPU, the products on other devices.
     unroll: trace every block instead of scanning over them.
@@ -66,6 +69,7 @@ def create(
         classifier=classifier,
         drop_path=drop_path,
         attention=attention,
+        norms=norms,
         remat=remat,
         unroll=unroll,
         dtype=dtype,
@@ -82,6 +86,7 @@ def initialise(
     classifier: ClassifierInput = "pool",
     drop_path: float = 0.0,
     attention: Kernel = "auto",
+    norms: norm.Kernel = "auto",
     remat: Remat = "none",
     unroll: bool = False,
     dtype: Dtype = None,
@@ -97,6 +102,7 @@ def initialise(
         classifier=classifier,
         drop_path=drop_path,
         attention=attention,
+        norms=norms,
         remat=remat,
         unroll=unroll,
         dtype=dtype,
@@ -120,6 +126,7 @@ def abstract(
     classifier: ClassifierInput = "pool",
     drop_path: float = 0.0,
     attention: Kernel = "auto",
+    norms: norm.Kernel = "auto",
     remat: Remat = "none",
     unroll: bool = False,
     dtype: Dtype = None,
@@ -136,6 +143,7 @@ def abstract(
             classifier=classifier,
             drop_path=drop_path,
             attention=attention,
+            norms=norms,
             remat=remat,
             unroll=unroll,
             dtype=dtype,

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 
 from fmjax.kernels import xla
 from fmjax.kernels.attention import Attend
+from fmjax.kernels.norm import Fork
 from fmjax.models.rope import rotate
 from fmjax.specs import ViTSpec
 
@@ -73,14 +74,17 @@ class Norm(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-        # centred first: the mean of squares less the squared mean, which is faster, loses digits
-        x32 = x.astype(jnp.float32)
-        if self.bias is not None:
-            x32 = x32 - x32.mean(-1, keepdims=True)
-        inverse = jax.lax.rsqrt(jnp.square(x32).mean(-1, keepdims=True) + self.eps)
-        y = x32 * inverse * self.scale[...].astype(jnp.float32)
-        y = y if self.bias is None else y + self.bias[...].astype(jnp.float32)
+        y = xla.normalised(x, self.scale[...], self._bias(), self.eps)
         return y.astype(self.dtype or x.dtype)
+
+    def forked(
+        self, x: Float[Array, "*B D"], fork: Fork
+    ) -> tuple[Float[Array, "*B D"], Float[Array, "*B D"]]:
+        """x and x normalised, by a kernel that has both."""
+        return fork(x, self.scale[...], self._bias(), self.eps)
+
+    def _bias(self) -> Array | None:
+        return None if self.bias is None else self.bias[...]
 
 
 class LayerScale(nnx.Module):
@@ -228,13 +232,22 @@ class Block(nnx.Module):
         x: Float[Array, "B L D"],
         rope: Float[Array, "2 L K"] | None,
         attend: Attend = xla.attend,
+        seen: Float[Array, "B L D"] | None = None,
     ) -> Float[Array, "B L D"]:
-        y = self.attn(x if self.post_norm else self.norm1(x), rope, attend)
+        # of what a kernel has normalised already, x is not looked at
+        if seen is None:
+            seen = x if self.post_norm else self.norm1(x)
+        y = self.attn(seen, rope, attend)
         y = self.norm1(y) if self.post_norm else y
         return y if self.ls1 is None else self.ls1(y)
 
-    def mlp_branch(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
-        y = self.norm2(self.mlp(x)) if self.post_norm else self.mlp(self.norm2(x))
+    def mlp_branch(
+        self, x: Float[Array, "B L D"], seen: Float[Array, "B L D"] | None = None
+    ) -> Float[Array, "B L D"]:
+        if seen is None:
+            seen = x if self.post_norm else self.norm2(x)
+        y = self.mlp(seen)
+        y = self.norm2(y) if self.post_norm else y
         return y if self.ls2 is None else self.ls2(y)
 
 

@@ -11,7 +11,8 @@ from jaxtyping import Array, Float
 
 from fmjax.kernels import cudnn
 from fmjax.kernels.attention import Attend
-from fmjax.models.layers import PRODUCT, Block, drop_path
+from fmjax.kernels.norm import Fork
+from fmjax.models.layers import PRODUCT, Block, Norm, drop_path
 from fmjax.sharding import first_device, over_batch
 
 # what a block keeps for its backward pass: everything; its products, with what a kernel of attention gives; its input
@@ -50,6 +51,7 @@ def run_stack(
     rates: Float[Array, " N"],
     keys: Array | None,
     attend: Attend,
+    fork: Fork | None,
     remat: Remat,
     unroll: bool,
     mesh: Mesh | None,
@@ -57,8 +59,8 @@ def run_stack(
     """Tokens after a stack of N blocks.
 
     rates, keys: of drop path, one for each block; without keys nothing is dropped. attend: the kernel of their
-    attention. remat: what blocks keep for the backward pass. unroll: trace every block instead of scanning over them.
-    mesh: keeps activations spread over it.
+    attention. fork: that of the norms before their branches; None: XLA's. remat: what blocks keep for the backward
+    pass. unroll: trace every block instead of scanning over them. mesh: keeps activations spread over it.
     """
 
     # one block; the two residual branches are dropped independently of each other
@@ -68,13 +70,21 @@ def run_stack(
         # a branch sees its input by a constraint of its own: on the way back the parts that q, k and v have in its
         # gradient are added up before the devices of a tensor axis exchange their sum
         x = over_batch(x, mesh)
-        attended = block.attention_branch(over_batch(x, mesh), rope, attend)
+        x, seen = _parted(block.norm1, x, fork)
+        attended = block.attention_branch(over_batch(x, mesh), rope, attend, seen)
         x = over_batch(x + drop_path(attended, rate, first), mesh)
-        return x + drop_path(block.mlp_branch(over_batch(x, mesh)), rate, second), None
+        x, seen = _parted(block.norm2, x, fork)
+        return x + drop_path(block.mlp_branch(over_batch(x, mesh), seen), rate, second), None
 
+    fork = None if blocks.post_norm else fork
     layers = (blocks, rates, keys)
     body = _rematerialised(body, kept(remat, mesh))
     return jax.lax.scan(body, x, layers, unroll=unroll or 1)[0]
+
+
+def _parted(norm: Norm, x: Array, fork: Fork | None) -> tuple[Array, Array | None]:
+    """The residual, and normalised what a branch computes with; None where the branch does that itself."""
+    return (x, None) if fork is None else norm.forked(x, fork)
 
 
 def kept(remat: Remat, mesh: Mesh | None) -> Kept:

@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fmjax.errors import UsageError
+from fmjax.kernels import norm as norm_kernels
 from fmjax.kernels.attention import Attend, Kernel, chosen
 from fmjax.models.features import Features
 from fmjax.models.heads import classifier_head, classifier_input
@@ -53,6 +54,7 @@ class ViT(nnx.Module):
         classifier: ClassifierInput = "pool",
         drop_path: float = 0.0,
         attention: Kernel = "auto",
+        norms: norm_kernels.Kernel = "auto",
         remat: Remat = "none",
         unroll: bool = False,
         dtype: Dtype = None,
@@ -100,6 +102,7 @@ class ViT(nnx.Module):
         self.classifier_input: ClassifierInput = classifier
         self.drop_path = drop_path
         self.attention: Kernel = attention
+        self.norms: norm_kernels.Kernel = norms
         self.remat: Remat = remat
         self.unroll = unroll
         self.dtype = dtype
@@ -248,7 +251,7 @@ class ViT(nnx.Module):
         rates = jnp.asarray(np.linspace(0, self.drop_path, depth), jnp.float32)
         key = key if self.drop_path else None  # with nothing to drop, nothing is drawn
         keys = None if key is None else jax.random.split(key, depth)
-        attend = self._attend(x.dtype)
+        attend, fork = self._attend(x.dtype), self._fork(x.dtype)
         stacks = [stack for stack in (self.frozen_blocks, self.blocks) if stack is not None]
         for blocks, depths in between(stacks, start, depth if stop is None else stop):
             x = run_stack(
@@ -258,6 +261,7 @@ class ViT(nnx.Module):
                 rates=rates[depths],
                 keys=None if keys is None else keys[depths],
                 attend=attend,
+                fork=fork,
                 remat=self.remat,
                 unroll=self.unroll,
                 mesh=self.mesh,
@@ -268,6 +272,10 @@ class ViT(nnx.Module):
         device = None if self.mesh is None else first_device(self.mesh)
         head_dim = self.spec.width // self.spec.num_heads
         return chosen(self.attention, device, dtype=self.dtype or dtype, head_dim=head_dim)
+
+    def _fork(self, dtype: DTypeLike) -> norm_kernels.Fork | None:
+        width = self.spec.width
+        return norm_kernels.chosen(self.norms, self.mesh, dtype=self.dtype or dtype, width=width)
 
     def final_norm(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         """All tokens after the final norm, which some models only apply to their mean (fc_norm) and some have not."""

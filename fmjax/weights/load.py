@@ -17,6 +17,7 @@ from jax.typing import DTypeLike
 import weights_conversion as wc
 from fmjax import names, specs
 from fmjax.errors import CheckpointError, UsageError
+from fmjax.kernels import norm
 from fmjax.kernels.attention import Kernel
 from fmjax.models.build import ImageSize, abstract, leaf_shardings, param_shapes, resized
 from fmjax.models.layers import Dtype
@@ -73,6 +74,7 @@ def load(
     classifier: ClassifierInput | None = None,
     drop_path: float = 0.0,
     attention: Kernel = "auto",
+    norms: norm.Kernel = "auto",
     remat: Remat = "none",
     unroll: bool = False,
     dtype: Dtype = None,
@@ -97,6 +99,7 @@ def load(
     drop_path: the last block's rate; blocks before it have less, linearly.
     attention: "cudnn" for cuDNN's kernels, which GPUs of NVIDIA have for bfloat16 and float16, "xla" for XLA's own
     products; "auto" takes the faster one that can run.
+    norms: "pallas" for a kernel of the blocks' norms, on one GPU of NVIDIA in bfloat16 and float16; else as attention.
     remat: what blocks keep for the backward pass: all, the products ("dots") or their input only ("full"); "auto":
     all on a CPU, the products on other devices.
     unroll: trace every block instead of scanning over them.
@@ -135,6 +138,7 @@ def load(
         classifier=classifier or "pool",
         drop_path=drop_path,
         attention=attention,
+        norms=norms,
         remat=remat,
         unroll=unroll,
         dtype=dtype,

@@ -1,0 +1,188 @@
+"""Which kernel normalises the tokens of a block, and that it computes what XLA does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from fmjax.errors import UsageError
+from fmjax.kernels import norm, pallas, trust, xla
+from fmjax.kernels.norm import chosen, unfit
+from fmjax.models.functional import functional
+from fmjax.sharding import make_mesh
+from tests.unit.test_kernels import (  # noqa: F401
+    A100,
+    BF16,
+    CPU,
+    H100,
+    MI300,
+    T4,
+    lowered,
+    params,
+    tower,
+)
+
+EPS = 1e-5
+HERE = make_mesh(1, 1, 1, devices=jax.devices()[:1])
+
+
+def given(shape: tuple[int, ...], dtype: Any, *, bias: bool) -> tuple[list[Any], list[Any]]:
+    """Tokens that are not centred with a scale and perhaps a bias, and gradients of both results."""
+    keys = jax.random.split(jax.random.key(0), 5)
+    tokens = [1 + jax.random.normal(key, shape).astype(dtype) for key in keys[:3]]
+    vectors = [jax.random.normal(key, shape[-1:]) for key in keys[3:]]
+    return [tokens[0], vectors[0], vectors[1] if bias else None], tokens[1:]
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["layer", "rms"])
+@pytest.mark.parametrize(("dtype", "allowed"), [("float32", 2e-6), ("bfloat16", 2**-8)])
+def test_the_kernels_compute_what_xla_does(bias, dtype, allowed, monkeypatch):
+    # 21 rows in programs of 4, and in 5 programs of up to 5; 24 numbers in arrays of 32
+    monkeypatch.setattr(pallas, "PROGRAMS", 5)
+    arrays, gradients = given((3, 7, 24), dtype, bias=bias)
+    wide = jax.tree.map(lambda x: x.astype(jnp.float32), (arrays, gradients))
+    (_, expected), back = jax.vjp(lambda x, s, b: xla.forked(x, s, b, EPS), *wide[0])
+    rows = pallas.Rows(21, 24, EPS, bias, interpret=True)
+    found = [pallas._values(rows, *arrays), *pallas._gradients(rows, *arrays, *gradients)]
+    # computed in float32, and rounded once
+    for a, b in zip(found, [expected, *back(tuple(wide[1]))], strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+            assert np.abs(a - b).max() <= allowed * np.abs(b).max()
+
+
+def test_where_there_is_no_cuda_the_kernel_is_the_plain_function():
+    arrays, gradients = given((2, 5, 16), jnp.float32, bias=True)
+
+    def both(fork):
+        value, back = jax.vjp(jax.jit(lambda *given: fork(*given, EPS)), *arrays)
+        return *value, *back(tuple(gradients))
+
+    # XLA joins the parts of a program as it likes
+    for found, expected in zip(both(pallas.forked), both(xla.forked), strict=True):
+        assert np.abs(found - expected).max() <= 1e-6 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "width", "reason"),
+    [
+        (H100, BF16, 1024, ""),
+        (A100, jnp.float16, 768, ""),
+        (H100, jnp.float32, 1024, "the kernel is for bfloat16 and float16, and not for float32"),
+        (H100, BF16, 8200, "tokens are 8200 wide, and the kernel takes 8192"),
+        *(
+            (device, BF16, 1024, f"{capable}, and not for {device.device_kind!r}")
+            for capable in [
+                "the kernel is for GPUs of NVIDIA of compute capability 8.0",
+            ]
+            for device in (T4, MI300, CPU)
+        ),
+    ],
+)
+def test_a_kernel_is_chosen_by_device_dtype_and_width(device, dtype, width, reason, monkeypatch):
+    monkeypatch.setattr(norm, "first_device", lambda mesh: device)
+    monkeypatch.setattr(norm, "lacking", lambda: "")
+    asked = {"dtype": dtype, "width": width}
+    assert unfit(HERE, **asked) == reason
+    assert chosen("auto", HERE, **asked) is (None if reason else pallas.forked)
+    assert chosen("xla", HERE, **asked) is None
+    if not reason:
+        assert chosen("pallas", HERE, **asked) is pallas.forked
+        return
+    with pytest.raises(UsageError) as refused:
+        chosen("pallas", HERE, **asked)
+    assert str(refused.value) == f"--norms pallas: {reason}; choose xla, or auto"
+
+
+@pytest.mark.parametrize("mesh", [make_mesh(), None], ids=["a mesh", "all devices"])
+def test_a_program_of_several_devices_has_xlas_norms(mesh: Mesh | None, monkeypatch):
+    monkeypatch.setattr(norm, "first_device", lambda mesh: H100)
+    found = unfit(mesh, dtype=BF16, width=64)
+    assert found == "the kernel is for programs of one device, and this one has 8"
+
+
+def test_a_jax_without_the_kernels_language_has_xlas_norms(monkeypatch):
+    def missing(name: str) -> Any:
+        raise ImportError(name)
+
+    monkeypatch.setattr(norm, "first_device", lambda mesh: H100)
+    monkeypatch.setattr(norm, "lacking", norm.lacking.__wrapped__)
+    monkeypatch.setattr(norm, "import_module", missing)
+    reason = "makes no kernel in Pallas here (fmjax.kernels.pallas)"
+    assert unfit(HERE, dtype=BF16, width=64).endswith(reason)
+    assert chosen("auto", HERE, dtype=BF16, width=64) is None
+
+
+def kernels(text: str) -> int:
+    return text.count("xla.gpu.triton")
+
+
+def test_a_block_has_two_norms_of_one_kernel_each_way(params, monkeypatch):  # noqa: F811
+    # a newer jax makes them only where a GPU is
+    made = not norm.lacking()
+    monkeypatch.setattr(norm, "unfit", lambda *_, **__: norm.lacking())
+    # two forward, two more for the products on the way back, and two backward
+    assert kernels(lowered(params, remat="dots", norms="auto")) == 6 * made
+    assert kernels(lowered(params, remat="none", norms="auto")) == 4 * made
+    assert kernels(lowered(params, remat="dots", norms="xla")) == 0
+
+
+def test_the_flag_and_a_cpu_keep_xlas_program(params):  # noqa: F811
+    assert lowered(params, norms="auto") == lowered(params, norms="xla")
+    with pytest.raises(UsageError, match=r"--norms pallas: .* not for 'cpu'; choose xla, or auto"):
+        lowered(params, norms="pallas")
+
+
+def halved(x, scale, bias, eps):
+    """Half the gradient of the scale."""
+    return xla.forked(x, (scale + jax.lax.stop_gradient(scale)) / 2, bias, eps)
+
+
+def failing(x, scale, bias, eps):
+    raise RuntimeError("no PTX")
+
+
+REASONS = {
+    failing: r"it fails \(RuntimeError: no PTX\)",
+    halved: r"its gradients of scales deviate by 0\.5, where 0\.0078 is allowed",
+}
+
+
+@pytest.mark.parametrize("wrong", REASONS, ids=lambda wrong: wrong.__name__)
+def test_a_wrong_kernel_is_switched_off(wrong, monkeypatch, capsys):
+    monkeypatch.setattr(norm, "compute_capability", lambda device: 9.0)
+    monkeypatch.setattr(norm, "lacking", lambda: "")
+    asked = {"dtype": BF16, "width": 64}
+    trust.verdict.cache_clear()
+    assert chosen("auto", HERE, **asked) is pallas.forked
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(norm, "fork", lambda: wrong)
+    monkeypatch.setattr(trust, "versions", lambda: f"with {wrong.__name__}")
+    trust.verdict.cache_clear()
+    assert chosen("auto", HERE, **asked) is None
+    assert "the kernel of norms is switched off on 'cpu'" in capsys.readouterr().err
+    with pytest.raises(UsageError, match=f"^--norms pallas: on 'cpu' {REASONS[wrong]}; choose xla"):
+        chosen("pallas", HERE, **asked)
+    trust.verdict.cache_clear()
+
+
+def test_a_tower_and_its_gradients_are_the_same_by_the_kernel(params, monkeypatch):  # noqa: F811
+    def gradients(**options: Any) -> Any:
+        model = tower(**options)
+        model.dtype = None
+        apply, _ = functional(model)
+        images = jax.random.normal(jax.random.key(1), (2, *model.spec.image_size, 3))
+        return jax.jit(jax.value_and_grad(lambda p: apply(p, images).patches.sum()))(params)
+
+    expected = gradients(norms="xla")
+    monkeypatch.setattr(norm, "HALVES", (jnp.dtype("float32"),))
+    monkeypatch.setattr(norm, "unfit", lambda *_, **__: "")
+    found = gradients(norms="auto", remat="dots")
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert np.abs(a - b).max() <= 1e-5 * (1e-3 + np.abs(b).max())
