@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).with_name("results") / "meshes.json"
-CLASSES = tuple(f"class {number}" for number in range(1000))
 SIZE = 224  # pixels
 BATCH = 32  # images a device, or more where tensor parallelism shares them
 
@@ -88,12 +87,9 @@ def measured(case: Case) -> dict[str, Any]:
 def planned(case: Case) -> tuple[Any, Any]:
     """The plan of a case, and its mesh."""
     import h100  # before jax
-    import jax
-    import jax.numpy as jnp
+    import plans
 
     from fmjax.config import DataConfig, MeshConfig, ModelConfig, Recipe, RunConfig
-    from fmjax.engine.plan import make_task, resolve
-    from fmjax.engine.run import outlined, preprocessing
     from fmjax.sharding import make_mesh
 
     mesh = make_mesh(case.data, case.fsdp, case.tensor, devices=h100.devices(case.devices))
@@ -105,15 +101,7 @@ def planned(case: Case) -> tuple[Any, Any]:
         batch_size=case.batch * case.data * case.fsdp,
         remat=case.remat,  # pyright: ignore[reportArgumentType]
     )
-    images, count = preprocessing(config), config.batch_size
-    fields = {
-        "image": ((count, SIZE, SIZE, 3), jnp.uint8),
-        "label": ((count,), jnp.int32),
-        "weight": ((count,), jnp.float32),
-    }
-    batch = {name: jax.ShapeDtypeStruct(*field) for name, field in fields.items()}
-    task = make_task(config, images)
-    return resolve(config, task, outlined(config, mesh), CLASSES, images, batch), mesh
+    return plans.planned(config, mesh), mesh
 
 
 def table() -> str:

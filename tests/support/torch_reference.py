@@ -27,7 +27,9 @@ def declare_torchvision_operators() -> None:
             _LIBRARIES.append(library)
 
 
-declare_torchvision_operators()
+# beside a torch with CUDA it does load, and declares them itself
+if not torch.cuda.is_available():
+    declare_torchvision_operators()
 
 
 def randomise(model: torch.nn.Module, seed: int) -> torch.nn.Module:

@@ -1,0 +1,123 @@
+"""Measures row after row, the most important first, and stops in time.
+
+python -m benchmarks.gpu --out FILE.json [--seconds 330] [--commit HASH] [--rows PART ...] [--tiny]
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu import record
+from benchmarks.gpu.cases import CASES, Case
+from benchmarks.gpu.clock import device_now
+
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "jax-cuda13-plugin",
+    "flax",
+    "optax",
+    "numpy",
+    "torch",
+    "triton",
+    "timm",
+    "nvidia-cudnn-cu13",
+)
+# what jax may take of the device's memory: its own default, three quarters, is too little beside torch, which takes all
+MEMORY = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92", "TF_CPP_MIN_LOG_LEVEL": "2"}
+UNSAID = ("row", "side", "kind", "model", "batch", "options", "timing")
+CONFIGURES = ("XLA_", "JAX_", "TORCH", "CUDA_", "PYTORCH_", "NVIDIA_TF32")
+
+
+def main() -> None:
+    asked = arguments()
+    until = time.time() + asked.seconds
+    cases = [case for case in CASES if chosen(case, asked.rows)]
+    record.begun(asked.out, header(asked))
+    with tempfile.TemporaryDirectory() as folder:
+        for side, rows in itertools.groupby(cases, key=lambda case: case.side):
+            names = [case.name for case in rows]
+            measure(side, names, asked, Path(folder), until)
+    for row in record.rows(asked.out):
+        print(said(row))
+
+
+def measure(
+    side: str, names: list[str], asked: argparse.Namespace, folder: Path, until: float
+) -> None:
+    """Rows that follow each other, in one process; in another from the next on where one ends it."""
+    while names:
+        command = [sys.executable, "-m", "benchmarks.gpu.worker", side, str(asked.out)]
+        command += [str(folder), str(until), str(int(asked.tiny)), *names]
+        try:
+            # what is left is enough for a row that was begun in time, unless it is stuck
+            code = subprocess.run(
+                command, env=MEMORY | os.environ, timeout=max(until - time.time(), 1)
+            ).returncode
+            ended = f"its process ended with status {code}"
+        except subprocess.TimeoutExpired:
+            ended = "the time was up"
+        written = {row["row"] for row in record.rows(asked.out)}
+        names = [name for name in names if name not in written]
+        if names:
+            record.add(asked.out, {"row": names.pop(0), "failed": ended})
+
+
+def chosen(case: Case, parts: list[str]) -> bool:
+    """Whether a row is asked for."""
+    return not parts or any(part in case.name for part in parts)
+
+
+def header(asked: argparse.Namespace) -> dict[str, Any]:
+    """What was measured where, by what."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": asked.commit,
+        "tiny": asked.tiny,
+        "device": device_now(),
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in PACKAGES},
+        "environment": {
+            name: value for name, value in os.environ.items() if name.startswith(CONFIGURES)
+        },
+    }
+
+
+def version(package: str) -> str:
+    """Of a package; "" where it is not here."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def said(row: dict[str, Any]) -> str:
+    """A row in a line."""
+    shown = {name: value for name, value in row.items() if name not in UNSAID}
+    return f"{row['row']}: {shown}"
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="the results")
+    parser.add_argument("--seconds", type=float, default=330, help="in which all is to end")
+    parser.add_argument("--commit", default="", help="of what is measured")
+    parser.add_argument("--rows", nargs="*", default=[], help="parts of names; all without any")
+    parser.add_argument("--tiny", action="store_true", help="small ones, as a test has them")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""What is measured, the most important first. Imports neither jax nor torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Side = Literal["ours", "peers"]
+Kind = Literal["reference", "agreement", "product", "train", "forward", "attention"]
+Product = tuple[int, int, int]
+CLASSES = 1000
+# seconds that a row takes at most, as a rule: compiling, warming up and timing. With less left it is not begun
+NEEDS: dict[Kind, float] = {
+    "reference": 25,
+    "agreement": 30,
+    "product": 12,
+    "train": 40,
+    "forward": 30,
+    "attention": 25,
+}
+COMPILES = 75.0  # torch.compile of a training step, and XLA's of one without a loop over blocks
+
+
+@dataclass(frozen=True)
+class Model:
+    """The same network in both libraries."""
+
+    ours: str
+    timm: str
+    size: int  # pixels
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # of timm's
+
+
+# CLIP's towers with the erf form of GELU, which timm's eager mode computes in one kernel
+MODELS = {
+    "ViT-L/14": Model("ViT-L-14.laion2b_s32b_b82k", "vit_large_patch14_clip_224", 224),
+    "ViT-B/16": Model("ViT-B-16.laion2b_s34b_b88k", "vit_base_patch16_clip_224", 224),
+    "DINOv2-g/14": Model(
+        "dinov2_vitg14.lvd142m", "vit_giant_patch14_dinov2", 224, {"img_size": 224}
+    ),
+    "EVA02-L/14": Model("EVA02-L-14-336.merged2b_s6b_b61k", "eva02_large_patch14_clip_336", 336),
+}
+TINY = Model(
+    "demo_vit_ti4.fashion_mnist",
+    "vit_tiny_patch16_224",
+    28,
+    {"img_size": 28, "patch_size": 4, "embed_dim": 96, "depth": 6, "num_heads": 3},
+)
+SQUARE: Product = (8192, 8192, 8192)
+TOKENS = 128 * 257
+# q, k, v or out; the three in one; up; down
+PRODUCTS: tuple[Product, ...] = (
+    SQUARE,
+    (TOKENS, 1024, 1024),
+    (TOKENS, 1024, 3072),
+    (TOKENS, 1024, 4096),
+    (TOKENS, 4096, 1024),
+)
+# tokens and head width of attention, with 16 heads
+HEADS = 16
+ATTENTION = ((197, 64), (257, 64), (577, 64), (1370, 64), (257, 88))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row. options: fields of the run's config (ours), or how torch computes (peers)."""
+
+    side: Side
+    kind: Kind
+    model: str = "ViT-L/14"
+    batch: int = 128
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        told = " ".join(f"{name}={value}" for name, value in self.options.items())
+        library = {"ours": "fmjax", "peers": "torch"}[self.side]
+        of = f" {self.model} batch {self.batch}" if self.kind in ("train", "forward") else ""
+        return f"{library} {self.kind}{of} {told}".rstrip()
+
+    @property
+    def needs_s(self) -> float:
+        """Seconds without which the row is not begun."""
+        options, needed = self.options, NEEDS[self.kind]
+        compiles = options.get("compile", "no") != "no" or options.get("unroll", False)
+        return max(needed, COMPILES) if compiles and self.kind == "train" else needed
+
+
+XLA = {"remat": "dots", "attention": "xla"}
+CUDNN = {"remat": "dots", "attention": "cudnn"}
+EAGER, COMPILED = {"compile": "no"}, {"compile": "default"}
+
+
+def ours(kind: Kind, model: str = "ViT-L/14", batch: int = 128, **options: Any) -> Case:
+    return Case("ours", kind, model, batch, options)
+
+
+def peers(kind: Kind, model: str = "ViT-L/14", batch: int = 128, **options: Any) -> Case:
+    return Case("peers", kind, model, batch, options)
+
+
+# rows of one library that follow each other share a process
+CASES = (
+    peers("reference", "ViT-B/16", 8),
+    ours("product"),
+    ours("agreement", "ViT-B/16", 8),
+    ours("train", **XLA),
+    ours("train", **CUDNN),
+    peers("train", **EAGER, sdpa="cudnn"),
+    peers("train", **EAGER, sdpa="flash"),
+    peers("train", **COMPILED, sdpa="cudnn"),
+    ours("forward", attention="cudnn"),
+    ours("forward", "ViT-B/16", attention="cudnn"),
+    ours("train", "ViT-B/16", **CUDNN),
+    ours("train", **CUDNN, unroll=True),
+    peers("train", **COMPILED, sdpa="flash"),
+    peers("forward", **EAGER, sdpa="cudnn"),
+    peers("forward", **EAGER, sdpa="flash"),
+    peers("forward", "ViT-B/16", **EAGER, sdpa="cudnn"),
+    peers("train", "ViT-B/16", **EAGER, sdpa="cudnn"),
+    peers("train", "ViT-B/16", **COMPILED, sdpa="cudnn"),
+    peers("forward", "ViT-B/16", **COMPILED, sdpa="cudnn"),
+    peers("forward", **COMPILED, sdpa="cudnn"),
+    peers("product"),
+    ours("forward", attention="cudnn", unroll=True),
+    ours("forward", "ViT-B/16", attention="cudnn", unroll=True),
+    ours("forward", attention="xla"),
+    ours("forward", "ViT-B/16", attention="xla"),
+    ours("train", "ViT-B/16", **XLA),
+    ours("attention"),
+    ours("train", batch=64, remat="none", attention="xla"),
+    peers("attention"),
+    ours("train", "DINOv2-g/14", 64, **CUDNN),
+    ours("train", "EVA02-L/14", 64, **CUDNN),
+    peers("train", "DINOv2-g/14", 64, **EAGER, sdpa="cudnn"),
+    peers("train", "EVA02-L/14", 64, **EAGER, sdpa="cudnn"),
+    peers("train", "EVA02-L/14", 64, **COMPILED, sdpa="cudnn"),
+    peers("train", "DINOv2-g/14", 64, **COMPILED, sdpa="cudnn"),
+)
+NAMED = {case.name: case for case in CASES}
+
+
+def model_of(case: Case, *, tiny: bool) -> Model:
+    """The networks of a row."""
+    return TINY if tiny else MODELS[case.model]
+
+
+def batch_of(case: Case, *, tiny: bool) -> int:
+    """Images of a row."""
+    return 4 if tiny else case.batch
+
+
+def products_of(*, tiny: bool) -> tuple[Product, ...]:
+    """The products of matrices, rows x contracted x columns."""
+    return ((64, 64, 64), (40, 32, 96)) if tiny else PRODUCTS
+
+
+def attention_of(*, tiny: bool) -> tuple[int, tuple[tuple[int, int], ...]]:
+    """Images, and of each case tokens and head width."""
+    return (1, ((18, 16),)) if tiny else (64, ATTENTION)
