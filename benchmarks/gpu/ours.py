@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -25,9 +23,9 @@ from fmjax.config import ModelConfig, RunConfig
 from fmjax.engine.ahead import compiled_ahead
 from fmjax.engine.plan import Plan
 from fmjax.engine.state import begin, net_shardings
+from fmjax.kernels.attention import KERNELS, unfit
 from fmjax.models.build import abstract, param_shapes, resized
 from fmjax.models.functional import functional
-from fmjax.models.layers import attend
 from fmjax.preprocessing import normalise, preprocess_config
 from fmjax.sharding import batch_sharding, make_mesh
 from fmjax.trees import Params, flat, nested
@@ -48,7 +46,7 @@ def train(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
     config = RunConfig(
         model=ModelConfig(name=model.ours, init="random", image_size=side, dtype="bfloat16"),
         batch_size=batch,
-        **known(case.options, {field.name for field in dataclasses.fields(RunConfig)}),
+        **case.options,
     )
     mesh = make_mesh(devices=jax.devices()[:1])
     plan = planned(config, mesh)
@@ -81,9 +79,8 @@ def train(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
 def forward(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
     """Bytes of pictures to embeddings, parameters and compute in bfloat16."""
     model, batch = cases.model_of(case, tiny=tiny), cases.batch_of(case, tiny=tiny)
-    options = known(case.options, set(inspect.signature(abstract).parameters))
     spec = resized(fmjax.get_spec(model.ours), model.size)
-    outline = abstract(spec, dtype=jnp.bfloat16, param_dtype=jnp.bfloat16, **options)
+    outline = abstract(spec, dtype=jnp.bfloat16, param_dtype=jnp.bfloat16, **case.options)
     apply, shapes = functional(outline)
     leaves = flat(shapes).items()
     params = nested({name: jnp.asarray(noise(name, x.shape), x.dtype) for name, x in leaves})
@@ -116,11 +113,11 @@ def products(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
 
 
 def attention(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
-    """Attention alone, there and back: XLA's as the blocks have it, and cuDNN's."""
+    """Attention alone, there and back: XLA's and cuDNN's."""
     batch, shapes = cases.attention_of(tiny=tiny)
     rows = []
     for tokens, width in shapes:
-        for name, function in ATTENTIONS.items():
+        for name, function in KERNELS.items():
             row = {"tokens": tokens, "width": width, "way": name}
             rows.append(row | _attention(function, batch, tokens, width, tiny))
     return {"attention": rows}
@@ -150,14 +147,6 @@ def _attention(function: Any, batch: int, tokens: int, width: int, tiny: bool) -
     return out
 
 
-def _cudnn(q: Any, k: Any, v: Any) -> Any:
-    q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
-    return jax.nn.dot_product_attention(q, k, v, implementation="cudnn").swapaxes(1, 2)
-
-
-ATTENTIONS = {"xla": attend, "cudnn": _cudnn}
-
-
 def agreement(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
     """Logits and one step's gradients beside timm's of the same weights, which the reference's row has left in the
     folder: in float32, and in bfloat16 by each way of computing attention."""
@@ -166,10 +155,12 @@ def agreement(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
         known_file = {name: file[name] for name in file.files}
     out: Row = {"float32": compared(model.ours, model.size, known_file, jnp.float32)}
     out["agrees"] = all(out["float32"][name] <= most for name, most in FLOAT32.items())
-    takes = "attention" in inspect.signature(abstract).parameters
-    ways = {"xla": {"attention": "xla"}, "cudnn": {"attention": "cudnn"}} if takes else {"xla": {}}
-    for name, options in ways.items():
-        found = compared(model.ours, model.size, known_file, jnp.bfloat16, **options)
+    device, width = jax.devices()[0], fmjax.get_spec(model.ours).head_dim
+    for name in KERNELS:
+        # where a kernel cannot run, nothing is said of it
+        if name != "xla" and unfit(device, dtype=jnp.bfloat16, head_dim=width):
+            continue
+        found = compared(model.ours, model.size, known_file, jnp.bfloat16, attention=name)
         out[f"bfloat16 {name}"] = found
         for part in FLOAT32:
             out["agrees"] &= found[part] <= BFLOAT16_TIMES * found[f"torch {part}"]
@@ -221,15 +212,6 @@ def far_apart(found: dict[str, np.ndarray], true: dict[str, np.ndarray]) -> floa
     difference = sum(float(np.square(found[name] - true[name]).sum()) for name in true)
     length = sum(float(np.square(x).sum()) for x in true.values())
     return float(np.sqrt(difference / length))
-
-
-def known(options: Any, fields: set[str]) -> dict[str, Any]:
-    """Options as this version has them. Raises LookupError for one that it has not."""
-    # attention is XLA's where nothing else can be chosen
-    given = {k: v for k, v in options.items() if k in fields or v != "xla"}
-    if unknown := set(given) - fields:
-        raise LookupError(f"this version has no {', '.join(sorted(unknown))}")
-    return given
 
 
 def noise_of(plan: Plan, mesh: Mesh) -> Params:
