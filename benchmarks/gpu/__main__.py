@@ -1,11 +1,13 @@
 """Measures row after row, the most important first, and stops in time.
 
-python -m benchmarks.gpu --out FILE.json [--seconds 330] [--commit HASH] [--rows PART ...] [--tiny]
+python -m benchmarks.gpu --out FILE.json [--seconds 330] [--commit HASH] [--rows PART ...]
+                         [--keep FOLDER] [--tiny]
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import os
 import platform
@@ -36,7 +38,7 @@ PACKAGES = (
 )
 # what jax may take of the device's memory: its own default, three quarters, is too little beside torch, which takes all
 MEMORY = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92", "TF_CPP_MIN_LOG_LEVEL": "2"}
-UNSAID = ("row", "side", "kind", "model", "batch", "options", "timing")
+UNSAID = ("row", "side", "kind", "model", "batch", "options", "timing", "kernels")
 CONFIGURES = ("XLA_", "JAX_", "TORCH", "CUDA_", "PYTORCH_", "NVIDIA_TF32")
 
 
@@ -45,7 +47,7 @@ def main() -> None:
     until = time.time() + asked.seconds
     cases = [case for case in CASES if chosen(case, asked.rows)]
     record.begun(asked.out, header(asked))
-    with tempfile.TemporaryDirectory() as folder:
+    with kept(asked.keep) as folder:
         for side, rows in itertools.groupby(cases, key=lambda case: case.side):
             names = [case.name for case in rows]
             measure(side, names, asked, Path(folder), until)
@@ -72,6 +74,14 @@ def measure(
         names = [name for name in names if name not in written]
         if names:
             record.add(asked.out, {"row": names.pop(0), "failed": ended})
+
+
+def kept(folder: Path | None) -> Any:
+    """The folder of what rows leave beside the results; one that goes when all is done, where None."""
+    if folder is None:
+        return tempfile.TemporaryDirectory()
+    folder.mkdir(parents=True, exist_ok=True)
+    return contextlib.nullcontext(str(folder))
 
 
 def chosen(case: Case, parts: list[str]) -> bool:
@@ -115,6 +125,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=330, help="in which all is to end")
     parser.add_argument("--commit", default="", help="of what is measured")
     parser.add_argument("--rows", nargs="*", default=[], help="parts of names; all without any")
+    parser.add_argument("--keep", type=Path, help="a folder for compiled programs and traces")
     parser.add_argument("--tiny", action="store_true", help="small ones, as a test has them")
     return parser.parse_args()
 

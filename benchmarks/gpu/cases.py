@@ -7,15 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Side = Literal["ours", "peers"]
-Kind = Literal["reference", "agreement", "product", "train", "forward", "attention"]
+Kind = Literal["reference", "agreement", "product", "train", "profile", "forward", "attention"]
 Product = tuple[int, int, int]
 CLASSES = 1000
+STEPS: tuple[Kind, ...] = ("train", "profile", "forward")  # kinds of a model and a batch
 # seconds that a row takes at most, as a rule: compiling, warming up and timing. With less left it is not begun
 NEEDS: dict[Kind, float] = {
     "reference": 25,
     "agreement": 30,
     "product": 12,
     "train": 40,
+    "profile": 40,
     "forward": 30,
     "attention": 25,
 }
@@ -76,7 +78,7 @@ class Case:
     def name(self) -> str:
         told = " ".join(f"{name}={value}" for name, value in self.options.items())
         library = {"ours": "fmjax", "peers": "torch"}[self.side]
-        of = f" {self.model} batch {self.batch}" if self.kind in ("train", "forward") else ""
+        of = f" {self.model} batch {self.batch}" if self.kind in STEPS else ""
         return f"{library} {self.kind}{of} {told}".rstrip()
 
     @property
@@ -84,7 +86,12 @@ class Case:
         """Seconds without which the row is not begun."""
         options, needed = self.options, NEEDS[self.kind]
         compiles = options.get("compile", "no") != "no" or options.get("unroll", False)
-        return max(needed, COMPILES) if compiles and self.kind == "train" else needed
+        return max(needed, COMPILES) if compiles and self.kind in STEPS[:2] else needed
+
+    @property
+    def slug(self) -> str:
+        """The name as that of a file."""
+        return "".join(letter if letter.isalnum() else "-" for letter in self.name)
 
 
 XLA = {"remat": "dots", "attention": "xla"}
@@ -114,6 +121,7 @@ CASES = (
     ours("forward", "ViT-B/16", attention="cudnn"),
     ours("train", "ViT-B/16", **CUDNN),
     ours("train", **CUDNN, unroll=True),
+    ours("profile", **CUDNN),
     peers("train", **COMPILED, sdpa="flash"),
     peers("forward", **EAGER, sdpa="cudnn"),
     peers("forward", **EAGER, sdpa="flash"),
@@ -123,6 +131,7 @@ CASES = (
     peers("forward", "ViT-B/16", **COMPILED, sdpa="cudnn"),
     peers("forward", **COMPILED, sdpa="cudnn"),
     peers("product"),
+    peers("profile", **COMPILED, sdpa="cudnn"),
     ours("forward", attention="cudnn", unroll=True),
     ours("forward", "ViT-B/16", attention="cudnn", unroll=True),
     ours("forward", attention="xla"),

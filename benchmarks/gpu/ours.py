@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.profiler import ProfileData
 from jax.sharding import Mesh
 
 import fmjax
@@ -42,38 +46,92 @@ BFLOAT16_TIMES = 2.0
 def train(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
     """The engine's own step: AdamW, clipping, bfloat16 compute, float32 parameters, the state given up."""
     model, batch = cases.model_of(case, tiny=tiny), cases.batch_of(case, tiny=tiny)
-    side = (model.size, model.size)
-    config = RunConfig(
-        model=ModelConfig(name=model.ours, init="random", image_size=side, dtype="bfloat16"),
-        batch_size=batch,
-        **case.options,
-    )
-    mesh = make_mesh(devices=jax.devices()[:1])
-    plan = planned(config, mesh)
-    ahead = compiled_ahead(plan, mesh)
-    memory = ahead.memory
-    facts = {
-        "lowering_s": round(ahead.lowering_s, 1),
-        "compiling_s": round(ahead.compiling_s, 1),
-        "planned_gib": round(memory.total / GIB, 2),
-    }
-    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", np.inf)
-    if memory.total > limit:
-        return facts | {"failed": f"does not fit: {limit / GIB:.1f} GiB are jax's"}
-    state, data = begin(plan, noise_of(plan, mesh), mesh), batch_of(plan, mesh)
-    logs: Any = {}
-
-    def run(steps: int) -> None:
-        nonlocal state, logs
-        for _ in range(steps):
-            state, logs = ahead.program(state, data)
-        jax.block_until_ready(logs)
-
-    timing = timed(run, tiny=tiny)
+    step = Step(case, tiny)
+    if step.too_large:
+        return step.facts | {"failed": step.too_large}
+    step.begin()
+    timing = timed(step.run, tiny=tiny)
     count = work.training_flops(model)
     rates = record.rates(path, images=batch, seconds=timing.median, flops=count)
-    told = {name: float(logs[name]) for name in ("loss", "grad_norm")}
-    return rates | facts | {"logs": told, "timing": asdict(timing)}
+    text = gzip.compress(step.program.as_text().encode())
+    (folder / f"{case.slug}.hlo.gz").write_bytes(text)
+    return rates | step.facts | {"logs": step.told, "timing": asdict(timing)}
+
+
+def profile(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
+    """The kernels of a step, the slowest first: milliseconds and how often, of one step."""
+    step, steps = Step(case, tiny), 3
+    step.begin()
+    step.run(steps)
+    traces = folder / case.slug
+    with jax.profiler.trace(str(traces)):
+        step.run(steps)
+    seconds, counts = Counter(), Counter()
+    for file in traces.rglob("*.xplane.pb"):
+        for event in _on_device(ProfileData.from_file(str(file))):
+            seconds[event.name] += event.duration_ns
+            counts[event.name] += 1
+    slowest = seconds.most_common(60)
+    return {
+        "device_ms": round(seconds.total() / steps / 1e6, 3),
+        "kernels": [
+            [name[:100], round(time / steps / 1e6, 4), counts[name] / steps]
+            for name, time in slowest
+        ],
+    }
+
+
+def _on_device(data: ProfileData) -> Iterator[Any]:
+    """What ran on a device's streams."""
+    for plane in data.planes:
+        lines = plane.lines if plane.name.startswith("/device:") else ()
+        for line in lines:
+            if line.name.startswith("Stream"):
+                yield from line.events
+
+
+class Step:
+    """A compiled step of training on images of noise, and its state."""
+
+    def __init__(self, case: Case, tiny: bool) -> None:
+        model, batch = cases.model_of(case, tiny=tiny), cases.batch_of(case, tiny=tiny)
+        side = (model.size, model.size)
+        config = RunConfig(
+            model=ModelConfig(name=model.ours, init="random", image_size=side, dtype="bfloat16"),
+            batch_size=batch,
+            **case.options,
+        )
+        self.mesh = make_mesh(devices=jax.devices()[:1])
+        self.plan = planned(config, self.mesh)
+        ahead = compiled_ahead(self.plan, self.mesh)
+        self.program, self.size = ahead.program, ahead.memory.total
+        self.facts = {
+            "lowering_s": round(ahead.lowering_s, 1),
+            "compiling_s": round(ahead.compiling_s, 1),
+            "planned_gib": round(self.size / GIB, 2),
+        }
+
+    @property
+    def too_large(self) -> str:
+        """Why the step cannot run; "" where it can."""
+        limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", np.inf)
+        return f"does not fit: {limit / GIB:.1f} GiB are jax's" if self.size > limit else ""
+
+    def begin(self) -> None:
+        """Makes the state and the batch."""
+        self.state = begin(self.plan, noise_of(self.plan, self.mesh), self.mesh)
+        self.batch = batch_of(self.plan, self.mesh)
+
+    def run(self, steps: int) -> None:
+        """So many steps, to the end of the last."""
+        for _ in range(steps):
+            self.state, self.logs = self.program(self.state, self.batch)
+        jax.block_until_ready(self.logs)
+
+    @property
+    def told(self) -> dict[str, float]:
+        """What the last step says of itself."""
+        return {name: float(self.logs[name]) for name in ("loss", "grad_norm")}
 
 
 def forward(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
@@ -260,6 +318,7 @@ def repeated(program: Any, *rest: Any) -> None:
 
 ROWS = {
     "train": train,
+    "profile": profile,
     "forward": forward,
     "product": products,
     "attention": attention,

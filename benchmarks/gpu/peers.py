@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.autograd import DeviceType
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -35,24 +36,49 @@ def train(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
     """AdamW in one kernel, bfloat16 by autocast, float32 parameters; images are there already, normalised. Unlike
     fmjax's step it neither clips gradients nor looks whether they are finite."""
     model, batch = cases.model_of(case, tiny=tiny), cases.batch_of(case, tiny=tiny)
-    net = created(model, num_classes=cases.CLASSES).train()
-    adam = torch.optim.AdamW(net.parameters(), lr=1e-4, weight_decay=0.05, fused=True)
-    called = as_asked(net, case)
-    images, labels = inputs(model, batch)
-    found: Any = None
+    step = Step(case, tiny)
+    row = measured(step.run, case, path, batch, work.training_flops(model), tiny)
+    return row | {"logs": {"loss": float(step.loss.detach())}}
 
-    def run(steps: int) -> None:
-        nonlocal found
+
+def profile(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
+    """The kernels of a step, the slowest first: milliseconds and how often, of one step."""
+    step, steps = Step(case, tiny), 3
+    with kernel(case.options["sdpa"]):
+        step.run(steps)
+        with torch.profiler.profile() as profiler:
+            step.run(steps)
+    found = [each for each in profiler.key_averages() if each.device_type != DeviceType.CPU]
+    found.sort(key=lambda each: -each.self_device_time_total)
+    return {
+        "device_ms": sum(each.self_device_time_total for each in found) / steps / 1e3,
+        "kernels": [
+            [each.key[:100], each.self_device_time_total / steps / 1e3, each.count / steps]
+            for each in found[:60]
+        ],
+    }
+
+
+class Step:
+    """A step of training on images of noise."""
+
+    def __init__(self, case: Case, tiny: bool) -> None:
+        model, batch = cases.model_of(case, tiny=tiny), cases.batch_of(case, tiny=tiny)
+        self.net = created(model, num_classes=cases.CLASSES).train()
+        self.adam = torch.optim.AdamW(self.net.parameters(), lr=1e-4, weight_decay=0.05, fused=True)
+        self.called = as_asked(self.net, case)
+        self.images, self.labels = inputs(model, batch)
+        self.loss: Any = None
+
+    def run(self, steps: int) -> None:
+        """So many steps, to the end of the last."""
         for _ in range(steps):
             with torch.autocast(DEVICE.type, torch.bfloat16):
-                found = F.cross_entropy(called(images), labels)
-            found.backward()
-            adam.step()
-            adam.zero_grad(set_to_none=True)
+                self.loss = F.cross_entropy(self.called(self.images), self.labels)
+            self.loss.backward()
+            self.adam.step()
+            self.adam.zero_grad(set_to_none=True)
         waited()
-
-    row = measured(run, case, path, batch, work.training_flops(model), tiny)
-    return row | {"logs": {"loss": float(found.detach())}}
 
 
 def forward(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
@@ -211,6 +237,7 @@ def clean() -> None:
 
 ROWS = {
     "train": train,
+    "profile": profile,
     "forward": forward,
     "product": products,
     "attention": attention,
