@@ -24,10 +24,20 @@ ROOT = ""  # the name by which a computation's result goes, beside its own
 
 # no kernel: names for what is there already
 FREE = frozenset(
-    "parameter constant get-tuple-element tuple bitcast after-all partition-id replica-id opt-barrier".split()
+    [
+        "parameter",
+        "constant",
+        "get-tuple-element",
+        "tuple",
+        "bitcast",
+        "after-all",
+        "partition-id",
+        "replica-id",
+        "opt-barrier",
+    ]
 )
 EXCHANGES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-MOVES = frozenset("copy transpose bitcast reshape parameter tuple".split())
+MOVES = frozenset(["copy", "transpose", "bitcast", "reshape", "parameter", "tuple"])
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu import record
-from benchmarks.gpu.cases import CASES, Case
+from benchmarks.gpu.cases import CASES, NAMED, Case
 from benchmarks.gpu.clock import device_now
 
 PACKAGES = (
@@ -73,7 +73,7 @@ def measure(
         written = {row["row"] for row in record.rows(asked.out)}
         names = [name for name in names if name not in written]
         if names:
-            record.add(asked.out, {"row": names.pop(0), "failed": ended})
+            record.add(asked.out, NAMED[names.pop(0)].told | {"failed": ended})
 
 
 def kept(folder: Path | None) -> Any:

@@ -89,6 +89,12 @@ class Case:
         return max(needed, COMPILES) if compiles and self.kind in STEPS[:2] else needed
 
     @property
+    def told(self) -> dict[str, Any]:
+        """What a row of the results begins with."""
+        told = {"row": self.name, "side": self.side, "kind": self.kind, "model": self.model}
+        return told | {"batch": self.batch, "options": dict(self.options)}
+
+    @property
     def slug(self) -> str:
         """The name as that of a file."""
         return "".join(letter if letter.isalnum() else "-" for letter in self.name)

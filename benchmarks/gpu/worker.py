@@ -20,10 +20,8 @@ from benchmarks.gpu.cases import NAMED, Case
 def main(side: str, path: str, folder: str, until: str, tiny: str, *names: str) -> None:
     for name in names:
         case = NAMED[name]
-        told = {"side": case.side, "kind": case.kind, "model": case.model, "batch": case.batch}
-        row = {"row": name, **told, "options": dict(case.options)}
-        row |= done(side, case, Path(path), Path(folder), float(until), tiny == "1")
-        record.add(Path(path), row)
+        found = done(side, case, Path(path), Path(folder), float(until), tiny == "1")
+        record.add(Path(path), case.told | found)
         gc.collect()
 
 
