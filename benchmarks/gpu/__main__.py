@@ -1,7 +1,9 @@
 """Measures row after row, the most important first, and stops in time.
 
 python -m benchmarks.gpu --out FILE.json [--seconds 330] [--commit HASH] [--rows PART ...]
-                         [--keep FOLDER] [--tiny]
+                         [--after FILE ... --again PART ...] [--keep FOLDER] [--tiny]
+
+Rows that former calls to the same kind of device have measured (--after) come last, but for those named by --again.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+import json
 import os
 import platform
 import subprocess
@@ -39,14 +42,18 @@ PACKAGES = (
 # what jax may take of the device's memory: its own default, three quarters, is too little beside torch, which takes all
 MEMORY = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92", "TF_CPP_MIN_LOG_LEVEL": "2"}
 UNSAID = ("row", "side", "kind", "model", "batch", "options", "timing", "kernels")
+UNDONE = {"left_out", "failed"}
 CONFIGURES = ("XLA_", "JAX_", "TORCH", "CUDA_", "PYTORCH_", "NVIDIA_TF32")
 
 
 def main() -> None:
     asked = arguments()
     until = time.time() + asked.seconds
+    head = header(asked)
     cases = [case for case in CASES if chosen(case, asked.rows)]
-    record.begun(asked.out, header(asked))
+    known = measured(asked.after, head["device"]) - set(again(asked.again))
+    cases.sort(key=lambda case: case.name in known)
+    record.begun(asked.out, head)
     with kept(asked.keep) as folder:
         for side, rows in itertools.groupby(cases, key=lambda case: case.side):
             names = [case.name for case in rows]
@@ -89,6 +96,18 @@ def chosen(case: Case, parts: list[str]) -> bool:
     return not parts or any(part in case.name for part in parts)
 
 
+def again(parts: list[str]) -> list[str]:
+    """Rows by which two calls are compared."""
+    return [case.name for case in CASES if any(part in case.name for part in parts)]
+
+
+def measured(files: list[Path], device: dict[str, str]) -> set[str]:
+    """Rows that former calls to a device of the same name have measured."""
+    found = [json.loads(file.read_text()) for file in files]
+    alike = [call for call in found if call["device"].get("name") == device.get("name")]
+    return {row["row"] for call in alike for row in call["rows"] if not UNDONE & set(row)}
+
+
 def header(asked: argparse.Namespace) -> dict[str, Any]:
     """What was measured where, by what."""
     return {
@@ -125,6 +144,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=330, help="in which all is to end")
     parser.add_argument("--commit", default="", help="of what is measured")
     parser.add_argument("--rows", nargs="*", default=[], help="parts of names; all without any")
+    parser.add_argument("--after", type=Path, nargs="*", default=[], help="results of former calls")
+    parser.add_argument("--again", nargs="*", default=[], help="rows of these to measure anew")
     parser.add_argument("--keep", type=Path, help="a folder for compiled programs and traces")
     parser.add_argument("--tiny", action="store_true", help="small ones, as a test has them")
     return parser.parse_args()

@@ -13,8 +13,8 @@ from typing import Any
 STEPS = 20  # at least, between two looks at the clock
 ROUND_S = 0.3  # a round of short steps has more of them
 ROUNDS = (3, 9)  # at least and at most; between them as many as there is time for
-TIME_S = 5.0
-SHORT_S = 0.8  # of one kernel
+TIME_S = 3.0
+SHORT_S = 0.5  # of one kernel
 ASKED = (
     "name,driver_version,clocks.sm,clocks.mem,power.draw,power.limit,temperature.gpu,"
     "clocks_throttle_reasons.active,memory.total"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -94,15 +95,8 @@ class Step:
     """A compiled step of training on images of noise, and its state."""
 
     def __init__(self, case: Case, tiny: bool) -> None:
-        model, batch = cases.model_of(case, tiny=tiny), cases.batch_of(case, tiny=tiny)
-        side = (model.size, model.size)
-        config = RunConfig(
-            model=ModelConfig(name=model.ours, init="random", image_size=side, dtype="bfloat16"),
-            batch_size=batch,
-            **case.options,
-        )
         self.mesh = make_mesh(devices=jax.devices()[:1])
-        self.plan = planned(config, self.mesh)
+        self.plan = planned(config_of(case, tiny=tiny), self.mesh)
         ahead = compiled_ahead(self.plan, self.mesh)
         self.program, self.size = ahead.program, ahead.memory.total
         self.facts = {
@@ -134,18 +128,37 @@ class Step:
         return {name: float(self.logs[name]) for name in ("loss", "grad_norm")}
 
 
+def config_of(case: Case, *, tiny: bool = False) -> RunConfig:
+    """The run whose step a row is of."""
+    model, batch = cases.model_of(case, tiny=tiny), cases.batch_of(case, tiny=tiny)
+    side = (model.size, model.size)
+    return RunConfig(
+        model=ModelConfig(name=model.ours, init="random", image_size=side, dtype="bfloat16"),
+        batch_size=batch,
+        **case.options,
+    )
+
+
+def embedder(case: Case, mesh: Mesh | None = None, *, tiny: bool = False) -> tuple[Any, Params]:
+    """A function of parameters and bytes of pictures to embeddings, all in bfloat16, and the parameters' shapes."""
+    model = cases.model_of(case, tiny=tiny)
+    spec = resized(fmjax.get_spec(model.ours), model.size)
+    half = {"dtype": jnp.bfloat16, "param_dtype": jnp.bfloat16}
+    apply, shapes = functional(abstract(spec, mesh=mesh, **half, **case.options))
+    config = preprocess_config(model.ours, model.size)
+    return jax.jit(lambda params, images: apply(params, normalise(images, config)).pooled), shapes
+
+
 def forward(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
     """Bytes of pictures to embeddings, parameters and compute in bfloat16."""
     model, batch = cases.model_of(case, tiny=tiny), cases.batch_of(case, tiny=tiny)
-    spec = resized(fmjax.get_spec(model.ours), model.size)
-    outline = abstract(spec, dtype=jnp.bfloat16, param_dtype=jnp.bfloat16, **case.options)
-    apply, shapes = functional(outline)
+    function, shapes = embedder(case, tiny=tiny)
     leaves = flat(shapes).items()
     params = nested({name: jnp.asarray(noise(name, x.shape), x.dtype) for name, x in leaves})
-    config = preprocess_config(model.ours, model.size)
     images = jnp.asarray(pictures(batch, model.size))
-    function = jax.jit(lambda params, images: apply(params, normalise(images, config)).pooled)
+    start = time.perf_counter()
     program = function.lower(params, images).compile()
+    compiling = {"compiling_s": round(time.perf_counter() - start, 1)}
 
     def run(steps: int) -> None:
         out: Any = None
@@ -156,7 +169,7 @@ def forward(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
     timing = timed(run, tiny=tiny)
     count = work.forward_flops(model)
     rates = record.rates(path, images=batch, seconds=timing.median, flops=count)
-    return rates | {"timing": asdict(timing)}
+    return rates | compiling | {"timing": asdict(timing)}
 
 
 def products(case: Case, path: Path, folder: Path, tiny: bool) -> Row:

@@ -5,6 +5,7 @@ python -m benchmarks.gpu.worker SIDE RECORD FOLDER UNTIL TINY ROW ...
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import importlib
 import sys
@@ -15,6 +16,8 @@ from typing import Any
 
 from benchmarks.gpu import record
 from benchmarks.gpu.cases import NAMED, Case
+
+PATIENCE_S = 60.0  # with a row that should take less
 
 
 def main(side: str, path: str, folder: str, until: str, tiny: str, *names: str) -> None:
@@ -33,6 +36,9 @@ def done(
     left = until - start
     if left < case.needs_s:
         return {"left_out": f"{left:.0f} s are left, and it may take {case.needs_s:.0f}"}
+    # a row that is stuck ends the process, and not the call
+    if not tiny:
+        faulthandler.dump_traceback_later(max(PATIENCE_S, 2.5 * case.needs_s), exit=True)
     try:
         # a library that is not here costs its rows, and no others
         library = importlib.import_module(f"benchmarks.gpu.{side}")
@@ -41,6 +47,8 @@ def done(
         traceback.print_exc()
         words = " ".join(f"{type(error).__name__}: {error}".split())
         found = {"failed": words[:400]}
+    finally:
+        faulthandler.cancel_dump_traceback_later()
     return {**found, "took_s": round(time.time() - start, 1)}
 
 

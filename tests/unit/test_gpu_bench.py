@@ -73,8 +73,8 @@ def test_every_row_has_a_name_of_its_own():
 
 def test_a_row_is_not_begun_without_the_time_that_it_takes(tmp_path):
     case = NAMED["torch train ViT-L/14 batch 128 compile=default sdpa=cudnn"]
-    found = worker.done("peers", case, tmp_path / "x", tmp_path, time.time() + 60, True)
-    assert found == {"left_out": "60 s are left, and it may take 75"}
+    found = worker.done("peers", case, tmp_path / "x", tmp_path, time.time() + 40, True)
+    assert found == {"left_out": "40 s are left, and it may take 50"}
 
 
 def test_a_library_that_is_not_here_costs_its_rows_and_no_others(tmp_path):
@@ -86,6 +86,16 @@ def test_a_library_that_is_not_here_costs_its_rows_and_no_others(tmp_path):
     assert all(
         "No module named 'benchmarks.gpu.nobody'" in row["failed"] for row in record.rows(out)
     )
+
+
+def test_a_row_that_is_stuck_ends_its_process(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        worker.faulthandler, "dump_traceback_later", lambda s, exit: asked.append((s, exit))
+    )
+    for name in (OURS, THEIRS.replace("compile=no sdpa=flash", "compile=default sdpa=cudnn")):
+        worker.done("nobody", NAMED[name], tmp_path / "x", tmp_path, time.time() + 100, False)
+    assert asked == [(62.5, True), (125, True)]
 
 
 def test_a_process_that_ends_costs_the_row_that_it_was_at(tmp_path, monkeypatch):
@@ -111,3 +121,14 @@ def test_a_median_is_of_rounds_of_twenty_steps_or_more():
     assert done == [3, 5] + [found.steps] * found.rounds
     assert found.least <= found.median <= found.most
     assert 1e-3 <= found.median < 1
+
+
+def test_what_a_former_call_to_the_same_device_has_measured_is_known(tmp_path):
+    file = tmp_path / "former.json"
+    rows = [{"row": OURS, "ms": 1.0}, {"row": THEIRS, "left_out": "1 s is left"}]
+    record.begun(file, {"device": {"name": "NVIDIA H200"}})
+    for row in rows:
+        record.add(file, row)
+    assert program.measured([file], {"name": "NVIDIA H200"}) == {OURS}
+    assert program.measured([file], {"name": "NVIDIA H100 80GB HBM3"}) == set()
+    assert program.again(["remat=dots attention=xla"])[0] == OURS
