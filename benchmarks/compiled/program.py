@@ -23,21 +23,10 @@ TARGET = re.compile(r'custom_call_target="([^"]+)"')
 ROOT = ""  # the name by which a computation's result goes, beside its own
 
 # no kernel: names for what is there already
-FREE = frozenset(
-    [
-        "parameter",
-        "constant",
-        "get-tuple-element",
-        "tuple",
-        "bitcast",
-        "after-all",
-        "partition-id",
-        "replica-id",
-        "opt-barrier",
-    ]
-)
+NAMES = "parameter constant get-tuple-element tuple bitcast after-all partition-id replica-id"
+FREE = frozenset((*NAMES.split(), "opt-barrier"))
 EXCHANGES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-MOVES = frozenset(["copy", "transpose", "bitcast", "reshape", "parameter", "tuple"])
+MOVES = frozenset(["copy", "transpose", "bitcast", "reshape", "parameter", "tuple", "constant"])
 
 
 @dataclass(frozen=True)
@@ -151,7 +140,7 @@ def _kernels(
             yield from _kernels(program, operation.attribute("body"), times * rounds, rounds)
             continue
         inner = operation.attribute("to_apply") or operation.attribute("calls")
-        if operation.opcode in ("call", "async-start") and inner in program:
+        if operation.opcode in ("call", "conditional", "async-start") and inner in program:
             yield from _kernels(program, inner, times, trips)
             continue
         yield _kernel(program, scope, operation, times, trips)
@@ -175,7 +164,9 @@ def _kernel(
     read, written = sum(map(size, taken)), sum(map(size, given))
     inside: Computation = {}
     kind, moved, flops, stack = opcode, float(read + written), 0.0, 0.0
-    if opcode == "fusion":
+    if opcode in ("fusion", "fusion-start"):
+        # one that starts gives back what it takes too: its computation says what is read and written
+
         inside = program[operation.attribute("calls")]
         moved, stack = _fused(inside)
         flops = sum(_product(x, inside) for x in _lines(inside) if x.opcode == "dot")
@@ -186,6 +177,8 @@ def _kernel(
         flops = _flops(kind, operation, scope)
     elif opcode == "dot":
         flops = _product(operation, scope)
+    elif opcode.removesuffix("-start") in EXCHANGES:
+        kind, moved = opcode.removesuffix("-start"), 0.0
     elif opcode == "dynamic-update-slice":
         moved = 2.0 * sum(map(size, scope[operation.operands[1]].shapes))
     elif opcode == "dynamic-slice":
