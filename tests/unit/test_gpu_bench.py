@@ -18,7 +18,7 @@ from benchmarks.gpu.cases import CASES, MODELS, NAMED
 from benchmarks.gpu.clock import timed
 
 ROOT = Path(__file__).parents[2]
-OURS = "fmjax train ViT-L/14 batch 128 remat=dots attention=xla"
+OURS = "fmjax train ViT-L/14 batch 128 remat=dots attention=xla norms=xla"
 THEIRS = "torch train ViT-L/14 batch 128 compile=no sdpa=flash"
 
 
