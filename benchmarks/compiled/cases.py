@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.gpu.cases import CASES as MEASURED
-from benchmarks.gpu.cases import CUDNN, Case, ours
+from benchmarks.gpu.cases import CUDNN, FASTEST, FUSED, Case, ours
 
 # by default: what a test holds
 DEFAULTS = (
@@ -16,19 +16,25 @@ DEFAULTS = (
     ours("forward", "EVA02-L/14", 64),
     ours("forward", "DINOv2-g/14", 64),
 )
+PLAIN = {"remat": "none", "attention": "xla", "norms": "xla"}
 # a step on eight devices
 SPLIT = ours("train", batch=1024)
 # each lever alone, and together
 LEVERS = (
-    ours("train", remat="none", attention="xla"),
-    ours("train", remat="dots", attention="xla"),
-    ours("train", remat="full", attention="xla"),
-    ours("train", remat="none", attention="cudnn"),
+    ours("train", **PLAIN),
+    ours("train", **PLAIN | {"remat": "dots"}),
+    ours("train", **PLAIN | {"remat": "full"}),
+    ours("train", **PLAIN | {"attention": "cudnn"}),
+    ours("train", **PLAIN | {"norms": "pallas"}),
     ours("train", **CUDNN),
+    ours("train", **FUSED),
     ours("train", **CUDNN, unroll=True),
-    ours("forward", attention="xla"),
-    ours("forward", attention="cudnn"),
-    ours("forward", attention="cudnn", unroll=True),
+    ours("train", **FUSED, unroll=True),
+    ours("forward", attention="xla", norms="xla"),
+    ours("forward", attention="cudnn", norms="xla"),
+    ours("forward", attention="xla", norms="pallas"),
+    ours("forward", **FASTEST),
+    ours("forward", **FASTEST, unroll=True),
 )
 
 

@@ -103,8 +103,10 @@ class Case:
         return "".join(letter if letter.isalnum() else "-" for letter in self.name)
 
 
-XLA = {"remat": "dots", "attention": "xla"}
-CUDNN = {"remat": "dots", "attention": "cudnn"}
+XLA = {"remat": "dots", "attention": "xla", "norms": "xla"}
+CUDNN = {"remat": "dots", "attention": "cudnn", "norms": "xla"}
+FUSED = CUDNN | {"norms": "pallas"}
+FASTEST = {"attention": "cudnn", "norms": "pallas"}  # of a forward pass
 EAGER, COMPILED = {"compile": "no"}, {"compile": "default"}
 TRIED = {"compile": "max-autotune-no-cudagraphs"}
 
@@ -122,42 +124,44 @@ CASES = (
     peers("reference", "ViT-B/16", 8),
     ours("product"),
     ours("agreement", "ViT-B/16", 8),
-    ours("train", **CUDNN),
+    ours("train", **FUSED, unroll=True),
+    ours("train", **FUSED),
     ours("train", **CUDNN, unroll=True),
-    ours("train", **XLA),
-    ours("forward", attention="cudnn"),
-    ours("forward", "ViT-B/16", attention="cudnn"),
-    ours("train", "ViT-B/16", **CUDNN),
+    ours("train", **CUDNN),
+    ours("train", "ViT-B/16", **FUSED, unroll=True),
+    ours("profile", **FUSED, unroll=True),
     ours("attention"),
-    ours("profile", **CUDNN),
     peers("train", **COMPILED, sdpa="cudnn"),
     peers("train", **COMPILED, sdpa="flash"),
     peers("train", **EAGER, sdpa="cudnn"),
     peers("train", **EAGER, sdpa="flash"),
-    peers("forward", **EAGER, sdpa="cudnn"),
     peers("attention"),
     peers("train", "ViT-B/16", **EAGER, sdpa="cudnn"),
     peers("train", "ViT-B/16", **COMPILED, sdpa="cudnn"),
     peers("forward", "ViT-B/16", **EAGER, sdpa="cudnn"),
     peers("forward", "ViT-B/16", **COMPILED, sdpa="cudnn"),
+    peers("forward", **EAGER, sdpa="cudnn"),
     peers("forward", **COMPILED, sdpa="cudnn"),
     peers("profile", **COMPILED, sdpa="cudnn"),
-    peers("product"),
-    ours("forward", attention="cudnn", unroll=True),
-    ours("forward", "ViT-B/16", attention="cudnn", unroll=True),
-    ours("forward", attention="xla"),
-    ours("forward", "ViT-B/16", attention="xla"),
-    ours("train", "ViT-B/16", **XLA),
-    ours("train", "DINOv2-g/14", 64, **CUDNN),
-    ours("train", "EVA02-L/14", 64, **CUDNN),
+    ours("forward", **FASTEST),
+    ours("forward", "ViT-B/16", **FASTEST),
+    ours("forward", **FASTEST, unroll=True),
+    ours("forward", "ViT-B/16", **FASTEST, unroll=True),
+    ours("train", **XLA),
+    ours("forward", attention="xla", norms="xla"),
+    ours("train", "DINOv2-g/14", 64, **FUSED),
+    ours("train", "EVA02-L/14", 64, **FUSED),
     peers("train", "DINOv2-g/14", 64, **EAGER, sdpa="cudnn"),
     peers("train", "EVA02-L/14", 64, **EAGER, sdpa="cudnn"),
     peers("train", "EVA02-L/14", 64, **COMPILED, sdpa="cudnn"),
     peers("train", **TRIED, sdpa="cudnn"),
     peers("train", "DINOv2-g/14", 64, **COMPILED, sdpa="cudnn"),
+    peers("product"),
     peers("forward", **EAGER, sdpa="flash"),
-    ours("train", "ViT-B/16", **CUDNN, unroll=True),
-    ours("train", batch=64, remat="none", attention="xla"),
+    ours("train", "ViT-B/16", **FUSED),
+    ours("train", "ViT-B/16", **CUDNN),
+    ours("train", "ViT-B/16", **XLA),
+    ours("forward", "ViT-B/16", attention="xla", norms="xla"),
 )
 NAMED = {case.name: case for case in CASES}
 

@@ -56,9 +56,11 @@ def files() -> list[Path]:
 def tables() -> str:
     """All that the page shows."""
     found, lines = calls(), []
+    measured = {row["row"] for call in found for row in call["rows"] if "left_out" not in row}
     for call in found:
-        # what a call had no time for is an empty row of the last one alone
-        rows = [row for row in call["rows"] if "left_out" not in row or call is found[-1]]
+        # what no call had time for is an empty row of the last one
+        shown = set() if call is found[-1] else {row["row"] for row in call["rows"]}
+        rows = [x for x in call["rows"] if "left_out" not in x or x["row"] not in measured | shown]
         lines += [*head(call), *agreement(rows), "", *steps(rows), *products(rows)]
         lines += [*attention(rows), *profiles(rows), *failures(rows), ""]
     return "\n".join(lines).rstrip()
@@ -199,10 +201,11 @@ def _group(kernel: str) -> str:
 
 def failures(rows: list[Row]) -> Iterator[str]:
     """Rows that did not run, and why."""
-    for row in rows:
-        if "failed" in row:
-            yield ""
-            yield f"{row['row']}: {row['failed']}"
+    failed = [row for row in rows if "failed" in row]
+    for reason in dict.fromkeys(row["failed"] for row in failed):
+        names = [row["row"] for row in failed if row["failed"] == reason]
+        yield ""
+        yield f"{', '.join(names)}: {reason}"
 
 
 def _header(columns: tuple[str, ...]) -> Iterator[str]:

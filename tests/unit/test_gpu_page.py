@@ -48,7 +48,11 @@ def test_devices_never_share_a_table(stored):
 
 
 def test_what_was_not_measured_is_an_empty_cell_and_what_failed_says_why(stored):
-    late = OURS | {"options": {"unroll": True}, "left_out": "41 s are left"}
+    late = OURS | {
+        "row": "fmjax train unroll=True",
+        "options": {"unroll": True},
+        "left_out": "41 s are left",
+    }
     failed = OURS | {"options": {}, "failed": "it does not fit"}
     shown = stored(call("NVIDIA H200", late, failed))
     assert "| fmjax, unroll |  |  |  |  |  |  |  |" in shown
