@@ -24,7 +24,7 @@ from fmjax.serial import from_dict, to_json, write_atomically
 CONFIG, CLASSES, SPEC = "config.json", "classes.json", "spec.json"
 PREPROCESSING = "preprocessing.json"
 LATER = ("metrics.jsonl", "curves.png", "confusion.png")
-TRACKED = "trackers.json"  # which numbers of the run have gone to which tool
+TRACKED = "trackers.jsonl"  # which numbers of the run have gone to which tool
 # of an older run in the folder, which a fresh one is not
 OF_SCORES = ("predictions.npz", "report.html", TRACKED)
 MAX_BYTES = 64 * 2**20  # of a record

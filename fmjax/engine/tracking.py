@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import queue
 import threading
-import uuid
+import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -17,15 +18,16 @@ from fmjax.config.run import RunConfig
 from fmjax.engine import hosts
 from fmjax.engine.metrics import Sink
 from fmjax.engine.records import TRACKED, config_record
-from fmjax.engine.tracking_tools import TOOLS, Opened, Series
+from fmjax.engine.sent import Sent
+from fmjax.engine.tracking_tools import TOOLS, Numbers, Opened, Series
 from fmjax.engine.unreadable import Tell
 from fmjax.errors import UsageError, escaped, sentence
-from fmjax.serial import write_atomically
 
 CLOSING_S = 60.0  # for what is still on its way when a run ends
+TICK_S = 1.0  # how often a thread without a row looks at what has settled
 SHOWN = 300  # letters of what a tool says
 
-Sent = dict[str, int]  # name of a number -> the last step of which it was sent
+Waiting = deque[tuple[float, int, list[str]]]  # when it is safe, the step, the names of its numbers
 
 
 def check_installed(names: Iterable[str]) -> None:
@@ -60,36 +62,37 @@ def tracked(config: RunConfig, tell: Tell) -> Iterator[Sink | None]:
 
 
 class Trackers:
-    """Sends rows to the tools that are open, in their order, every number of a step once, whatever a crash repeats.
+    """Sends rows to the tools that are open, in their order, every number of a step once, whatever a run repeats.
 
-    A number goes out only behind the last step of which it was sent, which the run's folder remembers: a resumed run
+    A number goes out only behind the last step that a tool has of it, which the run's folder remembers: a resumed run
     does its last steps again to the same bits, and a tool that comes late, or has failed, gets what it has missed.
+    What a tool only writes a while later it could lose in a crash: that is remembered once it has had the time.
     The sending is done by a thread, as a server may take its time, and no device has to wait for it.
     """
 
     def __init__(self, folder: Path, tell: Tell) -> None:
-        self.path, self.tell = folder / TRACKED, tell
-        self.records, damage = _read(self.path)
-        if damage:
-            tell(f"note    {self.path} is damaged ({damage}); the tools of --log begin a new run")
+        self.tell, self.sent = tell, Sent(folder / TRACKED)
+        if self.sent.damaged:
+            tell(f"note    {self.sent.path} is damaged; --log may send numbers twice")
         self.opened: dict[str, Opened] = {}
+        self.given: dict[str, dict[str, int]] = {}  # as in the folder, and what has not settled
+        self.waiting: dict[str, Waiting] = {}
         self.rows: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
         self.failed = False
         self.thread = threading.Thread(target=self._work, name="trackers", daemon=True)
 
     def open(self, name: str, config: RunConfig) -> None:
         """Opens the run in a tool, or opens it again. Raises UsageError where that cannot be done."""
-        tool, new = TOOLS[name], name not in self.records
-        if new:
-            self.records[name] = {"id": uuid.uuid4().hex[:12], "sent": {}}
+        tool = TOOLS[name]
+        self.sent.begin(name)
         for variable, value in tool.environment.items():
             os.environ.setdefault(variable, value)
         series = Series(
-            folder=self.path.parent,
+            folder=self.sent.path.parent,
             project=config.log_project,
             name=config.out,
-            id=self.records[name]["id"],
-            new=new,
+            id=self.sent.ids[name],
+            last=self.sent.last(name),
             settings=config_record(config),
         )
         try:
@@ -99,8 +102,7 @@ class Trackers:
             raise UsageError(
                 f"--log {name} cannot open the run: {_said(error)}; {tool.way_out}, or leave it out"
             ) from error
-        # before the first row: what a tool calls the run must not be forgotten by a crash
-        self._remember()
+        self.given[name], self.waiting[name] = dict(self.sent.steps[name]), deque()
 
     def add(self, row: Mapping[str, Any]) -> None:
         """A row, which is sent later."""
@@ -126,24 +128,26 @@ class Trackers:
 
     def _work(self) -> None:
         """The thread: rows until there is None, then the tools are closed."""
-        while (row := self.rows.get()) is not None:
+        while True:
+            # without a row there may still be something that has settled in the meantime
+            try:
+                row = self.rows.get(timeout=TICK_S)
+            except queue.Empty:
+                row = {}
+            if row is None:
+                break
             numbers = {name: value for name, value in row.items() if name != "step"}
             for name in list(self.opened):
-                self._send(name, row["step"], numbers)
-            # once for a row, and for all rows that an older run has left
-            if self.rows.empty():
-                self._remember()
-        self._remember()
-        for name, tool in list(self.opened.items()):
-            try:
-                tool.close(self.failed)
-            except Exception as error:  # whatever a tool raises: the run is done
-                self.tell(f"note    --log {name} was not closed: {_said(error)}")
+                if numbers:
+                    self._send(name, row["step"], numbers)
+                self._settle(name, time.monotonic())
+        for name in list(self.opened):
+            self._close(name)
 
-    def _send(self, name: str, step: int, numbers: Mapping[str, float]) -> None:
+    def _send(self, name: str, step: int, numbers: Numbers) -> None:
         """The numbers of a row that a tool has not; one that fails is left out from then on."""
-        sent: Sent = self.records[name]["sent"]
-        new = {key: value for key, value in numbers.items() if step > sent.get(key, 0)}
+        given = self.given[name]
+        new = {key: value for key, value in numbers.items() if step > given.get(key, 0)}
         if not new:
             return
         try:
@@ -155,40 +159,34 @@ class Trackers:
                 f"on, and the same command sends the rest when it resumes"
             )
             return
-        sent.update(dict.fromkeys(new, step))
+        given.update(dict.fromkeys(new, step))
+        safe_at = time.monotonic() + TOOLS[name].settles_s
+        self.waiting[name].append((safe_at, step, list(new)))
 
-    def _remember(self) -> None:
+    def _settle(self, name: str, now: float) -> None:
+        """Remembers what a tool has written by now."""
+        waiting = self.waiting[name]
         try:
-            write_atomically(self.path, json.dumps(self.records) + "\n")
+            while waiting and waiting[0][0] <= now:
+                _, step, names = waiting.popleft()
+                self.sent.reached(name, step, names)
         except OSError as error:
             # a full disk ends the run where a checkpoint meets it, not here
+            waiting.clear()
             self.tell(
                 f"note    {sentence(error)}: --log may send numbers twice when the run resumes"
             )
+
+    def _close(self, name: str) -> None:
+        try:
+            self.opened[name].close(self.failed)
+        except Exception as error:  # whatever a tool raises: the run is done
+            self.tell(f"note    --log {name} was not closed: {_said(error)}")
+            return
+        self._settle(name, math.inf)
 
 
 def _said(error: Exception) -> str:
     """The first line of what a tool raises."""
     text = sentence(error).strip() or type(error).__name__
     return escaped(text.splitlines()[0][:SHOWN], SHOWN)
-
-
-def _read(path: Path) -> tuple[dict[str, Any], str]:
-    """The record of what was sent, and what is wrong with it: a damaged one is as good as none."""
-    if not path.is_file():
-        return {}, ""
-    try:
-        found = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        return {}, escaped(str(error), SHOWN)
-    whole = isinstance(found, dict) and all(_is_record(row) for row in found.values())
-    return (found, "") if whole else ({}, "it is no record of steps")
-
-
-def _is_record(row: Any) -> bool:
-    if not isinstance(row, dict) or set(row) != {"id", "sent"}:
-        return False
-    # an id is a part of names and of a search in a tool
-    named = isinstance(row["id"], str) and row["id"].isalnum() and row["id"].isascii()
-    sent = row["sent"]
-    return named and isinstance(sent, dict) and all(type(step) is int for step in sent.values())

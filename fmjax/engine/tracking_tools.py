@@ -18,14 +18,15 @@ MLFLOW_AT_ONCE = 100  # settings in one request
 class Series:
     """A run as a tool is told of it.
 
-    id: by which a tool finds the run again. new: whether no tool has seen it yet. settings: as in config.json.
+    id: by which a tool finds the run again. last: the last step of which it has numbers; 0 for a new run.
+    settings: as in config.json.
     """
 
     folder: Path
     project: str
     name: str
     id: str
-    new: bool
+    last: int
     settings: Mapping[str, Any]
 
 
@@ -40,26 +41,27 @@ class Opened:
 @dataclass(frozen=True)
 class Tool:
     """package: as it is imported. way_out: what to do where a run cannot be opened. environment: what the tool reads,
-    unless the user has set it."""
+    unless the user has set it. settles_s: after how long what it was given would outlive a crash of this process."""
 
     package: str
     open: Callable[[Series], Opened]
     way_out: str
     environment: Mapping[str, str] = field(default_factory=dict)
+    settles_s: float = 0.0
 
 
 def _tensorboard(series: Series) -> Opened:
     from tensorboardX import SummaryWriter
 
-    # of a run that was started over, what an older one has left in the folder is not shown
-    purge = 0 if series.new else None
-    writer = SummaryWriter(str(series.folder / "tensorboard"), purge_step=purge)
+    # TensorBoard does not show what files before this one have of the steps from here on: those of an older run in the
+    # folder, and those that a crash came too soon after to know that they were written
+    purge = series.last + 1 if series.last else 0
+    folder = str(series.folder / "tensorboard")
+    writer = SummaryWriter(folder, purge_step=purge, flush_secs=1)
 
     def send(step: int, numbers: Numbers) -> None:
         for name, value in numbers.items():
             writer.add_scalar(name, value, step)
-        # what is kept back would be lost with the process
-        writer.flush()
 
     def close(failed: bool) -> None:
         writer.close()
@@ -151,12 +153,15 @@ def _trackio(series: Series) -> Opened:
 
 # reports to the makers of a tool are off, and a server that does not answer is given up soon
 TOOLS = {
-    "tensorboard": Tool("tensorboardX", _tensorboard, "see that the run's folder can be written"),
+    "tensorboard": Tool(
+        "tensorboardX", _tensorboard, "see that the run's folder can be written", settles_s=3.0
+    ),
     "wandb": Tool(
         "wandb",
         _wandb,
         "run `wandb login`, or set WANDB_MODE=offline",
         {"WANDB_ERROR_REPORTING": "false"},
+        settles_s=30.0,  # it writes every 15 s
     ),
     "mlflow": Tool(
         "mlflow",
@@ -168,5 +173,6 @@ TOOLS = {
             "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
         },
     ),
-    "trackio": Tool("trackio", _trackio, "see that TRACKIO_DIR can be written"),
+    # it writes every half second
+    "trackio": Tool("trackio", _trackio, "see that TRACKIO_DIR can be written", settles_s=2.0),
 }

@@ -97,10 +97,10 @@ def test_going_back_takes_another_recipe_and_happens_once(run, copy, capsys):
     assert finetune(copy, *lower, "--from-step", "5") == 2
     assert "--from-step is 5; " in capsys.readouterr().err
     later = [step for step in committed(copy) if step > 2]
-    (copy / "trackers.json").write_text("{}")
+    (copy / "trackers.jsonl").write_text("")
     assert finetune(copy, *lower, "--from-step", "2") == 0
     # what went to the tools of --log is of the steps that are set aside, too
-    assert not (copy / "trackers.json").exists()
+    assert not (copy / "trackers.jsonl").exists()
     out = capsys.readouterr().out
     assert f"going back to step 2; set aside in {copy / 'set_aside'}: {later}" in out
     assert "resumed from step 2" in out

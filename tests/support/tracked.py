@@ -16,30 +16,28 @@ BLOCK, HEADER = 32_768, 7  # of LevelDB's logs, which a .wandb file is, behind 7
 
 
 def tensorboard(run: Path) -> Points:
-    """Scalars of all event files of a run."""
-    from tensorboardX.proto.event_pb2 import Event
+    """Scalars of all event files of a run, as TensorBoard shows them: the start of a session takes back what files
+    before it have of its step and later ones (event_accumulator.py, _MaybePurgeOrphanedData)."""
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
 
     found: Points = {}
     for path in sorted((run / "tensorboard").glob("events.*")):
         for content in _records(path.read_bytes()):
             event = Event.FromString(content)
+            if event.session_log.status == SessionLog.START:
+                found = {name: _before(points, event.step) for name, points in found.items()}
             for value in event.summary.value:
                 found.setdefault(value.tag, []).append((event.step, value.simple_value))
     return found
 
 
-def tensorboard_starts(run: Path) -> int:
-    """In how many event files what was before is taken back."""
-    from tensorboardX.proto.event_pb2 import Event, SessionLog
-
-    files = (run / "tensorboard").glob("events.*")
-    events = [Event.FromString(one) for path in files for one in _records(path.read_bytes())]
-    return sum(event.session_log.status == SessionLog.START for event in events)
+def _before(points: list[tuple[int, float]], step: int) -> list[tuple[int, float]]:
+    return [point for point in points if point[0] < step]
 
 
 def _records(content: bytes) -> Iterator[bytes]:
-    """Those of TensorFlow's record files: a length, its checksum, the bytes, theirs."""
-    while content:
+    """Those of TensorFlow's record files: a length, its checksum, the bytes, theirs. One that is cut short ends it."""
+    while len(content) > 12:
         (size,) = struct.unpack_from("<Q", content)
         yield content[12 : 12 + size]
         content = content[16 + size :]

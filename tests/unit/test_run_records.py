@@ -210,12 +210,12 @@ def test_fresh_starts_over_whatever_the_records_are(run, config):
 
 
 def test_fresh_forgets_what_went_to_the_tools_of_log_and_a_resume_does_not(run, config):
-    (run / "trackers.json").write_text("{}")
+    (run / "trackers.jsonl").write_text("")
     split = divide(open_source(config.data), config.data, None).split
     write_run(run, config, split, SPEC, IMAGES)
-    assert (run / "trackers.json").exists()
+    assert (run / "trackers.jsonl").exists()
     write_run(run, replace(config, fresh=True), split, SPEC, IMAGES)
-    assert not (run / "trackers.json").exists()
+    assert not (run / "trackers.jsonl").exists()
 
 
 def test_renamed_and_turned_classes_are_said_by_name(run, config):

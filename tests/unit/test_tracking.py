@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import shutil
+import errno
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,6 +16,7 @@ import pytest
 from fmjax.config.run import RunConfig, Tracker
 from fmjax.engine import hosts, tracking
 from fmjax.engine.metrics import Metrics
+from fmjax.engine.sent import Sent
 from fmjax.engine.tracking_tools import TOOLS, Numbers, Opened, Series, Tool
 from fmjax.errors import UsageError
 
@@ -82,7 +83,7 @@ def test_steps_that_are_done_again_are_not_sent_again(tmp_path, fake):
         row["loss"] for row in ROWS
     ]
     assert len({series.id for series in fake.opened}) == 1
-    assert [series.new for series in fake.opened] == [True, False]
+    assert [series.last for series in fake.opened] == [0, 4]
     assert fake.closed == [False, False]
     assert told == []
 
@@ -117,10 +118,10 @@ def test_a_tool_that_comes_later_gets_all_rows(tmp_path, fake):
 def test_a_run_whose_record_is_gone_is_a_new_one_to_its_tools(tmp_path, fake):
     with run(tmp_path, 0, []) as metrics:
         metrics.add(ROWS[0])
-    (tmp_path / "trackers.json").unlink()
+    (tmp_path / "trackers.jsonl").unlink()
     with run(tmp_path, 1, []):
         pass
-    assert [series.new for series in fake.opened] == [True, True]
+    assert [series.last for series in fake.opened] == [0, 0]
     assert len({series.id for series in fake.opened}) == 2
     assert steps_of(fake, "loss") == [1, 1]
 
@@ -145,12 +146,15 @@ def test_a_server_that_does_not_answer_keeps_nobody_waiting(tmp_path, fake, monk
 
 def test_a_full_disk_ends_no_run(tmp_path, fake, monkeypatch):
     told: list[str] = []
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "trackers.jsonl")
+
+    monkeypatch.setattr(Sent, "reached", full)
     with run(tmp_path, 0, told) as metrics:
-        shutil.rmtree(tmp_path)
-        tmp_path.touch()
-        with pytest.raises(OSError, match="metrics"):
-            metrics.add(ROWS[0])
-    assert "--log may send numbers twice" in told[0]
+        metrics.add(ROWS[0])
+    assert steps_of(fake, "loss") == [1]
+    assert "trackers.jsonl: No space left on device: --log may send numbers twice" in told[0]
 
 
 def test_a_tool_that_cannot_open_the_run_is_one_sentence(tmp_path, fake, monkeypatch):
@@ -177,19 +181,71 @@ def test_only_the_process_that_writes_opens_anything(tmp_path, fake, monkeypatch
     tracking.check_installed(["wandb"])
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"{",
-        b"[]",
-        b'{"wandb": {"id": "a\' or 1", "sent": {}}}',
-        b'{"wandb": {"id": "a", "sent": []}}',
-    ],
+LINES = (
+    '{"tool": "wandb", "id": "a1", "steps": {"loss": 2}}',
+    '{"tool": "wandb", "step": 3, "names": ["loss", "lr"]}',
 )
-def test_a_damaged_record_of_what_was_sent_is_said_and_begins_a_new_run(tmp_path, fake, content):
-    (tmp_path / "trackers.json").write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("lines", "steps", "damaged"),
+    [
+        (LINES, {"loss": 3, "lr": 3}, 0),
+        ((*LINES, '{"tool": "wandb", "st'), {"loss": 3, "lr": 3}, 0),  # cut short by a crash
+        ((LINES[0], "{", LINES[1]), {"loss": 3, "lr": 3}, 1),
+        ((LINES[0], "[]", '{"tool": "wandb", "step": 9.5, "names": []}', ""), {"loss": 2}, 2),
+        (('{"tool": "wandb", "id": "a\' or 1", "steps": {}}', LINES[1], ""), None, 2),
+        (('{"tool": "wandb", "id": "a", "steps": {"loss": "1"}}', ""), None, 1),
+        (("[" * 100_000, ""), None, 1),
+    ],
+    ids=["whole", "cut short", "a line", "no rows", "an id", "steps", "deep"],
+)
+def test_what_was_sent_is_read_for_all_that_its_lines_say(tmp_path, lines, steps, damaged):
+    path = tmp_path / "trackers.jsonl"
+    end = "" if lines[-1].endswith('"st') or not lines[-1] else "\n"
+    path.write_text("\n".join(lines) + end)
+    sent = Sent(path)
+    assert (sent.steps.get("wandb"), sent.damaged) == (steps, damaged)
+    # opened again it is whole, and a tool that was known keeps its id
+    assert sent.begin("wandb") == (steps is None)
+    again = Sent(path)
+    assert (again.ids, again.steps, again.damaged) == (sent.ids, sent.steps, 0)
+    assert steps is None or again.ids == {"wandb": "a1"}
+
+
+def test_damage_is_told(tmp_path):
+    (tmp_path / "trackers.jsonl").write_text("{}\n\n")
     told: list[str] = []
-    trackers = tracking.Trackers(tmp_path, told.append)
-    trackers.close(failed=False)
-    assert "trackers.json is damaged" in told[0]
-    assert json.loads((tmp_path / "trackers.json").read_text()) == {}
+    tracking.Trackers(tmp_path, told.append).close(failed=False)
+    assert "trackers.jsonl is damaged; --log may send numbers twice" in told[0]
+
+
+def test_what_a_tool_has_not_written_before_a_crash_is_sent_again(tmp_path, fake, monkeypatch):
+    # a tool that writes later what it is given now
+    monkeypatch.setitem(TOOLS, "wandb", replace(TOOLS["wandb"], settles_s=60.0))
+    config = RunConfig(out=str(tmp_path), log=("wandb",))
+    crashed = tracking.Trackers(tmp_path, print)
+    crashed.open("wandb", config)
+    for row in ROWS[:3]:
+        crashed.add(row)
+    while len(fake.sent) < 3:
+        time.sleep(0.01)
+    with run(tmp_path, 0, []) as metrics:
+        for row in ROWS[:4]:
+            metrics.add(row)
+    assert steps_of(fake, "loss") == [1, 2, 3, 1, 2, 3, 4]
+    # and what it had the time to write is not, as is all of a run that has ended well
+    with run(tmp_path, 4, []):
+        pass
+    assert steps_of(fake, "loss") == [1, 2, 3, 1, 2, 3, 4]
+    crashed.close(failed=True)
+
+
+def test_a_row_is_remembered_once_it_is_sent(tmp_path, fake):
+    config = RunConfig(out=str(tmp_path), log=("wandb",))
+    crashed = tracking.Trackers(tmp_path, print)
+    crashed.open("wandb", config)
+    crashed.add(ROWS[0])
+    while Sent(tmp_path / "trackers.jsonl").steps["wandb"] != {"loss": 1, "lr": 1}:
+        time.sleep(0.01)
+    crashed.close(failed=True)
