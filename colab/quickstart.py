@@ -81,7 +81,13 @@ from fmjax.programs.finetune import finetune
 
 preset = load_preset("quickstart")
 config = replace(
-    preset, out="runs/notebook", steps=40, eval_every=20, save_every=20, compare_random=False
+    preset,
+    out="runs/notebook",
+    steps=40,
+    batch_size=32,
+    eval_every=40,
+    save_every=40,
+    compare_random=False,
 )
 scores = finetune(config)
 f"{scores['accuracy']:.1%} of held-out digits"

@@ -67,11 +67,12 @@ jax.debug.visualize_array_sharding(kernel[0])
 # %%
 from dataclasses import replace
 
-from fmjax.config import MeshConfig, load_preset
+from fmjax.config import DataConfig, MeshConfig, load_preset
 from fmjax.programs.finetune import finetune
 
 preset = replace(
     load_preset("quickstart"),
+    data=DataConfig(source="digits", val_fraction=0.05),
     steps=STEPS,
     batch_size=16,
     eval_every=STEPS,
