@@ -57,9 +57,9 @@ def tables() -> str:
     """All that the page shows."""
     found, lines = calls(), []
     measured = {row["row"] for call in found for row in call["rows"] if "left_out" not in row}
-    for call in found:
-        # what no call had time for is an empty row of the last one
-        shown = set() if call is found[-1] else {row["row"] for row in call["rows"]}
+    for number, call in enumerate(found):
+        # what no call had time for is an empty row of the last one that meant to measure it
+        shown = {row["row"] for later in found[number + 1 :] for row in later["rows"]}
         rows = [x for x in call["rows"] if "left_out" not in x or x["row"] not in measured | shown]
         lines += [*head(call), *agreement(rows), "", *steps(rows), *products(rows)]
         lines += [*attention(rows), *profiles(rows), *failures(rows), ""]

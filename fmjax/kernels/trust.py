@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -91,19 +92,30 @@ def versions() -> str:
 
 def tried(kernel: Kernel, device: Any) -> str:
     """What is wrong with a kernel on a device that is here; "" where it agrees with the plain path."""
-    rng = np.random.default_rng(0)
-    numbers = [rng.standard_normal(kernel.shape, np.float32) for _ in kernel.results]
+    # a model may be traced meanwhile, of whose program this is no part. A thread traces for itself alone; to compute at
+    # once in the midst of a trace, as jax.ensure_compile_time_eval does, has no rule for Pallas' kernels
+    with ThreadPoolExecutor(1) as alone:
+        errors = alone.submit(_errors, kernel, device)
     try:
-        # a model may be traced meanwhile, of whose program this is no part
-        with jax.ensure_compile_time_eval(), jax.default_device(device):
-            given = [jnp.asarray(x, kernel.dtype) for x in numbers]
-            found = jax.jit(partial(_both, kernel.fast))(*given)
-            with jax.default_matmul_precision("highest"):
-                exact = [x.astype(jnp.float32) for x in given]
-                expected = jax.jit(partial(_both, kernel.plain))(*exact)
-            errors = [float(_error(*pair)) for pair in zip(found, expected, strict=True)]
+        return _judged(kernel, errors.result())
     except Exception as error:  # whatever a compiler or a driver raises
         return f"it fails ({type(error).__name__}: {escaped(str(error))})"
+
+
+def _errors(kernel: Kernel, device: Any) -> list[float]:
+    """How far each result of the small case is from the plain path's in float32."""
+    rng = np.random.default_rng(0)
+    numbers = [rng.standard_normal(kernel.shape, np.float32) for _ in kernel.results]
+    with jax.default_device(device):
+        given = [jnp.asarray(x, kernel.dtype) for x in numbers]
+        found = jax.jit(partial(_both, kernel.fast))(*given)
+        with jax.default_matmul_precision("highest"):
+            exact = [x.astype(jnp.float32) for x in given]
+            expected = jax.jit(partial(_both, kernel.plain))(*exact)
+        return [float(_error(*pair)) for pair in zip(found, expected, strict=True)]
+
+
+def _judged(kernel: Kernel, errors: list[float]) -> str:
     allowed = ALLOWED_EPS * float(jnp.finfo(kernel.dtype).eps)
     # nan is not below anything
     wrong = [
