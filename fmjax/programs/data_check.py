@@ -15,7 +15,7 @@ from fmjax.config.model import ModelConfig
 from fmjax.config.sets import DataCheckConfig
 from fmjax.console import console, counted
 from fmjax.data.check.checkup import Embed, Part, Report, check
-from fmjax.data.check.kinds import KINDS, Finding
+from fmjax.data.check.kinds import KINDS, SEVERITIES, Finding
 from fmjax.data.check.pictures import Seen
 from fmjax.data.example import Examples
 from fmjax.errors import DataError, Stopped, escaped, printable
@@ -158,5 +158,9 @@ def verdict(report: Report) -> str:
     found = [finding.severity for finding in report.findings]
     if not found:
         return "result    nothing to mend"
-    numbers = [(found.count(name), name) for name in ("error", "warning", "note")]
-    return "result    " + ", ".join(f"{count} kinds of {name}" for count, name in numbers if count)
+    told = [_kinds(found.count(name), name) for name in SEVERITIES if name in found]
+    return f"result    {', '.join(told)}"
+
+
+def _kinds(count: int, name: str) -> str:
+    return f"{count} kind{'s' if count > 1 else ''} of {name}"
