@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from fmjax.config.features import ProbeConfig
 from fmjax.errors import DataError
-from fmjax.programs.features import Embeddings, _check_classes
+from fmjax.programs.features import Embeddings, check_classes
 from fmjax.tasks import probe
 
 RNG = np.random.default_rng(0)
@@ -77,5 +77,5 @@ def test_a_sweep_needs_two_images_of_every_class(counts, alone, folds):
     labels = np.repeat([0, 1], counts)
     images = Embeddings(np.zeros((len(labels), 2), np.float32), labels, [], ("many", "few"))
     with pytest.raises(DataError, match=r"--sweep .* 'few' has \d readable ones"):
-        _check_classes(ProbeConfig(sweep=True, folds=folds), images, alone=alone)
-    _check_classes(ProbeConfig(folds=folds), images, alone=alone)
+        check_classes(ProbeConfig(sweep=True, folds=folds), images, alone=alone)
+    check_classes(ProbeConfig(folds=folds), images, alone=alone)
