@@ -9,6 +9,9 @@ CACHE = Path(os.environ.get("FMJAX_TEST_CACHE", Path.home() / ".cache" / "fmjax-
 os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 )
+# threads of XLA's pool, of which it has one for each device by default: a device may wait in two exchanges at once, and
+# then another has no thread left to come to them
+os.environ.setdefault("NPROC", str(max(16, os.cpu_count() or 1)))
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "xla"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import Any
 
 import jax
@@ -24,6 +25,8 @@ def simulate_devices(count: int) -> None:
     """
     if not count:
         return
+    # XLA's pool has a thread for each device, and one that waits in two exchanges at once leaves another without
+    os.environ.setdefault("NPROC", str(max(2 * count, os.cpu_count() or 1)))
     # once jax has started its devices it refuses, though they may be those that are asked for
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", count)
