@@ -17,7 +17,7 @@ def attend(
     """
     # q is scaled, which is smaller than the logits; less their greatest, no exp overflows
     q = q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
-    logits = (_wide if q.dtype == jnp.float32 else _narrow)(q, k)  # B N L S
+    logits = (_narrow if q.dtype == jnp.bfloat16 else _wide)(q, k)  # B N L S
     greatest = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
     weights = jnp.exp(logits - greatest)
     total = weights.sum(-1, keepdims=True)
@@ -32,8 +32,9 @@ def _wide(q: Array, k: Array) -> Array:
 
 @jax.custom_vjp
 def _narrow(q: Array, k: Array) -> Array:
-    """The same of numbers in half precision. Its gradient is rounded as they are before it is multiplied, as in fused
-    kernels (arXiv:2205.14135, alg. 4): autodiff's products of float32 take a GPU twice the time and the memory."""
+    """The same of numbers in bfloat16. Its gradient is rounded as they are before it is multiplied, as in fused kernels
+    (arXiv:2205.14135, alg. 4): autodiff's products of float32 take a GPU twice the time and the memory. float16 has no
+    numbers as small as some of these gradients are, and learns less by it."""
     return _wide(q, k)
 
 

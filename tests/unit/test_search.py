@@ -89,8 +89,7 @@ def test_info_is_a_page_for_people_and_json_for_machines(capsys):
     assert len(page.splitlines()) < 25
     for fact in (
         "ViT-B-16.openai",
-        "86.2 M parameters",
-        "0.34 GB",
+        "86.2 M, 345 MB in float32",
         "35.1 GFLOPs",
         "MIT",
         "quick_gelu",
