@@ -5,13 +5,12 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from fmjax import __version__, names
+from fmjax import names
 from fmjax.config.backbones import BackbonesConfig
 from fmjax.config.features import ProbeConfig
 from fmjax.config.model import ModelConfig
@@ -35,6 +34,7 @@ from fmjax.programs.features import (
 from fmjax.programs.report_images import Gallery
 from fmjax.programs.report_pictures import patch_pictures, spread
 from fmjax.report.comparison import Comparison, Row, best, write_comparison
+from fmjax.report.pages import made
 from fmjax.specs import ViTSpec
 from fmjax.targets import check_target
 from fmjax.tasks.embed import neighbours_accuracy
@@ -112,7 +112,10 @@ def _row(asked: ProbeConfig, splits: Splits, config: BackbonesConfig) -> Row:
     # weights that are not there are one backbone's trouble
     try:
         found = network(asked)
-        row = replace(row, **_sized(found.model.spec), **_timed(found, splits.train, asked))
+        compiled, speed = _timed(found, splits.train, asked)
+        # the same program embeds the images: it is compiled once
+        found = replace(found, outputs=compiled)
+        row = replace(row, **_sized(found.model.spec), **speed)
         row = replace(row, **_scores(found, splits, asked, config))
         return replace(row, maps=_maps(found, splits, config))
     except TOLD as error:
@@ -127,8 +130,9 @@ def _sized(spec: ViTSpec) -> dict[str, Any]:
     }
 
 
-def _timed(found: Network, examples: Examples, asked: ProbeConfig) -> dict[str, Any]:
-    """Images a second of the network alone, and the bytes that a device holds, for one batch of the images."""
+def _timed(found: Network, examples: Examples, asked: ProbeConfig) -> tuple[Any, dict[str, Any]]:
+    """The compiled program; images a second of the network alone, and the bytes that a device holds, for one batch of
+    the images."""
     size = divisible(asked.batch_size, found.mesh)
     reading = eval_batches(
         examples,
@@ -147,7 +151,8 @@ def _timed(found: Network, examples: Examples, asked: ProbeConfig) -> dict[str, 
         start = time.perf_counter()
         jax.block_until_ready(compiled(found.params, batch))
         seconds.append(time.perf_counter() - start)
-    return {"per_second": size / statistics.median(seconds), "memory": _memory(compiled)}
+    speed = {"per_second": size / statistics.median(seconds), "memory": _memory(compiled)}
+    return compiled, speed
 
 
 def _memory(compiled: Any) -> int | None:
@@ -200,11 +205,10 @@ def _page(config: BackbonesConfig, splits: Splits, rows: tuple[Row, ...]) -> Com
     count = len(train) + (len(val) if val else 0)
     size = config.batch_size
     devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    now = datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC")
     return Comparison(
         title=Path(config.data.source.partition(":")[2] or config.data.source).name,
         lead=f"{len(rows)} frozen backbones on {count:,} images of {len(train.classes):,} classes.",
-        made=f"Made by fmjax {__version__} on {now}. This file needs nothing from anywhere.",
+        made=made(),
         rows=rows,
         best=best(rows),
         neighbours_say=f"Neighbours: the vote of the {config.k} nearest by cosine, {how}.",

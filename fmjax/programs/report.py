@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fmjax import __version__
 from fmjax.config.presets import load_preset
 from fmjax.config.report import ReportConfig
 from fmjax.config.run import RunConfig
@@ -25,7 +23,7 @@ from fmjax.programs.report_facts import data_facts, run_parts
 from fmjax.programs.report_images import Gallery, of_images, opened
 from fmjax.programs.report_progress import Progress, progress_parts
 from fmjax.programs.report_scores import prediction_parts
-from fmjax.report.pages import Page, write_page
+from fmjax.report.pages import Page, made, write_page
 from fmjax.targets import check_target
 
 REPORT = "report.html"
@@ -95,11 +93,10 @@ def gathered(
         parts |= prediction_parts(predictions, config, classes, gallery)
     parts |= data_facts(config, classes, split, gallery, task)
     parts |= run_parts(folder, config, task, predictions)
-    now = datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC")
     page = Page(
         title=folder.resolve().name,
         lead=_lead(config, classes, split),
-        made=f"Made by fmjax {__version__} on {now}. This file needs nothing from anywhere.",
+        made=made(),
         class_count=len(classes),
         **parts,
     )

@@ -6,10 +6,12 @@ import base64
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from fmjax import __version__
 from fmjax.errors import printable
 from fmjax.report.atlas import Atlas
 from fmjax.report.charts import Chart
@@ -95,6 +97,12 @@ class Page:
     class_sizes: tuple[tuple[str, int, int], ...] = ()
     speed: tuple[Chart, ...] = ()
     speed_say: str = ""
+
+
+def made() -> str:
+    """The last line of a page: what made it, and when."""
+    now = datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC")
+    return f"Made by fmjax {__version__} on {now}. This file needs nothing from anywhere."
 
 
 def write_page(path: Path, page: Page) -> None:
