@@ -118,10 +118,14 @@ def header(asked: argparse.Namespace) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
-        "environment": {
-            name: value for name, value in os.environ.items() if name.startswith(CONFIGURES)
-        },
+        "environment": environment(),
     }
+
+
+def environment() -> dict[str, str]:
+    """The variables that configure what is timed, but for where caches lie, which is a matter of the machine."""
+    chosen = {name: value for name, value in os.environ.items() if name.startswith(CONFIGURES)}
+    return {name: value for name, value in chosen.items() if not name.endswith("_CACHE_DIR")}
 
 
 def version(package: str) -> str:
