@@ -19,13 +19,13 @@ import sys
 import tempfile
 import time
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu import record
 from benchmarks.gpu.cases import CASES, NAMED, Case
-from benchmarks.gpu.clock import device_now
+from fmjax.bench.timing import device_now
+from fmjax.programs.machine import version
 
 PACKAGES = (
     "jax",
@@ -122,14 +122,6 @@ def header(asked: argparse.Namespace) -> dict[str, Any]:
             name: value for name, value in os.environ.items() if name.startswith(CONFIGURES)
         },
     }
-
-
-def version(package: str) -> str:
-    """Of a package; "" where it is not here."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def said(row: dict[str, Any]) -> str:

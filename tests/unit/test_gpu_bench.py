@@ -15,7 +15,7 @@ import pytest
 from benchmarks.gpu import __main__ as program
 from benchmarks.gpu import record, work, worker
 from benchmarks.gpu.cases import CASES, MODELS, NAMED
-from benchmarks.gpu.clock import timed
+from fmjax.bench.timing import timed
 
 ROOT = Path(__file__).parents[2]
 OURS = "fmjax train ViT-L/14 batch 128 remat=dots attention=xla norms=xla"
