@@ -28,7 +28,7 @@ from benchmarks.compiled.page import RESULTS, write_page
 from benchmarks.compiled.program import kernels
 from benchmarks.gpu import cases, ours
 from benchmarks.gpu.cases import Case
-from benchmarks.plans import planned
+from fmjax.bench.plans import planned
 from fmjax.config import MeshConfig
 from fmjax.engine.ahead import compiled_ahead
 from fmjax.engine.costs import Memory, collectives, memory_of

@@ -19,13 +19,13 @@ import sys
 import tempfile
 import time
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu import record
 from benchmarks.gpu.cases import CASES, NAMED, Case
-from benchmarks.gpu.clock import device_now
+from fmjax.bench.timing import device_now
+from fmjax.programs.machine import version
 
 PACKAGES = (
     "jax",
@@ -126,14 +126,6 @@ def environment() -> dict[str, str]:
     """The variables that configure what is timed, but for where caches lie, which is a matter of the machine."""
     chosen = {name: value for name, value in os.environ.items() if name.startswith(CONFIGURES)}
     return {name: value for name, value in chosen.items() if not name.endswith("_CACHE_DIR")}
-
-
-def version(package: str) -> str:
-    """Of a package; "" where it is not here."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def said(row: dict[str, Any]) -> str:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from fmjax.bench.timing import STEPS as ROUND_STEPS
+from fmjax.bench.timing import TIME_S
+
 Side = Literal["ours", "peers"]
 Kind = Literal["reference", "agreement", "product", "train", "profile", "forward", "attention"]
 Product = tuple[int, int, int]
@@ -184,3 +187,8 @@ def products_of(*, tiny: bool) -> tuple[Product, ...]:
 def attention_of(*, tiny: bool) -> tuple[int, tuple[tuple[int, int], ...]]:
     """Images, and of each case tokens and head width."""
     return (1, ((18, 16),)) if tiny else (64, ATTENTION)
+
+
+def length_of(*, tiny: bool, seconds: float = TIME_S) -> dict[str, Any]:
+    """How long something is timed: seconds of all rounds, and steps of each at least."""
+    return {"seconds": 0.0, "least": 2} if tiny else {"seconds": seconds, "least": ROUND_STEPS}

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import gzip
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +20,18 @@ import fmjax
 import weights_conversion as wc
 from benchmarks.gpu import cases, record, work
 from benchmarks.gpu.cases import Case
-from benchmarks.gpu.clock import SHORT_S, timed
-from benchmarks.plans import planned
+from fmjax.bench import compiled, noise
+from fmjax.bench.compiled import Step
+from fmjax.bench.plans import planned
+from fmjax.bench.timing import SHORT_S, timed
 from fmjax.config import ModelConfig, RunConfig
-from fmjax.engine.ahead import compiled_ahead
-from fmjax.engine.plan import Plan
-from fmjax.engine.state import begin, net_shardings
 from fmjax.kernels.attention import KERNELS, unfit
 from fmjax.models.build import abstract, param_shapes, resized
+from fmjax.models.flops import attention_flops
 from fmjax.models.functional import functional
-from fmjax.preprocessing import normalise, preprocess_config
-from fmjax.sharding import batch_sharding, make_mesh
-from fmjax.trees import Params, flat, nested
+from fmjax.preprocessing import preprocess_config
+from fmjax.sharding import make_mesh
+from fmjax.trees import Params, flat
 from fmjax.weights.load import fill
 
 GIB = 2**30
@@ -47,21 +45,26 @@ BFLOAT16_TIMES = 2.0
 def train(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
     """The engine's own step: AdamW, clipping, bfloat16 compute, float32 parameters, the state given up."""
     model, batch = cases.model_of(case, tiny=tiny), cases.batch_of(case, tiny=tiny)
-    step = Step(case, tiny)
+    step = step_of(case, tiny=tiny)
+    facts = {
+        "lowering_s": round(step.ahead.lowering_s, 1),
+        "compiling_s": round(step.ahead.compiling_s, 1),
+        "planned_gib": round(step.ahead.memory.total / GIB, 2),
+    }
     if step.too_large:
-        return step.facts | {"failed": step.too_large}
+        return facts | {"failed": step.too_large}
     step.begin()
-    timing = timed(step.run, tiny=tiny)
+    timing = timed(step.run, **cases.length_of(tiny=tiny))
     count = work.training_flops(model)
     rates = record.rates(path, images=batch, seconds=timing.median, flops=count)
-    text = gzip.compress(step.program.as_text().encode())
+    text = gzip.compress(step.ahead.program.as_text().encode())
     (folder / f"{case.slug}.hlo.gz").write_bytes(text)
-    return rates | step.facts | {"logs": step.told, "timing": asdict(timing)}
+    return rates | facts | {"logs": step.told, "timing": asdict(timing)}
 
 
 def profile(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
     """The kernels of a step, the slowest first: milliseconds and how often, of one step."""
-    step, steps = Step(case, tiny), 3
+    step, steps = step_of(case, tiny=tiny), 3
     step.begin()
     step.run(steps)
     traces = folder / case.slug
@@ -91,41 +94,10 @@ def _on_device(data: ProfileData) -> Iterator[Any]:
                 yield from line.events
 
 
-class Step:
-    """A compiled step of training on images of noise, and its state."""
-
-    def __init__(self, case: Case, tiny: bool) -> None:
-        self.mesh = make_mesh(devices=jax.devices()[:1])
-        self.plan = planned(config_of(case, tiny=tiny), self.mesh)
-        ahead = compiled_ahead(self.plan, self.mesh)
-        self.program, self.size = ahead.program, ahead.memory.total
-        self.facts = {
-            "lowering_s": round(ahead.lowering_s, 1),
-            "compiling_s": round(ahead.compiling_s, 1),
-            "planned_gib": round(self.size / GIB, 2),
-        }
-
-    @property
-    def too_large(self) -> str:
-        """Why the step cannot run; "" where it can."""
-        limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", np.inf)
-        return f"does not fit: {limit / GIB:.1f} GiB are jax's" if self.size > limit else ""
-
-    def begin(self) -> None:
-        """Makes the state and the batch."""
-        self.state = begin(self.plan, noise_of(self.plan, self.mesh), self.mesh)
-        self.batch = batch_of(self.plan, self.mesh)
-
-    def run(self, steps: int) -> None:
-        """So many steps, to the end of the last."""
-        for _ in range(steps):
-            self.state, self.logs = self.program(self.state, self.batch)
-        jax.block_until_ready(self.logs)
-
-    @property
-    def told(self) -> dict[str, float]:
-        """What the last step says of itself."""
-        return {name: float(self.logs[name]) for name in ("loss", "grad_norm")}
+def step_of(case: Case, *, tiny: bool) -> Step:
+    """The compiled step of a row, on the first device."""
+    mesh = make_mesh(devices=jax.devices()[:1])
+    return Step(planned(config_of(case, tiny=tiny), mesh), mesh)
 
 
 def config_of(case: Case, *, tiny: bool = False) -> RunConfig:
@@ -144,29 +116,18 @@ def embedder(case: Case, mesh: Mesh | None = None, *, tiny: bool = False) -> tup
     model = cases.model_of(case, tiny=tiny)
     spec = resized(fmjax.get_spec(model.ours), model.size)
     half = {"dtype": jnp.bfloat16, "param_dtype": jnp.bfloat16}
-    apply, shapes = functional(abstract(spec, mesh=mesh, **half, **case.options))
-    config = preprocess_config(model.ours, model.size)
-    return jax.jit(lambda params, images: apply(params, normalise(images, config)).pooled), shapes
+    outline = abstract(spec, mesh=mesh, **half, **case.options)
+    return compiled.embedder(outline, preprocess_config(model.ours, model.size))
 
 
 def forward(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
     """Bytes of pictures to embeddings, parameters and compute in bfloat16."""
     model, batch = cases.model_of(case, tiny=tiny), cases.batch_of(case, tiny=tiny)
     function, shapes = embedder(case, tiny=tiny)
-    leaves = flat(shapes).items()
-    params = nested({name: jnp.asarray(noise(name, x.shape), x.dtype) for name, x in leaves})
-    images = jnp.asarray(pictures(batch, model.size))
-    start = time.perf_counter()
-    program = function.lower(params, images).compile()
-    compiling = {"compiling_s": round(time.perf_counter() - start, 1)}
-
-    def run(steps: int) -> None:
-        out: Any = None
-        for _ in range(steps):
-            out = program(params, images)
-        jax.block_until_ready(out)
-
-    timing = timed(run, tiny=tiny)
+    images = jnp.asarray(noise.pictures(batch, (model.size, model.size)))
+    ready = compiled.ready(function, noise.filled(shapes), images)
+    compiling = {"compiling_s": round(ready.lowering_s + ready.compiling_s, 1)}
+    timing = timed(ready.run, **cases.length_of(tiny=tiny))
     count = work.forward_flops(model)
     rates = record.rates(path, images=batch, seconds=timing.median, flops=count)
     return rates | compiling | {"timing": asdict(timing)}
@@ -175,10 +136,9 @@ def forward(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
 def products(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
     """Products of matrices in bfloat16, which are what a device can do."""
     found = []
+    length = cases.length_of(tiny=tiny, seconds=SHORT_S)
     for m, k, n in cases.products_of(tiny=tiny):
-        a, b = (jax.random.normal(jax.random.key(0), s, jnp.bfloat16) for s in ((m, k), (k, n)))
-        program = jax.jit(jnp.matmul).lower(a, b).compile()
-        timing = timed(partial(repeated, program, a, b), seconds=SHORT_S, tiny=tiny)
+        timing = timed(compiled.product(m, k, n, dtype=jnp.bfloat16).run, **length)
         found.append({"shape": [m, k, n], "flops": 2 * m * k * n / timing.median, **asdict(timing)})
     return {"products": found}
 
@@ -196,24 +156,16 @@ def attention(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
 
 def _attention(function: Any, batch: int, tokens: int, width: int, tiny: bool) -> Row:
     shape = (batch, cases.HEADS, tokens, width)
-    keys = jax.random.split(jax.random.key(0), 4)
-    q, k, v, g = (jax.random.normal(key, shape, jnp.bfloat16) for key in keys)
-
-    def backward(q: Any, k: Any, v: Any, g: Any) -> Any:
-        out, pulled = jax.vjp(function, q, k, v)
-        return out, pulled(g)
-
-    count = work.attention_flops(*shape)
     out: Row = {}
-    ways = (("forward", function, (q, k, v), 1.0), ("both", backward, (q, k, v, g), 3.5))
-    for name, way, arguments, times in ways:
+    for name in ("forward", "both"):
+        training = name == "both"
         try:
-            program = jax.jit(way).lower(*arguments).compile()
+            ready = compiled.attention(function, shape, dtype=jnp.bfloat16, training=training)
         except Exception as error:
             out[name] = {"failed": " ".join(str(error).split())[:160]}
             continue
-        timing = timed(partial(repeated, program, *arguments), seconds=SHORT_S, tiny=tiny)
-        rate = times * count / timing.median / 1e12
+        timing = timed(ready.run, **cases.length_of(tiny=tiny, seconds=SHORT_S))
+        rate = attention_flops(*shape, training=training) / timing.median / 1e12
         out[name] = {"ms": round(timing.median * 1e3, 4), "tflops": round(rate, 1)}
     return out
 
@@ -283,50 +235,6 @@ def far_apart(found: dict[str, np.ndarray], true: dict[str, np.ndarray]) -> floa
     difference = sum(float(np.square(found[name] - true[name]).sum()) for name in true)
     length = sum(float(np.square(x).sum()) for x in true.values())
     return float(np.sqrt(difference / length))
-
-
-def noise_of(plan: Plan, mesh: Mesh) -> Params:
-    """Parameters of a plan's net, on the mesh."""
-    leaves = flat(plan.net)
-    places = net_shardings({name: x.shape for name, x in leaves.items()}, mesh)
-    return nested(
-        {name: jax.device_put(noise(name, x.shape), places[name]) for name, x in leaves.items()}
-    )
-
-
-def noise(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Numbers like those of a parameter: a device takes more power for them than for zeros, and is slower."""
-    if name.endswith("scale"):
-        return np.ones(shape, np.float32)
-    return np.resize(POOL, shape)
-
-
-POOL = np.random.default_rng(0).standard_normal(2**22 + 1, np.float32) * np.float32(0.02)
-
-
-def batch_of(plan: Plan, mesh: Mesh) -> dict[str, Any]:
-    """A batch of noise, on the mesh."""
-    rng = np.random.default_rng(1)
-    count, size, _, _ = plan.batch["image"].shape
-    batch = {
-        "image": pictures(count, size),
-        "label": rng.integers(0, cases.CLASSES, count, np.int32),
-        "weight": np.ones(count, np.float32),
-    }
-    return jax.device_put(batch, batch_sharding(mesh))
-
-
-def pictures(count: int, size: int) -> np.ndarray:
-    return np.random.default_rng(2).integers(0, 256, (count, size, size, 3), np.uint8)
-
-
-def repeated(program: Any, *rest: Any) -> None:
-    """program, arguments, steps: waits for the last."""
-    *arguments, steps = rest
-    out: Any = None
-    for _ in range(steps):
-        out = program(*arguments)
-    jax.block_until_ready(out)
 
 
 ROWS = {

@@ -21,7 +21,8 @@ from tests.support.torch_reference import numpy_tensors, randomise
 
 from benchmarks.gpu import cases, record, work  # isort: skip
 from benchmarks.gpu.cases import Case, Model  # isort: skip
-from benchmarks.gpu.clock import SHORT_S, timed  # isort: skip
+from fmjax.bench.timing import SHORT_S, timed  # isort: skip
+from fmjax.models.flops import attention_flops  # isort: skip
 import timm  # isort: skip
 
 Row = dict[str, Any]
@@ -106,7 +107,7 @@ def measured(
     with kernel(case.options["sdpa"]):
         run(1)
         first = time.perf_counter() - start
-        timing = timed(run, tiny=tiny)
+        timing = timed(run, **cases.length_of(tiny=tiny))
     rates = record.rates(path, images=batch, seconds=timing.median, flops=flops)
     peak = torch.cuda.max_memory_allocated() / GIB if CUDA else 0.0
     facts = {"first_step_s": round(first, 1), "peak_gib": round(peak, 2)}
@@ -150,7 +151,7 @@ def products(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
                 a @ b
             waited()
 
-        timing = timed(run, seconds=SHORT_S, tiny=tiny)
+        timing = timed(run, **cases.length_of(tiny=tiny, seconds=SHORT_S))
         found.append({"shape": [m, k, n], "flops": 2 * m * k * n / timing.median, **asdict(timing)})
     return {"products": found}
 
@@ -185,10 +186,10 @@ def _attention(shape: tuple[int, int, int, int], tiny: bool) -> Row:
             torch.autograd.grad(out, (q, k, v), g)
         waited()
 
-    count, out = work.attention_flops(*shape), {}
-    for name, run, times in (("forward", there, 1.0), ("both", both, 3.5)):
-        timing = timed(run, seconds=SHORT_S, tiny=tiny)
-        rate = times * count / timing.median / 1e12
+    out: Row = {}
+    for name, run in (("forward", there), ("both", both)):
+        timing = timed(run, **cases.length_of(tiny=tiny, seconds=SHORT_S))
+        rate = attention_flops(*shape, training=name == "both") / timing.median / 1e12
         out[name] = {"ms": round(timing.median * 1e3, 4), "tflops": round(rate, 1)}
     return out
 

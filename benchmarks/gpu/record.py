@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-NOMINAL = (
-    989.4e12  # FLOP/s of an H100 SXM (and of an H200) in bfloat16, dense, by NVIDIA's data sheet
-)
+from fmjax.models.peaks import peak
+
+# FLOP/s of an H100 SXM and of an H200 in bfloat16, dense
+NOMINAL: Any = peak("NVIDIA H100 80GB HBM3", "bfloat16")
 
 
 def begun(path: Path, header: dict[str, Any]) -> None:

@@ -18,8 +18,3 @@ def training_flops(model: Model) -> int:
     """Of one image in a step that trains all parameters, with a classifier in the place of the projection."""
     spec = replace(get_spec(model.ours), image_size=(model.size, model.size), embed_dim=CLASSES)
     return flops(spec).training()
-
-
-def attention_flops(batch: int, heads: int, tokens: int, width: int) -> int:
-    """Of the two products of attention, forward; backward there are five of their size, as scores are made again."""
-    return 4 * batch * heads * tokens**2 * width

@@ -36,6 +36,7 @@ RUNS: dict[str, Callable[[list[str]], Any]] = {
     "from-tao": data.from_tao,
     "ckpt": checkpoints.ckpt,
     "doctor": machine.doctor,
+    "bench": machine.bench,
     "completion": _completion,
 }
 VERBS = {"data": tuple(data.VERBS), "ckpt": tuple(checkpoints.VERBS)}

@@ -202,5 +202,6 @@ POSITIONALS: dict[str, tuple[int, Callable[[], list[str]]]] = {
     "knn": (1, _models),
     "probe": (1, _models),
     "finetune": (1, _starts),
+    "bench": (1, _models),
     "completion": (1, _shells),
 }

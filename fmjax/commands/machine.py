@@ -1,4 +1,4 @@
-"""The sub-commands for a machine and its shell: doctor, completion."""
+"""The sub-commands for a machine and its shell: doctor, bench, completion."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from fmjax.commands.parsing import Command, Json, parse, say
+from fmjax.commands.parsing import Command, Json, first, parse, say
 from fmjax.errors import UsageError, nearest
 
 
@@ -25,6 +25,18 @@ def doctor(args: list[str]) -> None:
         main(offline=offline, as_json=as_json)
 
     parse(run, args, "doctor")
+
+
+def bench(args: list[str]) -> None:
+    from fmjax.config import BenchConfig, ModelConfig
+
+    # the program, and jax with it, is imported once the flags are known to be right
+    model, rest = first(args, "bench", "a model")
+    default = BenchConfig(model=ModelConfig(name=model)) if model else None
+    config = parse(BenchConfig, rest, "bench", default=default)
+    from fmjax.programs.bench import main
+
+    main(config)
 
 
 def completion(args: list[str], commands: Mapping[str, Command]) -> None:

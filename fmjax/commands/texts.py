@@ -84,6 +84,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "what there is to compute with, what would go wrong, with each fix",
         "fmjax doctor --offline",
     ),
+    "bench": (
+        "how fast a model is here: a step, embeddings, attention, start",
+        "fmjax bench demo_vit_ti4.fashion_mnist --kinds product forward",
+    ),
     "completion": (
         "commands, flags and model names by tab, in bash, zsh or fish",
         "fmjax completion bash",

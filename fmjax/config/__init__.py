@@ -3,6 +3,7 @@
 from fmjax.config.augment import AugmentConfig
 from fmjax.config.average import AverageConfig
 from fmjax.config.backbones import BackbonesConfig
+from fmjax.config.bench import BenchConfig
 from fmjax.config.data import DataConfig, ImagesConfig
 from fmjax.config.features import EmbedConfig, FeaturesConfig, KnnConfig, ProbeConfig
 from fmjax.config.hosts import HostsConfig
@@ -19,6 +20,7 @@ __all__ = [
     "AugmentConfig",
     "AverageConfig",
     "BackbonesConfig",
+    "BenchConfig",
     "ClassifyConfig",
     "DataCheckConfig",
     "DataConfig",

@@ -68,6 +68,15 @@ def flops(spec: ViTSpec) -> Flops:
     )
 
 
+def attention_flops(
+    images: int, heads: int, tokens: int, width: int, *, training: bool = False
+) -> int:
+    """Of attention alone, for all images. width: of a head. training: both ways; backward there are five products of
+    the two's size, as a fused kernel makes the scores again (arXiv:2205.14135, alg. 4)."""
+    products = 7 if training else 2
+    return 2 * products * images * heads * tokens**2 * width
+
+
 def _pool(spec: ViTSpec, tokens: int) -> int:
     """Multiply-adds of the attention pool: keys and values of all tokens, one query, and its MLP."""
     if spec.pool != "map":

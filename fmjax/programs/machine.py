@@ -110,10 +110,10 @@ def gathered(*, offline: bool = False) -> Facts:
         fmjax=metadata.version("fmjax"),
         python=platform.python_version(),
         system=platform.platform(),
-        packages={name: _version(name) for name in ("jaxlib", *(need.name for need in needed))},
+        packages={name: version(name) for name in ("jaxlib", *(need.name for need in needed))},
         unmet=tuple(str(need) for need in needed if not _is_met(need)),
         extras=lacking_extras(),
-        plugins=_plugins(),
+        plugins=plugins(),
         gpus=gpus,
         smi=smi,
         device_files=_device_files(Path("/dev")),
@@ -125,7 +125,7 @@ def gathered(*, offline: bool = False) -> Facts:
         hub=hub,
         hub_wrong=hub_wrong,
         offline=why,
-        cores=_cores(),
+        cores=cores(),
         cpu_quota=cpu_quota(),
         memory_bytes=_memory(),
         memory_limit_bytes=memory_limit(),
@@ -197,7 +197,8 @@ def _needed(name: str, extra: str = "") -> Iterator[Requirement]:
             yield need
 
 
-def _version(name: str) -> str:
+def version(name: str) -> str:
+    """Of an installed package; "" where it is not here."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -205,8 +206,8 @@ def _version(name: str) -> str:
 
 
 def _is_met(need: Requirement) -> bool:
-    version = _version(need.name)
-    return bool(version) and need.specifier.contains(version, prereleases=True)
+    found = version(need.name)
+    return bool(found) and need.specifier.contains(found, prereleases=True)
 
 
 def lacking_extras() -> dict[str, tuple[str, ...]]:
@@ -221,7 +222,7 @@ def lacking_extras() -> dict[str, tuple[str, ...]]:
 
 def _lacking(name: str, extra: str) -> Iterator[str]:
     for need in _needed(name, extra):
-        if not _version(need.name):
+        if not version(need.name):
             yield need.name
             continue
         # jax[cuda12] is jax, which is here, and what its own extra brings
@@ -229,9 +230,10 @@ def _lacking(name: str, extra: str) -> Iterator[str]:
             yield from _lacking(need.name, inner)
 
 
-def _plugins() -> dict[str, str]:
+def plugins() -> dict[str, str]:
+    """jax's for accelerators, those that are installed, with their versions."""
     names = [f"jax-cuda{number}-plugin" for number in (12, 13)] + ["jax-rocm60-plugin", "libtpu"]
-    return {name: version for name in names if (version := _version(name))}
+    return {name: found for name in names if (found := version(name))}
 
 
 def steering(environment: Mapping[str, str]) -> dict[str, str]:
@@ -283,7 +285,7 @@ def _hub(*, ask: bool) -> tuple[str, str]:
     return addresses.place(constants.ENDPOINT), ""
 
 
-def _cores() -> int:
+def cores() -> int:
     """The cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

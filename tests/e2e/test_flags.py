@@ -15,6 +15,7 @@ from fmjax import config as c
 from fmjax.config.presets import load_preset
 from fmjax.programs.average import main as average
 from fmjax.programs.backbones import main as backbones
+from fmjax.programs.bench import main as bench
 from fmjax.programs.data_check import main as check
 from fmjax.programs.data_pack import main as pack
 from fmjax.programs.embed import main as embed_main
@@ -139,6 +140,15 @@ def test_a_page_of_several_backbones_reads_every_flag_that_it_has(tmp_path, read
     reads.clear()
     backbones(page)
     assert {path for path, field in flags.items() if field not in reads} - ELSEWHERE == set()
+
+
+def test_timing_reads_every_flag_that_it_has(tmp_path, reads):
+    given = {"kinds": ("forward", "weights"), "batch_size": 2, "seconds": 0.01}
+    asked = c.BenchConfig(model=MODEL, out=str(tmp_path / "x.json"), **given)
+    flags = dict(leaves(asked))
+    reads.clear()
+    bench(asked)
+    assert {path for path, field in flags.items() if field not in reads} == set()
 
 
 def test_looking_at_a_set_and_packing_it_read_every_flag_that_they_have(tmp_path, reads):

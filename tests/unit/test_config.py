@@ -48,6 +48,8 @@ def test_an_unknown_field_is_answered_with_the_nearest():
         (lambda: c.Recipe(rates=(("*.bias", 0.0),)), "--recipe.rates"),
         (lambda: c.Recipe(decay=((".*", -1.0),)), "--recipe.decay"),
         (lambda: c.EmbedConfig(batch_size=0), "--batch-size"),
+        (lambda: c.BenchConfig(kinds=()), r"--kinds is \(\); it must be some of start product"),
+        (lambda: c.BenchConfig(seconds=float("inf")), "--seconds is inf"),
         (lambda: c.RunConfig(task=c.ClassifyConfig(classifier="patches")), "--export"),
         (lambda: c.ModelConfig(image_size=(224, 0)), "--model.image-size"),
         (lambda: c.KnnConfig(k=0), "--k"),

@@ -21,6 +21,7 @@ from tests.support import house
 # `python -m tests.support.house --left` prints it anew, and the rooms named print every place.
 LEFT: dict[str, dict[str, float]] = {
     "fmjax": {"nodes": 8.2},
+    "fmjax/bench": {"nodes": 8.0},
     "fmjax/commands": {"comments": 4.6},
     "fmjax/config": {"nodes": 7.3},
     "fmjax/data": {"nodes": 9.3},

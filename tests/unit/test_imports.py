@@ -26,6 +26,7 @@ FLOORS = (
     ("fmjax.report", "fmjax.deploy"),
     ("fmjax.tasks",),
     ("fmjax.engine",),
+    ("fmjax.bench",),
     ("fmjax.programs",),
     ("fmjax.commands",),
     ("fmjax.cli",),

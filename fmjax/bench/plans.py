@@ -15,6 +15,7 @@ CLASSES = tuple(f"class {number}" for number in range(1000))
 
 def planned(config: RunConfig, mesh: Mesh) -> Plan:
     """The plan of a config that classifies a thousand classes, on a mesh."""
+    # as batches travel: pictures as bytes
     images, count = preprocessing(config), config.batch_size
     fields = {
         "image": ((count, *images.image_size, 3), jnp.uint8),
