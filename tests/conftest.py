@@ -22,6 +22,7 @@ from jaxtyping import install_import_hook
 install_import_hook(["fmjax", "weights_conversion"], "beartype.beartype")
 
 import pytest
+from filelock import FileLock
 
 from tests.support import real_images, real_towers
 
@@ -87,7 +88,9 @@ def stamps(tmp_path_factory) -> Path:
 
 def _have(make) -> Path:
     try:
-        return make()
+        # one of the processes that test makes them
+        with FileLock(CACHE / ".lock"):
+            return make()
     except (real_towers.Unavailable, real_images.Unavailable) as error:
         return pytest.skip(str(error))
 
