@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 CACHE = Path(os.environ.get("FMJAX_TEST_CACHE", Path.home() / ".cache" / "fmjax-tests"))
@@ -60,10 +62,19 @@ def pytest_ignore_collect(collection_path, config):
     )
 
 
+@pytest.fixture(scope="session")
+def caches(tmp_path_factory) -> Iterator[Path]:
+    """Folders that are not there yet. pytest's own numbering reads the names of all earlier ones, for thousands of
+    tests."""
+    inside = tmp_path_factory.mktemp("fmjax_caches")
+    return (inside / str(number) for number in count())
+
+
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch) -> Path:
+def own_cache(caches, monkeypatch) -> Path:
     """A cache folder of its own for every test: what one records binds no other, nor its user."""
-    folder = tmp_path_factory.mktemp("fmjax_cache")
+    folder = next(caches)
+    folder.mkdir()
     monkeypatch.setenv("FMJAX_CACHE", str(folder))
     return folder
 
