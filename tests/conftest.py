@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 CACHE = Path(os.environ.get("FMJAX_TEST_CACHE", Path.home() / ".cache" / "fmjax-tests"))
@@ -22,6 +24,7 @@ from jaxtyping import install_import_hook
 install_import_hook(["fmjax", "weights_conversion"], "beartype.beartype")
 
 import pytest
+from filelock import FileLock
 
 from tests.support import real_images, real_towers
 
@@ -59,10 +62,19 @@ def pytest_ignore_collect(collection_path, config):
     )
 
 
+@pytest.fixture(scope="session")
+def caches(tmp_path_factory) -> Iterator[Path]:
+    """Folders that are not there yet. pytest's own numbering reads the names of all earlier ones, for thousands of
+    tests."""
+    inside = tmp_path_factory.mktemp("fmjax_caches")
+    return (inside / str(number) for number in count())
+
+
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch) -> Path:
+def own_cache(caches, monkeypatch) -> Path:
     """A cache folder of its own for every test: what one records binds no other, nor its user."""
-    folder = tmp_path_factory.mktemp("fmjax_cache")
+    folder = next(caches)
+    folder.mkdir()
     monkeypatch.setenv("FMJAX_CACHE", str(folder))
     return folder
 
@@ -87,7 +99,9 @@ def stamps(tmp_path_factory) -> Path:
 
 def _have(make) -> Path:
     try:
-        return make()
+        # one of the processes that test makes them
+        with FileLock(CACHE / ".lock"):
+            return make()
     except (real_towers.Unavailable, real_images.Unavailable) as error:
         return pytest.skip(str(error))
 

@@ -64,7 +64,7 @@ def sdist(archives) -> Path:
 def files(folder: str) -> set[str]:
     """The files of a folder of the checkout that are no caches of Python's."""
     found = (path for path in (ROOT / folder).rglob("*") if path.is_file())
-    names = {path.relative_to(ROOT).as_posix() for path in found if path.suffix != ".pyc"}
+    names = {path.relative_to(ROOT).as_posix() for path in found if "__pycache__" not in path.parts}
     return {name for name in names if not name.startswith("fmjax/presets/")}
 
 

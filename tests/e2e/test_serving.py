@@ -78,12 +78,12 @@ class Served:
             return inner(model, pictures, **options)
 
         self.predict = predict
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        settings = serve.uvicorn.Config(app, port=self.port, log_level="error", lifespan="on")
+        # bound here, so that no other test takes its port before it listens there
+        place = socket.create_server(("127.0.0.1", 0))
+        self.port = place.getsockname()[1]
+        settings = serve.uvicorn.Config(app, log_level="error", lifespan="on")
         self.server = serve.uvicorn.Server(settings)
-        self.thread = threading.Thread(target=self.server.run, daemon=True)
+        self.thread = threading.Thread(target=self.server.run, args=([place],), daemon=True)
 
     def ask(self, content: bytes | None, path: str = "/predict") -> tuple[int, Any]:
         """The status and the answer to a POST, or to a GET without content."""

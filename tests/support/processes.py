@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -109,6 +111,9 @@ def environment(devices: int) -> dict[str, str]:
 
 def free_port() -> int:
     """A port of the loopback that nobody listens at."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
+    # below those that the system hands out: it is bound by a process that takes seconds to start, beside other tests
+    for port in random.SystemRandom().sample(range(10_000, 32_768), 100):
+        with socket.socket() as server, contextlib.suppress(OSError):
+            server.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port of the loopback is free")
