@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from fmjax.commands.parsing import parse, say, verb
+from fmjax.commands.parsing import called, parse, say, verb
 from fmjax.commands.texts import TEXTS
 from fmjax.errors import UsageError
 from fmjax.programs.flags import parsed
@@ -52,7 +52,7 @@ def _config(args: list[str], name: str, kind: Any) -> Any:
     return parsed(
         kind,
         args=rest,
-        prog=f"fmjax data {name}",
+        prog=called(f"data {name}", args),
         description=f"{kind.__doc__}\n\nExample: {example}",
         default=default,
     )

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from fmjax.commands.texts import TEXTS
+from fmjax.commands.texts import PLACES, TEXTS
 from fmjax.errors import UsageError, nearest, safe
 from fmjax.programs.flags import parsed
 
@@ -43,10 +43,18 @@ def parse(kind: Any, args: list[str], name: str, *, note: str = "", **options: A
     return parsed(
         kind,
         args=args,
-        prog=f"fmjax {name}",
+        prog=called(name, args),
         description="\n\n".join([*parts, f"Example: {example}"]),
         **options,
     )
+
+
+def called(name: str, args: list[str]) -> str:
+    """A command as its usage shows it: with what stands before its flags, which is taken off by hand."""
+    # only there: what an error tells to run is the command alone
+    helps = "-h" in args or "--help" in args
+    place = PLACES.get(name, "") if helps else ""
+    return f"fmjax {name} {place}".rstrip()
 
 
 def first(args: list[str], name: str, what: str) -> tuple[str, list[str]]:

@@ -93,3 +93,18 @@ TEXTS: dict[str, tuple[str, str]] = {
         "fmjax completion bash",
     ),
 }
+# what stands before the flags, where the flags' own parser does not see it
+PLACES: dict[str, str] = {
+    "embed": "MODEL [PICTURES]",
+    "knn": "MODEL",
+    "probe": "MODEL",
+    "bench": "MODEL",
+    "finetune": "PRESET|MODEL",
+    "eval": "RUN",
+    "predict": "RUN",
+    "report": "RUN",
+    "push": "RUN FOLDER/|OWNER/NAME",
+    "average": "RUN RUN ...",
+    "data check": "SOURCE",
+    "data pack": "SOURCE",
+}

@@ -26,7 +26,9 @@ class PredictConfig:
     """
 
     # files, folders and those below them, web addresses; - for paths from standard input, @FILE for those in a file
-    images: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    images: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PICTURES ...")
+    ] = ()
     # a file with a path or an address a line, as @FILE among the images
     list: str = ""
     top: int = 5  # classes of a picture, the likeliest first; all where there are fewer

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from fmjax import __version__
 from fmjax.data.strings import Strings
 from fmjax.engine.evaluate import Scores
 from fmjax.errors import CheckpointError, UsageError, escaped, sentence
@@ -97,13 +98,14 @@ def _evenly(count: int, row_bytes: int) -> np.ndarray:
 def environment() -> dict[str, str]:
     """What computes here: versions and devices."""
     devices = jax.devices()
-    versions = {name: metadata.version(name) for name in ("fmjax", "jax", "flax", "numpy")}
+    # of fmjax what runs: what pip has noted of a checkout is that of the day of its installation
+    others = {name: metadata.version(name) for name in ("jax", "flax", "numpy")}
     kinds = {
         "python": platform.python_version(),
         "system": platform.platform(terse=True),
         "devices": f"{len(devices)} x {devices[0].device_kind}",
     }
-    return versions | kinds
+    return {"fmjax": __version__, **others, **kinds}
 
 
 def read(run: Path) -> Predictions | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from fmjax import names
 from fmjax.config.backbones import BackbonesConfig
@@ -17,6 +18,7 @@ from fmjax.config.model import ModelConfig
 from fmjax.console import console
 from fmjax.data.batches import eval_batches
 from fmjax.data.example import Examples, Splits
+from fmjax.data.split import part_of
 from fmjax.engine.evaluate import divisible
 from fmjax.engine.placement import on_mesh, own_rows
 from fmjax.errors import DataError, FmjaxError, UsageError, in_bytes, sentence
@@ -190,7 +192,9 @@ def _maps(found: Network, splits: Splits, config: BackbonesConfig) -> tuple[Any,
         return ()
     examples = splits.val or splits.train
     places = spread(range(len(examples)), config.maps)
-    where = {examples.names(place): place for place in places}
+    # below the folder, as everywhere: a page is shown to others
+    shown = part_of(examples.subset(np.asarray(places)), config.data.source).names
+    where = dict(zip(shown, places, strict=True))
     gallery = Gallery(examples, where, config.data.max_pixels)
     labels = {name: examples.classes[examples.labels[place]] for name, place in where.items()}
     images = found.learner.images

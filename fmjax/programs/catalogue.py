@@ -13,6 +13,18 @@ from fmjax.models.memory import estimate
 from fmjax.programs import measured
 from fmjax.specs import ViTSpec, Weights
 
+# a published score, as its test is spoken of; one that a user's own row brings keeps its name
+TESTS = {
+    "imagenet1k_zeroshot": "ImageNet-1k zero-shot",
+    "imagenet1k_knn": "ImageNet-1k nearest neighbours",
+    "imagenet1k_linear": "ImageNet-1k linear probe",
+    "imagenet_real_linear": "ImageNet-ReaL linear probe",
+    "imagenet1k_attentive_probe": "ImageNet-1k attentive probe",
+    "imagenet1k": "ImageNet-1k top-1",
+    "imagenet1k_finetune": "ImageNet-1k after fine-tuning",
+    "fashion_mnist": "Fashion-MNIST",
+}
+
 
 def record(name: str) -> dict[str, Any]:
     """The facts of a registered "arch" or "arch.tag" that a list shows."""
@@ -158,7 +170,9 @@ def _weights_rows(weights: Weights) -> dict[str, str]:
     found = {
         "images": f"{height} x {width} ({how}), mean {weights.mean}, std {weights.std}",
         "classifier": f"{weights.num_classes} classes" if weights.num_classes else "",
-        "accuracy": ", ".join(f"{name} {value:g} %" for name, value in weights.accuracy.items()),
+        "accuracy": ", ".join(
+            f"{TESTS.get(name, name)} {value:g} %" for name, value in weights.accuracy.items()
+        ),
         "note": weights.note,
     }
     # in the order in which they are tried
@@ -200,5 +214,5 @@ def _outputs(spec: ViTSpec) -> str:
     pooled = f"pooled [B {spec.embed_dim or spec.pool_dim}]"
     patches = f"patches [B {rows} {columns} {spec.width}]"
     counts = {"class": spec.num_cls, "register": spec.num_registers}
-    others = [f"{count} {kind} tokens" for kind, count in counts.items() if count]
+    others = [f"{count} {kind} token{'s' * (count > 1)}" for kind, count in counts.items() if count]
     return ", ".join([pooled, patches, *others])

@@ -17,6 +17,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
+from fmjax import __version__
 from fmjax.errors import FmjaxError, safe
 from fmjax.store import addresses, locate, network, record
 from fmjax.targets import check_writable
@@ -107,7 +108,7 @@ def gathered(*, offline: bool = False) -> Facts:
     compiled = devices.compile_cache
     shared = _free(SHARED) if SHARED.is_dir() else None
     return Facts(
-        fmjax=metadata.version("fmjax"),
+        fmjax=__version__,
         python=platform.python_version(),
         system=platform.platform(),
         packages={name: version(name) for name in ("jaxlib", *(need.name for need in needed))},

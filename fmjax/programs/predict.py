@@ -163,7 +163,8 @@ def _printed(name: str) -> str:
 
 def _summary(counts: Counts, path: Path | None) -> str:
     bad = f", {counts.unreadable:,} of them unreadable" if counts.unreadable else ""
-    return f"{counts.pictures:,} pictures{bad}{f' in {path}' if path else ''}"
+    pictures = "1 picture" if counts.pictures == 1 else f"{counts.pictures:,} pictures"
+    return f"{pictures}{bad}{f' in {path}' if path else ''}"
 
 
 def _tell(line: str) -> None:

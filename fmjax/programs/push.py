@@ -18,6 +18,7 @@ from fmjax.config.push import PushConfig
 from fmjax.config.run import RunConfig
 from fmjax.config.schemes import scheme_of
 from fmjax.console import console
+from fmjax.data.split import read_split
 from fmjax.deploy import card, hub, transformers_folder
 from fmjax.deploy.card import Card
 from fmjax.deploy.folder import check_folder, fill, whole_folder
@@ -132,7 +133,7 @@ def _card(
         classes=given.classes,
         preprocessing=given.preprocessing,
         data=data_of(settings.data),
-        training=training(settings, given.step),
+        training=images_of(run) | training(settings, given.step),
         scores=scores(run, given.step),
         dialect=config.dialect,
         kind=loaded_by,
@@ -150,6 +151,15 @@ def data_of(config: DataConfig) -> str:
     if not scheme.is_path:
         return config.source
     return f"{config.source.partition(':')[0]}:{Path(place).name}"
+
+
+def images_of(run: Path) -> dict[str, object]:
+    """How many images a run has learned from and held out, and a digest of which, where it has recorded them."""
+    split = read_split(run)
+    if split is None:
+        return {}
+    counts = f"{len(split.train):,} to learn from, {len(split.val):,} held out"
+    return {"images": counts, "digest of both lists": split.digest}
 
 
 def training(config: RunConfig, step: int) -> dict[str, object]:

@@ -225,12 +225,14 @@ def test_one_thing_has_one_name_and_the_other_names_work(tmp_path, capsys):
 
 
 def test_help_names_every_argument(capsys):
-    for name in ("export", "convert", "verify", "models", "info", "download"):
+    for name in ("export", "convert", "verify", "models", "info", "download", "predict"):
         with pytest.raises(SystemExit):
             main([name, "--help"])
         text = capsys.readouterr().out
         positionals = re.split(r"\n\W*options", text.split("positional arguments")[1])[0]
-        assert re.search(r"^\W*(NAME|RUN|SOURCE|TARGET|PATTERN)", positionals, re.MULTILINE)
+        assert re.search(
+            r"^\W*(NAME|RUN|SOURCE|TARGET|PATTERN|PICTURES)", positionals, re.MULTILINE
+        )
         assert not re.search(r"^\W*STR\b", positionals, re.MULTILINE)
 
 

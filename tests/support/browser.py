@@ -28,6 +28,9 @@ LOOK = """() => {
     without_alt: images.filter(image => !image.hasAttribute("alt")).length,
     broken: images.filter(image => image.complete && image.naturalWidth === 0).length,
     unnamed: [...document.querySelectorAll('svg, [role=region], [role=img], nav')].filter(node => !named(node)).length,
+    scrolling: [...document.querySelectorAll(".scroll")].filter(box => box.scrollWidth > box.clientWidth + 1).length,
+    cut_captions: [...document.querySelectorAll("caption")]
+      .filter(caption => caption.getBoundingClientRect().right > innerWidth).length,
     without_caption: [...document.querySelectorAll("table")].filter(table => !table.caption).length,
     headings: [...document.querySelectorAll("h1, h2, h3")].map(head => `${head.tagName} ${head.textContent}`),
     sections: [...document.querySelectorAll("main section")].map(section => section.id),

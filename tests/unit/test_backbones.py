@@ -67,10 +67,13 @@ def test_one_backbone_that_is_not_there_is_a_note_and_not_the_end(page):
     assert text.count("<figure>") == 2
 
 
-def test_the_page_needs_nothing_and_names_are_only_text(page):
+def test_the_page_needs_nothing_and_names_are_only_text(page, images):
     text = page.read_text()
     assert "<i>three" not in text
     assert "&lt;i&gt;three" in text
+    # files by their place in the folder: where that lies is nobody's business
+    assert re.search(r'class="file">(zero|one|two|&lt;i&gt;three)/\d+\.png<', text)
+    assert str(images) not in text
     assert not re.search(r'(src|href)="(?!data:|#)', text)
 
 
@@ -80,6 +83,9 @@ def test_the_page_fits_a_desk_and_a_phone(page, width):
     assert [seen[name] for name in ("overflow", "without_alt", "broken", "unnamed")] == [0] * 4
     assert (seen["requests"], seen["said"]) == ([page.as_uri()], [])
     assert seen["links_to_nowhere"] == 0
+    assert seen["cut_captions"] == 0
+    # on a desk the table is seen whole, its last column too
+    assert seen["scrolling"] == 0 or width < 1200
 
 
 def test_the_best_of_a_column_is_named_where_there_is_one():

@@ -60,9 +60,18 @@ def test_a_page_says_what_a_record_says():
     assert "facebookresearch/dinov2" in rows["authors"]
     assert rows["source 1"].startswith("url https://dl.fbaipublicfiles.com/")
     assert facts["evaluated_gflops"] < facts["gflops"]
+    assert (
+        rows["accuracy"] == "ImageNet-1k nearest neighbours 79 %, ImageNet-1k linear probe 81.1 %"
+    )
+    assert rows["outputs"].endswith(", 1 class token")
     # a backbone that was compared with nothing says nothing of it
     assert "parity" not in dict(catalogue.page("demo_vit_ti4"))
     assert catalogue.record("demo_vit_ti4")["parity"] is None
+
+
+def test_every_published_score_is_spoken_of_in_words():
+    rows = [get_weights(name) for name in list_models(pretrained=True)]
+    assert {score for row in rows for score in row.accuracy} == set(catalogue.TESTS)
 
 
 def test_what_fine_tuning_keeps_is_what_the_optimiser_holds():

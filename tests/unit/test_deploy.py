@@ -321,6 +321,7 @@ def test_the_card_says_what_it_is_and_the_digests_are_those_of_the_files(pushed)
         "stored_vit.none",
         "val_accuracy",
         "digits",
+        "to learn from, ",
         "fmjax.load('stored_vit.none'",
     ):
         assert words in text

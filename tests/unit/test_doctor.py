@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import fmjax
 from fmjax.cli import main
 from fmjax.programs import doctor, machine
 from fmjax.programs.ailments import Finding, findings
@@ -295,5 +296,6 @@ def test_this_machine_is_looked_at_without_jax_in_the_process():
     assert facts["unmet"] == []
     assert set(facts["extras"]) >= {"cuda12", "cuda13", "tpu"}
     assert facts["packages"]["jax"]
+    assert facts["fmjax"] == fmjax.__version__
     assert facts["cores"] >= 1
     assert facts["model_cache"]["path"] == os.environ["FMJAX_CACHE"]

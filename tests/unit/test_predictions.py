@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
+import fmjax
 from fmjax.engine import predictions
 from fmjax.engine.evaluate import Scores
 from fmjax.errors import CheckpointError
@@ -34,6 +35,13 @@ def test_what_is_kept_comes_back_with_the_names_of_its_images(tmp_path):
     assert about.scores == {"accuracy": 0.8}
     assert about.environment["devices"] == "8 x cpu"
     assert [path.name for path in tmp_path.iterdir()] == [predictions.PREDICTIONS]
+
+
+def test_the_version_is_that_of_the_code_that_ran(monkeypatch):
+    # a checkout that was updated: what was noted at its installation is of an older version
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.0.1")
+    assert predictions.environment()["fmjax"] == fmjax.__version__
+    assert predictions.environment()["numpy"] == "0.0.1"
 
 
 def test_a_name_that_is_no_text_comes_back(tmp_path):
