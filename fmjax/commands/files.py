@@ -128,7 +128,7 @@ def export(args: list[str]) -> None:
         force: bool = False,
     ) -> None:
         """Tensors in the names of a PyTorch library (TARGET.safetensors), a folder that it loads as it is (TARGET/), a
-        program of StableHLO or ONNX (TARGET.stablehlo, TARGET.onnx), or the adapters of a run alone.
+        program of StableHLO, ONNX or TFLite (TARGET.stablehlo, .onnx, .tflite), or the adapters of a run alone.
 
         Args:
             source: a run's folder, a converted file, or a model's name

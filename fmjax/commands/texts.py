@@ -53,7 +53,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "fmjax average runs/a runs/b --out runs/soup --greedy",
     ),
     "export": (
-        "a model -> files of PyTorch's libraries, StableHLO or ONNX",
+        "a model -> files of PyTorch's libraries, StableHLO, ONNX, TFLite",
         "fmjax export runs/quickstart model.safetensors --dialect timm",
     ),
     "report": (

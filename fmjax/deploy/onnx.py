@@ -21,11 +21,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
-from fmjax.deploy.program import Difference, Outputs, Program, compared
+from fmjax.deploy.program import Difference, Program, compared, unrolled
 from fmjax.errors import UsageError
-from fmjax.models.vit import ViT
 
 SUFFIX = ".onnx"
 OPSET = 18  # of 2022: read by onnxruntime since 1.14, and by most others
@@ -48,7 +46,7 @@ def write(path: Path, program: Program) -> Difference:
     images = jax.ShapeDtypeStruct(("batch", *program.shape), program.dtype)
     names = {"input_names": [IMAGES], "output_names": list(program.outputs)}
     with _quiet():
-        model = to_onnx(_function(program), [images], opset=OPSET, return_mode="proto", **names)
+        model = to_onnx(unrolled(program), [images], opset=OPSET, return_mode="proto", **names)
     onnx.helper.set_model_props(model, {"fmjax": json.dumps(program.about)})
 
     # beside its place, so that a file that is there has been run; the other file is named in it, so it is not renamed
@@ -89,31 +87,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-def _function(program: Program) -> Callable[[Array], tuple[Array, ...]]:
-    """The program of images alone, its blocks one behind the other."""
-    model = program.model
-    # cut on the host: what is cut while it is traced is cut again in every run
-    blocks = [
-        jax.tree.map(lambda leaf, i=i: jnp.asarray(np.asarray(leaf)[i]), model.blocks)
-        for i in range(model.spec.depth)
-    ]
-
-    def function(images: Array) -> tuple[Array, ...]:
-        answers = _answers(model, blocks, program.normalised(images))
-        return tuple(answers[name] for name in program.outputs)
-
-    return function
-
-
-def _answers(model: ViT, blocks: list[Any], images: Array) -> Outputs:
-    """The features of normalised images [B H W 3], by name."""
-    x, grid, rope = model.embed(images)
-    for block in blocks:
-        x = x + block.attention_branch(x, rope)
-        x = x + block.mlp_branch(x)
-    return vars(model.completed(model.gathered(x, grid)))
 
 
 def _save(onnx: Any, model: Any, path: Path, nbytes: int) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import xxhash
 from jaxtyping import Array, Float, Num
@@ -124,26 +125,60 @@ def _outputs_of(model: ViT, preprocessing: PreprocessConfig) -> list[str]:
     return [name for name in names if getattr(features, name) is not None]
 
 
+def unrolled(program: Program) -> Callable[[Array], tuple[Array, ...]]:
+    """The program of images alone, its parameters constants in it and its blocks one behind the other.
+
+    For readers that have no loop over stacked parameters, or a slow one. The outputs come in the program's order.
+    """
+    model = program.model
+    # cut on the host: what is cut while it is traced is cut again in every run
+    blocks = [
+        jax.tree.map(lambda leaf, i=i: jnp.asarray(np.asarray(leaf)[i]), model.blocks)
+        for i in range(model.spec.depth)
+    ]
+
+    def function(images: Array) -> tuple[Array, ...]:
+        answers = _answers(model, blocks, program.normalised(images))
+        return tuple(answers[name] for name in program.outputs)
+
+    return function
+
+
+def _answers(model: ViT, blocks: list[Any], images: Array) -> Outputs:
+    """The features of normalised images [B H W 3], by name."""
+    x, grid, rope = model.embed(images)
+    for block in blocks:
+        x = x + block.attention_branch(x, rope)
+        x = x + block.mlp_branch(x)
+    return vars(model.completed(model.gathered(x, grid)))
+
+
 @dataclass(frozen=True)
 class Difference:
     """How far a written program is from its model: the largest of all outputs, and the largest value there."""
 
     largest: float
     of: float
+    batches: tuple[int, ...] = BATCHES  # that both were run with
 
     def __str__(self) -> str:
-        batches = " and ".join(map(str, BATCHES))
+        batches = " and ".join(map(str, self.batches))
         largest = f"largest difference {self.largest:.2g} of values up to {self.of:.3g}"
         return f"{largest}, at batches of {batches}"
 
 
-def compared(program: Program, run: Callable[[np.ndarray], Mapping[str, np.ndarray]]) -> Difference:
+def compared(
+    program: Program,
+    run: Callable[[np.ndarray], Mapping[str, np.ndarray]],
+    *,
+    batches: tuple[int, ...] = BATCHES,
+) -> Difference:
     """Runs a program that was read back at several batches, and the model beside it.
 
     Raises UsageError where they differ by more than rounding: such a program must not be used.
     """
     largest = of = 0.0
-    for batch in BATCHES:
+    for batch in batches:
         images = example_images(program, batch)
         expected, found = program.run(images), run(images)
         for name in program.outputs:
@@ -156,7 +191,7 @@ def compared(program: Program, run: Callable[[np.ndarray], Mapping[str, np.ndarr
             f"the written program is not the model: it differs by {largest:.3g} of values up to {of:.3g}; "
             f"nothing was kept, please report it with `fmjax --version`"
         )
-    return Difference(largest, of)
+    return Difference(largest, of, batches)
 
 
 def example_images(program: Program, batch: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from fmjax import names
 from fmjax.config.run import RunConfig
 from fmjax.console import console
-from fmjax.deploy import folders, onnx, stablehlo
+from fmjax.deploy import folders, onnx, stablehlo, tflite
 from fmjax.deploy.folder import check_folder
 from fmjax.deploy.program import Images, Output, program
 from fmjax.engine.records import CLASSES, read_run
@@ -31,7 +31,12 @@ from fmjax.weights.load import load
 from weights_conversion.readers import open_checkpoint
 
 FOLDER = "/"  # the end of a target that is one
-WRITERS = {stablehlo.SUFFIX: stablehlo.write, onnx.SUFFIX: onnx.write}
+WRITERS = {
+    stablehlo.SUFFIX: stablehlo.write,
+    onnx.SUFFIX: onnx.write,
+    tflite.SUFFIX: tflite.write,
+}
+ONE_PICTURE = (tflite.SUFFIX,)  # the ends of programs whose batch is 1 and no other
 # the end of a target -> the flags that are read for it, and what else it is called
 TENSOR_FLAGS = ("dialect", "base", "model", "classifier")
 PROGRAM_FLAGS = ("model", "classifier", "images", "outputs", "dtype")
@@ -40,6 +45,7 @@ FLAGS: dict[str, tuple[str, ...]] = {
     FOLDER: TENSOR_FLAGS,
     stablehlo.SUFFIX: PROGRAM_FLAGS,
     onnx.SUFFIX: PROGRAM_FLAGS,
+    tflite.SUFFIX: PROGRAM_FLAGS,
 }
 DEFAULTS: dict[str, Any] = {
     "dialect": "",
@@ -74,7 +80,7 @@ def export(source: str, target: str, *, flags: dict[str, Any], force: bool = Fal
     if end not in FLAGS:
         raise UsageError(
             f"the target is {target!r}; it must end in {TENSORS} for a file of tensors, / for a folder of another "
-            f"library, or {stablehlo.SUFFIX} or {onnx.SUFFIX} for a program"
+            f"library, or {', '.join(WRITERS)} for a program"
         )
     unread = [name for name in DEFAULTS if name not in FLAGS[end] and flags[name] != DEFAULTS[name]]
     if unread:
@@ -128,7 +134,8 @@ def _export_program(
     )
     # written and run beside the model, by the same function
     difference = WRITERS[end](path, made)
-    shape = " x ".join(map(str, ("batch", *made.shape)))
+    batch = 1 if end in ONE_PICTURE else "batch"
+    shape = " x ".join(map(str, (batch, *made.shape)))
     console.print(f"{path}: {in_bytes(path.stat().st_size)}, {source}")
     console.print(f"takes {made.dtype} images of {shape}, gives {', '.join(made.outputs)}")
     console.print(str(difference))

@@ -1,4 +1,4 @@
-"""What is asked about an installation into Colab. The resolver itself is asked by .ci/run."""
+"""What is asked about an installation into Colab. The installation itself is a step of .ci/run."""
 
 from __future__ import annotations
 
@@ -7,23 +7,18 @@ import tomllib
 
 from packaging.requirements import Requirement
 
-from tests.support.colab import ROOT, changed, shipped
+from tests.support.colab import ROOT, changed, installation, shipped
 
 
-def report(**versions: str) -> dict:
-    rows = [{"metadata": {"name": name, "version": new}} for name, new in versions.items()]
-    return {"install": rows}
+def test_a_version_that_an_installation_changes_or_removes_is_named():
+    have = {"jax": "0.7.2", "numpy": "2.1.3"}
+    assert changed(have, {**have, "timm": "1"}) == {}
+    assert changed(have, {"jax": "0.10.2", "numpy": "2.1.3"}) == {"jax": "0.10.2"}
+    assert changed(have, {"jax": "0.7.2"}) == {"numpy": ""}
 
 
-def test_a_version_that_would_change_is_named():
-    have = {"jax": "0.7.2", "huggingface_hub": "1.27"}
-    same = report(jax="0.7.2", **{"huggingface-hub": "1.27.0"}, timm="1")
-    assert changed(same, have) == {}
-    assert changed(report(jax="0.10.2", **{"huggingface-hub": "1.27"}), have) == {"jax": "0.10.2"}
-
-
-def test_a_package_that_nothing_asks_for_says_nothing_of_colab():
-    assert changed(report(jax="0.7.2"), {"jax": "0.7.2", "numpy": "2.1.3"}) == {"numpy": ""}
+def test_what_is_installed_is_the_notebook_s_own_line_with_this_checkout():
+    assert installation() == ["install", "-q", str(ROOT)]
 
 
 def test_what_fmjax_asks_for_takes_what_colab_has():

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,7 +27,7 @@ import fmjax
 import weights_conversion as wc
 from fmjax.cli import main
 from fmjax.config import RunConfig
-from fmjax.deploy import card, onnx, stablehlo
+from fmjax.deploy import card, onnx, stablehlo, tflite
 from fmjax.deploy.program import program
 from fmjax.errors import CheckpointError, UsageError
 from fmjax.models.build import abstract
@@ -221,6 +222,51 @@ def test_onnx_without_its_package_says_which(run, tmp_path, capsys, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
+# TFLite
+
+
+def test_litert_gives_the_same_for_a_picture(run, expected, tmp_path, capfd):
+    pytest.importorskip("litert_converter", reason="pip install 'fmjax[litert]'")
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter", reason="fmjax[litert]")
+    path = tmp_path / "model.tflite"
+    assert exported(run, path) == 0
+    said = capfd.readouterr()
+    assert f"takes uint8 images of 1 x {SIDE} x {SIDE} x 3, gives logits, pooled" in said.out
+    assert re.search(r"largest difference .*e-\d\d of values up to .*, at batches of 1$", said.out)
+    # libraries greet on the process's own standard error
+    assert "oneDNN" not in said.err
+    assert "XNNPACK" not in said.err
+    assert [file.name for file in tmp_path.iterdir()] == ["model.tflite"]
+    answer = interpreter.Interpreter(str(path)).get_signature_runner("serving_default")
+    for batch, answers in expected.items():
+        found = [answer(images=picture[None]) for picture in pictures(batch)]
+        for name in ("logits", "pooled"):
+            ours = np.concatenate([each[name] for each in found])
+            np.testing.assert_allclose(ours, answers[name], rtol=0, atol=2e-5)
+    with zipfile.ZipFile(path) as archive:
+        about = json.loads(archive.read("fmjax.json"))
+    assert about["classes"][0] == "0"
+    assert about["images"]["shape"] == [1, SIDE, SIDE, 3]
+
+
+def test_tflite_without_its_packages_says_which(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "litert_converter.mlir", None)
+    said = refused(capsys, 2, "export", run, tmp_path / "x.tflite")
+    assert "litert-converter is not installed" in said
+    assert "pip install 'fmjax[litert]'" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tflite_is_refused_what_it_has_no_room_for(run, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("litert_converter", reason="pip install 'fmjax[litert]'")
+    target = tmp_path / "x.tflite"
+    said = refused(capsys, 2, "export", run, target, "--dtype", "bfloat16")
+    assert "--dtype is bfloat16; TFLite is written in float32" in said
+    monkeypatch.setattr(tflite, "LARGEST", 1000)
+    assert "a TFLite file has room for 2 GiB" in refused(capsys, 2, "export", run, target)
+    assert list(tmp_path.iterdir()) == []
+
+
 # the command
 
 
@@ -229,13 +275,13 @@ def test_a_target_that_exists_another_end_and_unread_flags_are_refused(run, tmp_
     target.write_text("mine")
     assert "exists; pass --force" in refused(capsys, 2, "export", run, target)
     assert target.read_text() == "mine"
-    assert "must end in .safetensors" in refused(capsys, 2, "export", run, tmp_path / "x.tflite")
+    assert "must end in .safetensors" in refused(capsys, 2, "export", run, tmp_path / "x.pb")
     folder = tmp_path / "full"
     folder.mkdir()
     (folder / "mine.txt").write_text("mine")
     assert "has files in it; pass --force" in refused(capsys, 2, "export", run, f"{folder}/")
     said = refused(capsys, 2, "export", run, f"{folder}/", "--dtype", "bfloat16")
-    assert "--dtype is for targets that end in .stablehlo or .onnx, not in /" in said
+    assert "--dtype is for targets that end in .stablehlo or .onnx or .tflite, not in /" in said
     assert exported(run, f"{folder}/", "--force") == 0
     names = ["config.json", "mine.txt", "model.safetensors"]
     assert sorted(path.name for path in folder.iterdir()) == names
