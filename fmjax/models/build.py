@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 
 from fmjax.kernels import norm
 from fmjax.kernels.attention import Kernel, compute_capability
+from fmjax.models.draws import unrolled
 from fmjax.models.layers import Dtype
 from fmjax.models.stack import Remat
 from fmjax.models.vit import ViT
@@ -113,7 +114,7 @@ def initialise(
     key = (rngs or nnx.Rngs(0)).params()
     # the leaves alone leave the jitted function: only they can be given shardings
     leaves = jax.jit(
-        lambda key: jax.tree.leaves(make(rngs=nnx.Rngs(key))),
+        lambda key: jax.tree.leaves(make(rngs=nnx.Rngs(unrolled(key)))),
         out_shardings=leaf_shardings(outline, mesh),
     )(key)
     return jax.tree.unflatten(jax.tree.structure(outline), leaves)
