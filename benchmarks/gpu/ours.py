@@ -135,12 +135,9 @@ def forward(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
 
 def products(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
     """Products of matrices in bfloat16, which are what a device can do."""
-    found = []
-    length = cases.length_of(tiny=tiny, seconds=SHORT_S)
-    for m, k, n in cases.products_of(tiny=tiny):
-        timing = timed(compiled.product(m, k, n, dtype=jnp.bfloat16).run, **length)
-        found.append({"shape": [m, k, n], "flops": 2 * m * k * n / timing.median, **asdict(timing)})
-    return {"products": found}
+    return work.products(
+        lambda m, k, n: compiled.product(m, k, n, dtype=jnp.bfloat16).run, tiny=tiny
+    )
 
 
 def attention(case: Case, path: Path, folder: Path, tiny: bool) -> Row:

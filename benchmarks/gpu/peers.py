@@ -142,18 +142,18 @@ def reference(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
 
 def products(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
     """Products of matrices in bfloat16."""
-    found = []
-    for m, k, n in cases.products_of(tiny=tiny):
+
+    def ready(m: int, k: int, n: int) -> Callable[[int], None]:
         a, b = (torch.randn(s, device=DEVICE, dtype=torch.bfloat16) for s in ((m, k), (k, n)))
 
-        def run(steps: int, a: Any = a, b: Any = b) -> None:
+        def run(steps: int) -> None:
             for _ in range(steps):
                 a @ b
             waited()
 
-        timing = timed(run, **cases.length_of(tiny=tiny, seconds=SHORT_S))
-        found.append({"shape": [m, k, n], "flops": 2 * m * k * n / timing.median, **asdict(timing)})
-    return {"products": found}
+        return run
+
+    return work.products(ready, tiny=tiny)
 
 
 def attention(case: Case, path: Path, folder: Path, tiny: bool) -> Row:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Annotated
 
 import tyro
 
 from fmjax.commands.parsing import Command, Json, first, parse, say
+from fmjax.commands.surroundings import set_here
 from fmjax.errors import UsageError, nearest
 
 
@@ -22,7 +24,7 @@ def doctor(args: list[str]) -> None:
         """
         from fmjax.programs.doctor import main
 
-        main(offline=offline, as_json=as_json)
+        main(offline=offline, as_json=as_json, own=set_here(os.environ))
 
     parse(run, args, "doctor")
 

@@ -16,11 +16,9 @@ from fmjax.config.backbones import BackbonesConfig
 from fmjax.config.features import ProbeConfig
 from fmjax.config.model import ModelConfig
 from fmjax.console import console
-from fmjax.data.batches import eval_batches
 from fmjax.data.example import Examples, Splits
 from fmjax.data.split import part_of
-from fmjax.engine.evaluate import divisible
-from fmjax.engine.placement import on_mesh, own_rows
+from fmjax.engine.placement import on_mesh
 from fmjax.errors import DataError, FmjaxError, UsageError, in_bytes, sentence
 from fmjax.models.flops import flops
 from fmjax.programs import catalogue
@@ -135,14 +133,7 @@ def _sized(spec: ViTSpec) -> dict[str, Any]:
 def _timed(found: Network, examples: Examples, asked: ProbeConfig) -> tuple[Any, dict[str, Any]]:
     """The compiled program; images a second of the network alone, and the bytes that a device holds, for one batch of
     the images."""
-    size = divisible(asked.batch_size, found.mesh)
-    reading = eval_batches(
-        examples,
-        found.learner.task.viewer,
-        asked.data,
-        batch_size=size,
-        rows=own_rows(size, found.mesh),
-    )
+    reading, size = found.read(examples, asked)
     batch = on_mesh(next(reading), found.mesh, size)
     run: Any = found.outputs
     # compiled by hand, as what it says of memory is wanted too

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import numpy as np
 from fmjax.config.features import FeaturesConfig
 from fmjax.config.model import ModelConfig
 from fmjax.config.sets import DataCheckConfig
-from fmjax.console import console, counted
+from fmjax.console import clock, console, counted
 from fmjax.data.check.checkup import Embed, Part, Report, check
 from fmjax.data.check.kinds import KINDS, SEVERITIES, Finding
+from fmjax.data.check.neighbours import Near, untold
 from fmjax.data.check.pictures import Seen
 from fmjax.data.example import Examples
 from fmjax.errors import DataError, Stopped, escaped, printable
@@ -43,7 +45,8 @@ def main(config: DataCheckConfig) -> Report:
             done += 1
 
     try:
-        report = check(config, watched, _embedding(config))
+        told = untold if config.json else _comparing
+        report = check(config, watched, _embedding(config), told)
     except KeyboardInterrupt:
         raise Stopped(
             f"stopped after {done:,} images of {config.data.source}, having written nothing; run the same command again"
@@ -72,6 +75,18 @@ def _embedding(config: DataCheckConfig) -> Embed | None:
         return np.concatenate([one.features for one in extract(asked, sets, found)])
 
     return embed
+
+
+def _comparing(blocks: Iterator[tuple[int, Near]], total: int) -> Iterator[Near]:
+    """The blocks of a comparison of images with each other, having said after the first how long all take."""
+    start = time.monotonic()
+    count, first = next(blocks)
+    seconds = (time.monotonic() - start) * (total / count - 1)
+    if count < total:
+        console.print(f"compare   {total:,} images with each other, about {clock(seconds)}")
+    yield first
+    # of the rest how far they are, and how long they still take
+    yield from counted(blocks, total - count, "images")
 
 
 def _say(config: DataCheckConfig, report: Report, page: Path | None) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from fmjax.console import console, show_page
@@ -17,10 +18,10 @@ from fmjax.programs.machine import Facts, Place, gathered
 SHOWN = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "huggingface_hub")
 
 
-def main(*, offline: bool = False, as_json: bool = False) -> Facts:
-    """Prints the facts and what is found, as a page or as JSON, and returns the facts. Raises TroubleError where
-    something is to be mended."""
-    facts = gathered(offline=offline)
+def main(*, offline: bool = False, as_json: bool = False, own: Sequence[str] = ()) -> Facts:
+    """Prints the facts and what is found, as a page or as JSON, and returns the facts. own: the variables that the
+    command has set itself. Raises TroubleError where something is to be mended."""
+    facts = dataclasses.replace(gathered(offline=offline), own=tuple(own))
     found = findings(facts)
     if as_json:
         sys.stdout.write(json.dumps(record(facts, found), indent=2) + "\n")
@@ -73,9 +74,15 @@ def rows(facts: Facts) -> list[tuple[str, str]]:
         "compiled": _place(facts.compile_cache),
         "hub": _hub(facts),
         "host": _host(facts),
-        "variables": " ".join(f"{name}={value}" for name, value in facts.environment.items()),
+        "variables": " ".join(_variable(name, facts) for name in facts.environment),
     }
     return [(name, text) for name, text in told.items() if text]
+
+
+def _variable(name: str, facts: Facts) -> str:
+    # what the user has not said is not looked for in a shell's files
+    whose = " (by fmjax)" if name in facts.own else ""
+    return f"{name}={facts.environment[name]}{whose}"
 
 
 def _extra(name: str, lacks: tuple[str, ...]) -> str:

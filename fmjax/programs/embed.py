@@ -12,11 +12,11 @@ import numpy as np
 
 from fmjax.config.features import EmbedConfig
 from fmjax.console import console
-from fmjax.data.batches import Batch, eval_batches, eval_indices
+from fmjax.data.batches import Batch, eval_indices
 from fmjax.data.example import Examples
 from fmjax.engine import agreement, hosts
-from fmjax.engine.evaluate import divisible, pieces
-from fmjax.engine.placement import on_mesh, own_rows
+from fmjax.engine.evaluate import pieces
+from fmjax.engine.placement import on_mesh
 from fmjax.engine.unreadable import SharedBadImages
 from fmjax.errors import DataError
 from fmjax.programs.embeddings import ENDINGS, Parts, images_record, model_record, write
@@ -92,14 +92,7 @@ def _computed(
         return
     # read in one go to the end, so that the readers never wait between two parts
     left = examples.subset(np.arange(start, len(examples)))
-    size = divisible(config.batch_size, found.mesh)
-    reading = eval_batches(
-        left,
-        found.learner.task.viewer,
-        config.data,
-        batch_size=size,
-        rows=own_rows(size, found.mesh),
-    )
+    reading, size = found.read(left, config)
     indexed = zip(eval_indices(len(left), size), reading, strict=True)
     watched = counted_images(indexed, len(left))
     # a whole number of batches a part: where the next one begins is known without looking at its rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,12 +13,13 @@ from jax.sharding import Mesh
 from fmjax.config.features import FeaturesConfig, KnnConfig, ProbeConfig
 from fmjax.console import console, counted
 from fmjax.data import audit
+from fmjax.data.batches import Batch, eval_batches
 from fmjax.data.example import Examples, Splits, check_fields
 from fmjax.data.sources import open_source
 from fmjax.data.transforms import Views
 from fmjax.engine import agreement, hosts
-from fmjax.engine.evaluate import evaluate
-from fmjax.engine.placement import mesh_of
+from fmjax.engine.evaluate import divisible, evaluate
+from fmjax.engine.placement import mesh_of, own_rows
 from fmjax.engine.plan import Learner
 from fmjax.engine.run import asked_size, build_model
 from fmjax.engine.step import Outputs, compiled_outputs
@@ -54,6 +55,13 @@ class Network:
     @property
     def model(self) -> ViT:
         return self.learner.net["backbone"]
+
+    def read(self, examples: Examples, config: FeaturesConfig) -> tuple[Iterator[Batch], int]:
+        """A set in batches that divide over the mesh, of which a process reads its own rows; and their size."""
+        size = divisible(config.batch_size, self.mesh)
+        rows = own_rows(size, self.mesh)
+        viewer = self.learner.task.viewer
+        return eval_batches(examples, viewer, config.data, batch_size=size, rows=rows), size
 
 
 def network(config: FeaturesConfig) -> Network:

@@ -83,6 +83,7 @@ class Facts:
     device_files: tuple[str, ...] = ()  # of accelerators, in /dev
     devices: Devices
     environment: Mapping[str, str] = field(default_factory=dict)
+    own: tuple[str, ...] = ()  # of them, what the command has set itself
     model_cache: Place
     hub_cache: Place
     compile_cache: Place | None = None

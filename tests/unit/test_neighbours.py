@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.neighbors import NearestNeighbors
 
 from fmjax.cli import main
+from fmjax.data.check import neighbours
 from fmjax.data.check.neighbours import by_embedding
 from fmjax.data.check.pictures import FACTS
 from fmjax.data.check.sets import Set
@@ -100,6 +103,35 @@ def test_sets_without_neighbours_are_not_compared(count):
     )
 
 
+def test_blocks_of_images_find_what_all_at_once_do(two, monkeypatch):
+    features, labels = two
+    labels[7] = 1
+    features[9] = features[3] * 2 + 1e-4
+    features[20:34] = features[20]  # more copies than neighbours
+    images = as_set(labels)
+    whole = kinds(images, features)
+    assert set(whole) == {"doubtful-label", "alike"}
+    monkeypatch.setattr(neighbours, "BLOCK", 7)
+    told = []
+
+    def watched(blocks, total):
+        for count, near in blocks:
+            told.append((count, total))
+            yield near
+
+    assert kinds(images, features, compared=watched) == whole
+    assert told == [(7, 60)] * 8 + [(4, 60)]
+
+
+def test_no_image_is_its_own_neighbour(two):
+    features, _ = two
+    features[10:25] = features[10]
+    expected = NearestNeighbors(n_neighbors=10, metric="cosine", algorithm="brute").fit(features)
+    [(_, near)] = neighbours._nearest(features)
+    assert not (near.places == np.arange(60)[:, None]).any()
+    np.testing.assert_allclose(near.distances, expected.kneighbors()[0], atol=1e-12)
+
+
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory) -> Path:
     """Digits in two parts: one has a wrong label, one is in val again a little turned, and one is noise."""
@@ -131,6 +163,22 @@ def test_the_demo_network_finds_what_was_planted_among_real_pictures(planted, ca
     assert [row for row in rows["alike-in-two-parts"] if "again.png" in row]
     assert "noise.png" in rows["outlier"][0]
     assert len(rows["unreadable"]) == 1
+
+
+def test_a_long_comparison_is_told_with_its_time_once_its_first_part_is_timed(
+    planted, capsys, monkeypatch
+):
+    monkeypatch.setattr(neighbours, "BLOCK", 100)
+    assert main(["data", "check", f"folder:{planted}", "--embed", DEMO]) == 0
+    said = capsys.readouterr().out
+    assert (
+        len(re.findall(r"^compare   302 images with each other, about 0:\d\d:\d\d$", said, re.M))
+        == 1
+    )
+    # what is compared at once is not worth a line
+    monkeypatch.setattr(neighbours, "BLOCK", 1000)
+    assert main(["data", "check", f"folder:{planted}", "--embed", DEMO]) == 0
+    assert "compare " not in capsys.readouterr().out
 
 
 def test_without_a_network_nothing_of_it_is_told_and_jax_is_not_read(planted):

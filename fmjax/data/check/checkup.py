@@ -18,7 +18,7 @@ from fmjax.data.batches import FEW_BAD
 from fmjax.data.check import sets
 from fmjax.data.check.kinds import LEFT_OUT, Finding, by_severity, listed
 from fmjax.data.check.layout import read_layout
-from fmjax.data.check.neighbours import by_embedding
+from fmjax.data.check.neighbours import Compared, by_embedding, untold
 from fmjax.data.check.pictures import FACTS, NAMED, Bounds, Seen, look
 from fmjax.data.example import Examples, Splits
 from fmjax.data.sources import open_source
@@ -77,9 +77,10 @@ def check(
     config: DataCheckConfig,
     watched: Watched = lambda seen, total: seen,
     embed: Embed | None = None,
+    compared: Compared = untold,
 ) -> Report:
     """Looks at every picture of a source. watched: gets what is seen of each, in order, and how many there are. embed:
-    a network's view of those that can be read, which is compared as well.
+    a network's view of those that can be read, which is compared as well. compared: gets the blocks of that.
 
     Nothing that is wrong with the data raises: it is a finding. About 200 bytes are kept of an image.
     """
@@ -109,7 +110,8 @@ def check(
     findings += _compared(chosen, parts, config)
     if embed is not None and read.any():
         features = embed(_readable(opened.parts, read))
-        findings += by_embedding(chosen, features, alike=config.alike, unlike=config.unlike)
+        bounds = {"alike": config.alike, "unlike": config.unlike}
+        findings += by_embedding(chosen, features, **bounds, compared=compared)
     return Report(
         config.data.source,
         everything.classes,
