@@ -15,7 +15,7 @@ from fmjax.config.run import RunConfig
 from fmjax.engine.run import outlined, preprocessing
 from fmjax.kernels import attention, norm
 from fmjax.models.peaks import peak
-from fmjax.models.stack import kept
+from fmjax.models.stack import kept, unrolled
 from fmjax.sharding import make_mesh
 from fmjax.specs import PreprocessConfig, ViTSpec
 
@@ -76,11 +76,12 @@ def levers(asked: Subject) -> list[Lever]:
     """What each lever is at. Raises UsageError for a kernel that is asked for by its name and cannot run."""
     config = asked.config
     remat = kept(config.remat, asked.mesh)
+    unrolls = unrolled(config.unroll, asked.mesh, depth=asked.spec.depth)
     return [
         _attention(asked),
         _norms(asked),
         Lever("remat", config.remat, remat),
-        Lever("unroll", str(config.unroll).lower(), str(config.unroll).lower()),
+        Lever("unroll", *(str(value).lower() for value in (config.unroll, unrolls))),
     ]
 
 

@@ -10,6 +10,7 @@ import tyro
 
 from fmjax.config.checks import require
 from fmjax.config.model import ModelConfig
+from fmjax.config.switch import Switch
 
 # a process's start comes first, while the device is free for another; products before what is compared with them
 Kind = Literal["start", "product", "train", "forward", "attention", "weights", "input"]
@@ -34,7 +35,8 @@ class BenchConfig:
     norms: Literal["auto", "xla", "pallas"] = "auto"
     # what blocks keep for the backward pass; auto: everything on a CPU, their products (dots) on other devices
     remat: Literal["auto", "none", "dots", "full"] = "auto"
-    unroll: bool = False  # trace every block instead of scanning over them
+    # trace every block instead of scanning over them; auto: on one device that is no CPU, up to 64 blocks
+    unroll: Switch = "auto"
     seconds: float = 2.0  # of one measurement, about; what takes longer is done once or a few times
     out: str = ""  # a .json file, written anew after each kind; "": none
     json: bool = False  # print the record for machines in the place of the table

@@ -14,6 +14,7 @@ from fmjax.config.data import DataConfig
 from fmjax.config.hosts import HostsConfig
 from fmjax.config.model import ModelConfig
 from fmjax.config.recipe import Recipe
+from fmjax.config.switch import Switch
 from fmjax.config.tasks import ClassifyConfig, TaskConfig
 
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
@@ -63,7 +64,8 @@ class RunConfig:
     norms: Literal["auto", "xla", "pallas"] = "auto"
     # what blocks keep for the backward pass; auto: everything on a CPU, their products (dots) on other devices
     remat: Literal["auto", "none", "dots", "full"] = "auto"
-    unroll: bool = False  # trace every block instead of scanning over them
+    # trace every block instead of scanning over them; auto: on one device that is no CPU, up to 64 blocks
+    unroll: Switch = "auto"
     eval_every: int = 100  # steps between two scores of the validation part
     save_every: int = 100  # steps between two checkpoints
     log_every: int = 10  # steps between two rows of metrics.jsonl

@@ -18,7 +18,7 @@ from fmjax.kernels import norm
 from fmjax.kernels.attention import Kernel, compute_capability
 from fmjax.models.draws import unrolled
 from fmjax.models.layers import Dtype
-from fmjax.models.stack import Remat
+from fmjax.models.stack import Remat, Unroll
 from fmjax.models.vit import ViT
 from fmjax.names import get_spec
 from fmjax.sharding import param_shardings
@@ -39,7 +39,7 @@ def create(
     attention: Kernel = "auto",
     norms: norm.Kernel = "auto",
     remat: Remat = "none",
-    unroll: bool = False,
+    unroll: Unroll = "auto",
     dtype: Dtype = None,
     param_dtype: DTypeLike = jnp.float32,
     mesh: Mesh | None = None,
@@ -56,7 +56,7 @@ def create(
     norms: "pallas" for a kernel of the blocks' norms, on one GPU of NVIDIA in bfloat16 and float16; else as attention.
     remat: what blocks keep for the backward pass: all, the products ("dots") or their input only ("full"); "auto":
     all on a CPU, the products on other devices.
-    unroll: trace every block instead of scanning over them.
+    unroll: trace every block instead of scanning over them; "auto": on one device that is no CPU, up to 64 blocks.
     dtype: the compute dtype; None: that of the images.
     param_dtype: of the parameters.
     mesh: where the parameters lie; None is one device.
@@ -89,7 +89,7 @@ def initialise(
     attention: Kernel = "auto",
     norms: norm.Kernel = "auto",
     remat: Remat = "none",
-    unroll: bool = False,
+    unroll: Unroll = "auto",
     dtype: Dtype = None,
     param_dtype: DTypeLike = jnp.float32,
     mesh: Mesh | None = None,
@@ -129,7 +129,7 @@ def abstract(
     attention: Kernel = "auto",
     norms: norm.Kernel = "auto",
     remat: Remat = "none",
-    unroll: bool = False,
+    unroll: Unroll = "auto",
     dtype: Dtype = None,
     param_dtype: DTypeLike = jnp.float32,
     mesh: Mesh | None = None,

@@ -23,7 +23,7 @@ from fmjax.models.heads import classifier_head, classifier_input
 from fmjax.models.layers import SMALL_INIT, AttentionPool, Block, Dtype, Linear, Norm, PatchEmbed
 from fmjax.models.resample import resample_grid
 from fmjax.models.rope import rope_table
-from fmjax.models.stack import Remat, between, run_stack
+from fmjax.models.stack import Remat, Unroll, between, run_stack
 from fmjax.sharding import first_device, over_batch
 from fmjax.specs import ClassifierInput, ModelFacts, ViTSpec, check_image_size
 
@@ -56,7 +56,7 @@ class ViT(nnx.Module):
         attention: Kernel = "auto",
         norms: norm_kernels.Kernel = "auto",
         remat: Remat = "none",
-        unroll: bool = False,
+        unroll: Unroll = "auto",
         dtype: Dtype = None,
         param_dtype: DTypeLike = jnp.float32,
         mesh: Mesh | None = None,
@@ -104,7 +104,7 @@ class ViT(nnx.Module):
         self.attention: Kernel = attention
         self.norms: norm_kernels.Kernel = norms
         self.remat: Remat = remat
-        self.unroll = unroll
+        self.unroll: Unroll = unroll
         self.dtype = dtype
         self.mesh = mesh
 

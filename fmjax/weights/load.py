@@ -22,7 +22,7 @@ from fmjax.kernels.attention import Kernel
 from fmjax.models.build import ImageSize, abstract, leaf_shardings, param_shapes, resized
 from fmjax.models.layers import Dtype
 from fmjax.models.resample import resample_table
-from fmjax.models.stack import Remat
+from fmjax.models.stack import Remat, Unroll
 from fmjax.models.vit import ViT
 from fmjax.specs import ClassifierInput, Resample, ViTSpec
 from fmjax.store import locate
@@ -76,7 +76,7 @@ def load(
     attention: Kernel = "auto",
     norms: norm.Kernel = "auto",
     remat: Remat = "none",
-    unroll: bool = False,
+    unroll: Unroll = "auto",
     dtype: Dtype = None,
     param_dtype: DTypeLike = jnp.float32,
     mesh: Mesh | None = None,
@@ -102,7 +102,7 @@ def load(
     norms: "pallas" for a kernel of the blocks' norms, on one GPU of NVIDIA in bfloat16 and float16; else as attention.
     remat: what blocks keep for the backward pass: all, the products ("dots") or their input only ("full"); "auto":
     all on a CPU, the products on other devices.
-    unroll: trace every block instead of scanning over them.
+    unroll: trace every block instead of scanning over them; "auto": on one device that is no CPU, up to 64 blocks.
     dtype: the compute dtype; None: that of the images.
     param_dtype: of the parameters.
     mesh: where the parameters lie; None is one device.

@@ -254,6 +254,9 @@ def test_levers_reach_the_programs_that_are_timed():
     backbone = planned(plain_asked.run, plain_asked.mesh).net["backbone"]
     assert (backbone.attention, backbone.norms) == ("xla", "xla")
     assert [lever.why for lever in levers(plain_asked)] == [""] * 4
+    # left to a CPU, blocks are scanned
+    [unroll] = [lever for lever in levers(plain_asked) if lever.name == "unroll"]
+    assert (unroll.asked, unroll.on) == ("auto", "false")
 
 
 def test_kernels_of_a_gpu_are_named_and_so_is_the_one_that_its_norms_cannot_use(monkeypatch):

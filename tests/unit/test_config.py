@@ -12,6 +12,7 @@ import pytest
 from fmjax import config as c
 from fmjax.config.presets import load_preset
 from fmjax.errors import UsageError
+from fmjax.programs.flags import parsed
 from fmjax.serial import from_dict, to_json
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +30,18 @@ def test_json_round_trip():
     recipe = c.Recipe(lr=3e-4, rates=((r"backbone\..*", 0.0), (r"head\..*", 20.0)))
     for record in (recipe, load_preset("quickstart").data, c.ModelConfig(image_size=(56, 28))):
         assert from_dict(type(record), json.loads(to_json(record))) == record
+
+
+@pytest.mark.parametrize(("word", "meant"), [("auto", "auto"), ("true", True), ("false", False)])
+def test_a_switch_is_read_from_words_and_from_records_that_knew_two_of_them(word, meant):
+    config = parsed(c.BenchConfig, ["--unroll", word], prog="fmjax bench")
+    assert config.unroll == meant
+    assert parsed(c.BenchConfig, [], prog="fmjax bench").unroll == "auto"
+    record = json.loads(to_json(c.RunConfig(unroll=meant)))
+    assert record["unroll"] == meant
+    assert from_dict(c.RunConfig, {"unroll": record["unroll"]}).unroll == meant
+    with pytest.raises(UsageError, match="unroll is 'yes'; it must be 'auto' or bool"):
+        from_dict(c.RunConfig, {"unroll": "yes"})
 
 
 def test_an_unknown_field_is_answered_with_the_nearest():

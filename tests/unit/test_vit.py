@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,9 @@ from fmjax.models.features import Features
 from fmjax.models.functional import functional, with_params
 from fmjax.models.heads import classifier_head, classifier_input
 from fmjax.models.resample import resample_table
+from fmjax.models.stack import unrolled
 from fmjax.models.surgery import join_blocks, split_blocks, with_classifier, without_classifier
+from fmjax.sharding import make_mesh
 from fmjax.trees import flat
 from tests.support.checkpoints import small
 
@@ -57,7 +61,15 @@ def test_features_have_the_shapes_they_promise(model):
     assert out.summary is None
 
 
-@pytest.mark.parametrize("option", [{"unroll": True}, {"remat": "full"}, {"remat": "dots"}])
+OPTIONS = [
+    {"unroll": True},
+    {"remat": "full"},
+    {"remat": "dots"},
+    {"unroll": True, "remat": "full"},
+]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
 def test_how_blocks_run_changes_neither_outputs_nor_gradients(model, option):
     def value_and_gradient(m):
         apply, params = functional(m)
@@ -73,6 +85,35 @@ def test_how_blocks_run_changes_neither_outputs_nor_gradients(model, option):
     for path, expected in flat(gradient).items():
         scale = float(jnp.abs(flat(gradient)[path.replace("k.bias", "q.bias")]).max())
         assert float(jnp.abs(flat(other_gradient)[path] - expected).max()) <= 1e-4 * scale, path
+
+
+def test_blocks_are_unrolled_where_it_is_left_to_one_device_that_is_no_cpu(monkeypatch):
+    one, eight = make_mesh(devices=jax.devices()[:1]), make_mesh()
+    for mesh in (None, one, eight):
+        assert not unrolled("auto", mesh, depth=24)
+        # what is asked for is done anywhere
+        assert unrolled(True, mesh, depth=100)
+
+    gpu = SimpleNamespace(platform="gpu")
+    monkeypatch.setattr("fmjax.models.stack.first_device", lambda mesh: gpu)
+    assert unrolled("auto", None, depth=24)
+    assert unrolled("auto", one, depth=64)
+    assert not unrolled("auto", one, depth=65)
+    assert not unrolled("auto", eight, depth=24)
+    assert not unrolled(False, one, depth=1)
+
+
+def test_what_unrolled_blocks_compute_again_is_not_found_to_be_the_same():
+    """Within one program XLA would find what both passes compute, and keep it, unless it is prevented."""
+
+    def barriers(**options: Any) -> int:
+        apply, params = functional(initialise(small("ViT-B-16"), None, **options))
+        x = images((64, 64))
+        gradient = jax.jit(jax.grad(lambda p: (apply(p, x).pooled ** 2).sum()))
+        return gradient.lower(params).as_text().count("optimization_barrier")
+
+    assert barriers(unroll=True, remat="full") > 0
+    assert barriers(unroll=True, remat="dots") == barriers(unroll=False, remat="full") == 0
 
 
 def test_intermediate_features_end_in_the_models_own(model):
