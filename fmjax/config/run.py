@@ -61,6 +61,8 @@ class RunConfig:
     attention: Literal["auto", "xla", "cudnn"] = "auto"
     # of blocks; auto: a kernel in Pallas on one GPU of NVIDIA in bfloat16 and float16, else XLA's
     norms: Literal["auto", "xla", "pallas"] = "auto"
+    # of the MLPs of blocks; auto: a kernel in Pallas on one GPU of NVIDIA in bfloat16 and float16, else XLA's
+    activations: Literal["auto", "xla", "pallas"] = "auto"
     # what blocks keep for the backward pass; auto: everything on a CPU, their products (dots) on other devices
     remat: Literal["auto", "none", "dots", "full"] = "auto"
     unroll: bool = False  # trace every block instead of scanning over them

@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from fmjax.kernels import norm
+from fmjax.kernels import activation, norm
 from fmjax.kernels.attention import Kernel, compute_capability
 from fmjax.models.layers import Dtype
 from fmjax.models.stack import Remat
@@ -37,6 +37,7 @@ def create(
     drop_path: float = 0.0,
     attention: Kernel = "auto",
     norms: norm.Kernel = "auto",
+    activations: activation.Kernel = "auto",
     remat: Remat = "none",
     unroll: bool = False,
     dtype: Dtype = None,
@@ -53,6 +54,7 @@ def create(
     attention: "cudnn" for cuDNN's kernels, which GPUs of NVIDIA have for bfloat16 and float16, "xla" for XLA's own
     products; "auto" takes the faster one that can run.
     norms: "pallas" for a kernel of the blocks' norms, on one GPU of NVIDIA in bfloat16 and float16; else as attention.
+    activations: "pallas" for a kernel of the blocks' activations; as norms.
     remat: what blocks keep for the backward pass: all, the products ("dots") or their input only ("full"); "auto":
     all on a CPU, the products on other devices.
     unroll: trace every block instead of scanning over them.
@@ -70,6 +72,7 @@ def create(
         drop_path=drop_path,
         attention=attention,
         norms=norms,
+        activations=activations,
         remat=remat,
         unroll=unroll,
         dtype=dtype,
@@ -87,6 +90,7 @@ def initialise(
     drop_path: float = 0.0,
     attention: Kernel = "auto",
     norms: norm.Kernel = "auto",
+    activations: activation.Kernel = "auto",
     remat: Remat = "none",
     unroll: bool = False,
     dtype: Dtype = None,
@@ -103,6 +107,7 @@ def initialise(
         drop_path=drop_path,
         attention=attention,
         norms=norms,
+        activations=activations,
         remat=remat,
         unroll=unroll,
         dtype=dtype,
@@ -127,6 +132,7 @@ def abstract(
     drop_path: float = 0.0,
     attention: Kernel = "auto",
     norms: norm.Kernel = "auto",
+    activations: activation.Kernel = "auto",
     remat: Remat = "none",
     unroll: bool = False,
     dtype: Dtype = None,
@@ -144,6 +150,7 @@ def abstract(
             drop_path=drop_path,
             attention=attention,
             norms=norms,
+            activations=activations,
             remat=remat,
             unroll=unroll,
             dtype=dtype,
