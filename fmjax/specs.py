@@ -102,6 +102,11 @@ class ViTSpec:
         return self.width // self.num_heads
 
     @property
+    def block_activation(self) -> str:
+        """Of the blocks' MLPs, by its name among kernels: a gated one has an activation of its own."""
+        return "swiglu" if self.mlp == "swiglu" else self.activation
+
+    @property
     def parameters(self) -> int:
         """How many numbers the backbone has, its projection included and a classifier not.
 

@@ -84,6 +84,7 @@ def forward(asked: Subject) -> Iterator[Row]:
         asked.spec,
         attention=config.attention,
         norms=config.norms,
+        activations=config.activations,
         unroll=config.unroll,
         dtype=asked.dtype,
         param_dtype=asked.dtype,

@@ -13,7 +13,7 @@ from fmjax.bench.timing import STEPS
 from fmjax.config.bench import BenchConfig
 from fmjax.config.run import RunConfig
 from fmjax.engine.run import outlined, preprocessing
-from fmjax.kernels import attention, norm
+from fmjax.kernels import activation, attention, norm
 from fmjax.models.peaks import peak
 from fmjax.models.stack import kept, unrolled
 from fmjax.sharding import make_mesh
@@ -65,6 +65,7 @@ def subject(config: BenchConfig) -> Subject:
         batch_size=config.batch_size,
         attention=config.attention,
         norms=config.norms,
+        activations=config.activations,
         remat=config.remat,
         unroll=config.unroll,
     )
@@ -80,6 +81,7 @@ def levers(asked: Subject) -> list[Lever]:
     return [
         _attention(asked),
         _norms(asked),
+        _activations(asked),
         Lever("remat", config.remat, remat),
         Lever("unroll", *(str(value).lower() for value in (config.unroll, unrolls))),
     ]
@@ -103,3 +105,12 @@ def _norms(asked: Subject) -> Lever:
         return Lever("norms", known, "xla", "the blocks' norms come behind their branches")
     why = norm.unfit(asked.mesh, **kind) if known == "auto" and function is None else ""
     return Lever("norms", known, "xla" if function is None else "pallas", why)
+
+
+def _activations(asked: Subject) -> Lever:
+    """The kernel of the activations of the blocks' MLPs."""
+    known, spec = asked.config.activations, asked.spec
+    kind = {"dtype": asked.dtype, "activation": spec.block_activation, "width": spec.mlp_dim}
+    function = activation.chosen(known, asked.mesh, **kind)
+    why = activation.unfit(asked.mesh, **kind) if known == "auto" and function is None else ""
+    return Lever("activations", known, "xla" if function is None else "pallas", why)

@@ -105,7 +105,7 @@ def program(
     whole = jax.tree.map(lambda leaf: leaf, join_blocks(merged(model)))
     whole.mesh = None
     # a program is for devices of every kind
-    whole.attention = whole.norms = "xla"
+    whole.attention = whole.norms = whole.activations = "xla"
     own = _outputs_of(whole, preprocessing)
     missing = [name for name in outputs if name not in own]
     if missing:

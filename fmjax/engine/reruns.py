@@ -52,6 +52,7 @@ SAFE = (
     "fresh",
     "attention",
     "norms",
+    "activations",
     "remat",
     "unroll",
     "batch",

@@ -218,6 +218,7 @@ def asked_size(config: ModelConfig) -> ImageSize | None:
 def build(config: RunConfig, mesh: Mesh | None) -> ViT:
     """The backbone that a run starts from, its position table resized to the run's images, on the mesh; with new
     adapters where the recipe trains some."""
+    # how it computes is part of it: the loop has no word about kernels
     model = build_model(
         config.model,
         preprocessing(config).image_size,
@@ -225,6 +226,7 @@ def build(config: RunConfig, mesh: Mesh | None) -> ViT:
         drop_path=config.drop_path,
         attention=config.attention,
         norms=config.norms,
+        activations=config.activations,
         remat=config.remat,
         unroll=config.unroll,
         mesh=mesh,
@@ -244,6 +246,7 @@ def _outlined(config: RunConfig, spec: specs.ViTSpec, mesh: Mesh | None) -> ViT:
         drop_path=config.drop_path,
         attention=config.attention,
         norms=config.norms,
+        activations=config.activations,
         remat=config.remat,
         unroll=config.unroll,
         dtype=compute_dtype(config.model.dtype),
@@ -319,6 +322,8 @@ def outline(run: Path, config: RunConfig, labels: Labels, mesh: Mesh | None = No
         config = replace(config, attention="auto")
     if config.norms == "pallas":
         config = replace(config, norms="auto")
+    if config.activations == "pallas":
+        config = replace(config, activations="auto")
     net = net_of_shapes(task, _outlined(config, spec, mesh), labels)
     return Learner(task, labels, images, net)
 

@@ -7,26 +7,24 @@ from functools import cache
 from importlib import import_module
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from fmjax.errors import UsageError, escaped
-from fmjax.kernels import trust, xla
-from fmjax.kernels.attention import HALVES, compute_capability
-from fmjax.sharding import first_device
+from fmjax.errors import UsageError
+from fmjax.kernels import single, trust, xla
+from fmjax.kernels.attention import HALVES
 
 # auto: the fastest that the devices, the dtype and the width allow
 Kernel = Literal["auto", "xla", "pallas"]
 # x [... D], scale [D], bias [D] or None, and epsilon -> x as it is, and normalised
 Fork = Callable[[Array, Array, Array | None, float], tuple[Array, Array]]
 
-LEAST = 8.0  # compute capability that Triton is tried on here
 WIDEST = 8192  # numbers of a row that a program holds in registers
 ROWS = 67  # of the case that a kernel is tried on
 EPS = 1e-6  # there
+INPUTS = ("tokens", "scales", "biases")
 
 
 def chosen(kernel: Kernel, mesh: Mesh | None, *, dtype: DTypeLike, width: int) -> Fork | None:
@@ -44,32 +42,16 @@ def chosen(kernel: Kernel, mesh: Mesh | None, *, dtype: DTypeLike, width: int) -
 
 def unfit(mesh: Mesh | None, *, dtype: DTypeLike, width: int) -> str:
     """Why the kernel cannot run on a mesh, or on all devices; "" where it can."""
-    device = first_device(mesh)
-    kind, capability = device.device_kind, compute_capability(device)
-    if capability is None or capability < LEAST:
-        return f"the kernel is for GPUs of NVIDIA of compute capability 8.0, and not for {kind!r}"
-    if jnp.dtype(dtype) not in HALVES:
-        return f"the kernel is for bfloat16 and float16, and not for {jnp.dtype(dtype)}"
-    if width > WIDEST:
-        return f"tokens are {width} wide, and the kernel takes {WIDEST}"
-    # XLA cannot divide a kernel that it does not know: each device would be given all tokens
-    devices = jax.device_count() if mesh is None else mesh.size
-    if devices > 1:
-        return f"the kernel is for programs of one device, and this one has {devices}"
-    return lacking() or _found_wrong(dtype, width, kind)
+    reason = single.unfit(mesh, dtype)
+    if not reason and width > WIDEST:
+        reason = f"tokens are {width} wide, and the kernel takes {WIDEST}"
+    return reason or lacking() or single.found_wrong(_tried(dtype, width), mesh)
 
 
 @cache
 def lacking() -> str:
     """Why this jax makes no such kernel here; "" where it does."""
-    # the language is to leave jax, and since 0.11 it asks for a GPU that is here before it makes a kernel for another
-    small = jax.ShapeDtypeStruct((2, 8), jnp.bfloat16)
-    try:
-        traced = jax.jit(_fast_case).trace(small, small, small)
-        traced.lower(lowering_platforms=("cuda",))
-    except Exception as error:  # whatever a version raises
-        return f"jax {jax.__version__} makes no kernel in Pallas here ({escaped(str(error))})"
-    return ""
+    return single.lacking(_fast_case, len(INPUTS))
 
 
 def fork() -> Fork:
@@ -77,17 +59,15 @@ def fork() -> Fork:
     return import_module("fmjax.kernels.pallas").forked
 
 
-def _found_wrong(dtype: DTypeLike, width: int, device_kind: str) -> str:
-    kernel = trust.Kernel(
+def _tried(dtype: DTypeLike, width: int) -> trust.Kernel:
+    return trust.Kernel(
         "the kernel of norms",
         _fast_case,
         _plain_case,
         (ROWS, width),
         str(jnp.dtype(dtype)),
-        ("tokens", "scales", "biases"),
+        INPUTS,
     )
-    reason = trust.verdict(kernel, device_kind).reason
-    return reason and f"on {device_kind!r} {reason}"
 
 
 def _fast_case(x: Array, scales: Array, biases: Array) -> Array:

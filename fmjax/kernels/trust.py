@@ -39,9 +39,9 @@ class Kernel:
     name: str  # as a sentence has it
     fast: Callable[..., Array]
     plain: Callable[..., Array]
-    shape: tuple[int, ...]  # of each of the three arguments of the small case
+    shape: tuple[int, ...]  # of each argument of the small case
     dtype: str
-    inputs: tuple[str, str, str] = ("q", "k", "v")
+    inputs: tuple[str, ...] = ("q", "k", "v")
 
     @property
     def results(self) -> tuple[str, ...]:
@@ -127,9 +127,10 @@ def _judged(kernel: Kernel, errors: list[float]) -> str:
     return f"its {wrong[0]} deviate by {error:.2g}, where {allowed:.2g} is allowed"
 
 
-def _both(function: Callable[..., Array], q: Array, k: Array, v: Array, seed: Array) -> Any:
+def _both(function: Callable[..., Array], *given: Array) -> Any:
     """What a function gives, and its gradients."""
-    value, back = jax.vjp(function, q, k, v)
+    *inputs, seed = given
+    value, back = jax.vjp(function, *inputs)
     return value, *back(seed)
 
 

@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from fmjax.kernels import norm
+from fmjax.kernels import activation, norm
 from fmjax.kernels.attention import Kernel, compute_capability
 from fmjax.models.draws import unrolled
 from fmjax.models.layers import Dtype
@@ -38,6 +38,7 @@ def create(
     drop_path: float = 0.0,
     attention: Kernel = "auto",
     norms: norm.Kernel = "auto",
+    activations: activation.Kernel = "auto",
     remat: Remat = "none",
     unroll: Unroll = "auto",
     dtype: Dtype = None,
@@ -54,6 +55,7 @@ def create(
     attention: "cudnn" for cuDNN's kernels, which GPUs of NVIDIA have for bfloat16 and float16, "xla" for XLA's own
     products; "auto" takes the faster one that can run.
     norms: "pallas" for a kernel of the blocks' norms, on one GPU of NVIDIA in bfloat16 and float16; else as attention.
+    activations: "pallas" for a kernel of the blocks' activations; as norms.
     remat: what blocks keep for the backward pass: all, the products ("dots") or their input only ("full"); "auto":
     all on a CPU, the products on other devices.
     unroll: trace every block instead of scanning over them; "auto": on one device that is no CPU, up to 64 blocks.
@@ -71,6 +73,7 @@ def create(
         drop_path=drop_path,
         attention=attention,
         norms=norms,
+        activations=activations,
         remat=remat,
         unroll=unroll,
         dtype=dtype,
@@ -88,6 +91,7 @@ def initialise(
     drop_path: float = 0.0,
     attention: Kernel = "auto",
     norms: norm.Kernel = "auto",
+    activations: activation.Kernel = "auto",
     remat: Remat = "none",
     unroll: Unroll = "auto",
     dtype: Dtype = None,
@@ -104,6 +108,7 @@ def initialise(
         drop_path=drop_path,
         attention=attention,
         norms=norms,
+        activations=activations,
         remat=remat,
         unroll=unroll,
         dtype=dtype,
@@ -128,6 +133,7 @@ def abstract(
     drop_path: float = 0.0,
     attention: Kernel = "auto",
     norms: norm.Kernel = "auto",
+    activations: activation.Kernel = "auto",
     remat: Remat = "none",
     unroll: Unroll = "auto",
     dtype: Dtype = None,
@@ -145,6 +151,7 @@ def abstract(
             drop_path=drop_path,
             attention=attention,
             norms=norms,
+            activations=activations,
             remat=remat,
             unroll=unroll,
             dtype=dtype,

@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from einops import rearrange
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
@@ -18,6 +17,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fmjax.kernels import xla
+from fmjax.kernels.activation import Activate
 from fmjax.kernels.attention import Attend
 from fmjax.kernels.norm import Fork
 from fmjax.models.rope import rotate
@@ -53,9 +53,18 @@ class Linear(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
+        return self._product(x, biased=True)
+
+    def unbiased(self, x: Float[Array, "*B I"]) -> tuple[Float[Array, "*B O"], Array | None]:
+        """The output without the bias, and the bias: for what adds it itself."""
+        bias = None if self.bias is None else self.bias[...]
+        return self._product(x, biased=False), bias
+
+    def _product(self, x: Array, *, biased: bool) -> Array:
         x = x.astype(self.dtype or x.dtype)
         y = x @ self.kernel[...].astype(x.dtype)
-        y = y if self.bias is None else y + self.bias[...].astype(x.dtype)
+        if biased and self.bias is not None:
+            y = y + self.bias[...].astype(x.dtype)
         y = y if self.lora is None else y + self.lora(x)
         # kept with its bias (`stack.run_stack`), or the bias is added apart from the product, and twice
         return checkpoint_name(y, PRODUCT)
@@ -153,31 +162,6 @@ def split_heads(x: Float[Array, "B L D"], heads: int) -> Float[Array, "B N L K"]
     return rearrange(x, "b l (n k) -> b n l k", n=heads)
 
 
-def gelu(x: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
-    """x Phi(x), in the erf form: torch's formula, and twice as fast on CPU as jax.nn.gelu's erfc."""
-    # halved first: the order of these lines is that in which a gradient is summed
-    half = 0.5 * x
-    scaled = x * jnp.asarray(np.sqrt(0.5), x.dtype)
-    return half * (1 + jax.lax.erf(scaled))
-
-
-def gelu_tanh(x: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
-    """The tanh approximation of gelu, of big_vision and of Hugging Face's SigLIP."""
-    return jax.nn.gelu(x, approximate=True)
-
-
-def quick_gelu(x: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
-    """x sigmoid(1.702 x), of OpenAI's CLIP."""
-    return x * jax.nn.sigmoid(1.702 * x)
-
-
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": gelu,
-    "gelu_tanh": gelu_tanh,
-    "quick_gelu": quick_gelu,
-}
-
-
 class Mlp(nnx.Module):
     """up, activation, down; with a gate: silu(gate x) * (up x), an optional norm, down (SwiGLU, arXiv:2002.05202)."""
 
@@ -199,15 +183,27 @@ class Mlp(nnx.Module):
         self.up = linear(width, hidden)
         self.down = linear(hidden, width)
         self.norm = Norm(spec, hidden, **dtypes) if gated and spec.mlp_norm else None
-        self.activation = spec.activation
-
-    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-        y = self.up(x)  # *B F
         # SwiGLU's activation is part of its form, whatever the row says of plain MLPs
-        y = ACTIVATIONS[self.activation](y) if self.gate is None else jax.nn.silu(self.gate(x)) * y
+        self.activation = "swiglu" if gated else spec.activation
+
+    def __call__(
+        self, x: Float[Array, "*B D"], activate: Activate | None = None
+    ) -> Float[Array, "*B D"]:
+        y = self._plain(x) if activate is None else self._fused(x, activate)  # *B F
         if self.norm is not None:
             y = self.norm(y)
         return self.down(y)
+
+    def _plain(self, x: Array) -> Array:
+        up = self.up(x)
+        activation = xla.ACTIVATIONS[self.activation]
+        return activation(up) if self.gate is None else activation(self.gate(x), up)
+
+    def _fused(self, x: Array, activate: Activate) -> Array:
+        """By a kernel that adds the biases itself."""
+        layers = [layer for layer in (self.gate, self.up) if layer is not None]
+        products, biases = zip(*(layer.unbiased(x) for layer in layers), strict=True)
+        return activate(self.activation, products, biases)
 
 
 class Block(nnx.Module):
@@ -242,11 +238,14 @@ class Block(nnx.Module):
         return y if self.ls1 is None else self.ls1(y)
 
     def mlp_branch(
-        self, x: Float[Array, "B L D"], seen: Float[Array, "B L D"] | None = None
+        self,
+        x: Float[Array, "B L D"],
+        seen: Float[Array, "B L D"] | None = None,
+        activate: Activate | None = None,
     ) -> Float[Array, "B L D"]:
         if seen is None:
             seen = x if self.post_norm else self.norm2(x)
-        y = self.mlp(seen)
+        y = self.mlp(seen, activate)
         y = self.norm2(y) if self.post_norm else y
         return y if self.ls2 is None else self.ls2(y)
 

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from fmjax.kernels import cudnn
+from fmjax.kernels.activation import Activate
 from fmjax.kernels.attention import Attend
 from fmjax.kernels.norm import Fork
 from fmjax.models.layers import PRODUCT, Block, Norm, drop_path
@@ -55,6 +56,7 @@ def run_stack(
     keys: Array | None,
     attend: Attend,
     fork: Fork | None,
+    activate: Activate | None,
     remat: Remat,
     unroll: Unroll,
     mesh: Mesh | None,
@@ -62,8 +64,9 @@ def run_stack(
     """Tokens after a stack of N blocks.
 
     rates, keys: of drop path, one for each block; without keys nothing is dropped. attend: the kernel of their
-    attention. fork: that of the norms before their branches; None: XLA's. remat: what blocks keep for the backward
-    pass. unroll: trace every block instead of scanning over them. mesh: keeps activations spread over it.
+    attention. fork: that of the norms before their branches, activate: that of their MLPs' activations; None: XLA's.
+    remat: what blocks keep for the backward pass. unroll: trace every block instead of scanning over them. mesh: keeps
+    activations spread over it.
     """
 
     # one block; the two residual branches are dropped independently of each other
@@ -77,7 +80,8 @@ def run_stack(
         attended = block.attention_branch(over_batch(x, mesh), rope, attend, seen)
         x = over_batch(x + drop_path(attended, rate, first), mesh)
         x, seen = _parted(block.norm2, x, fork)
-        return x + drop_path(block.mlp_branch(over_batch(x, mesh), seen), rate, second), None
+        branch = block.mlp_branch(over_batch(x, mesh), seen, activate)
+        return x + drop_path(branch, rate, second), None
 
     fork = None if blocks.post_norm else fork
     layers = (blocks, rates, keys)

@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fmjax.errors import UsageError
+from fmjax.kernels import activation as activation_kernels
 from fmjax.kernels import norm as norm_kernels
 from fmjax.kernels.attention import Attend, Kernel, chosen
 from fmjax.models.features import Features
@@ -55,6 +56,7 @@ class ViT(nnx.Module):
         drop_path: float = 0.0,
         attention: Kernel = "auto",
         norms: norm_kernels.Kernel = "auto",
+        activations: activation_kernels.Kernel = "auto",
         remat: Remat = "none",
         unroll: Unroll = "auto",
         dtype: Dtype = None,
@@ -103,6 +105,7 @@ class ViT(nnx.Module):
         self.drop_path = drop_path
         self.attention: Kernel = attention
         self.norms: norm_kernels.Kernel = norms
+        self.activations: activation_kernels.Kernel = activations
         self.remat: Remat = remat
         self.unroll: Unroll = unroll
         self.dtype = dtype
@@ -252,6 +255,7 @@ class ViT(nnx.Module):
         key = key if self.drop_path else None  # with nothing to drop, nothing is drawn
         keys = None if key is None else jax.random.split(key, depth)
         attend, fork = self._attend(x.dtype), self._fork(x.dtype)
+        activate = self._activate(x.dtype)
         stacks = [stack for stack in (self.frozen_blocks, self.blocks) if stack is not None]
         for blocks, depths in between(stacks, start, depth if stop is None else stop):
             x = run_stack(
@@ -262,6 +266,7 @@ class ViT(nnx.Module):
                 keys=None if keys is None else keys[depths],
                 attend=attend,
                 fork=fork,
+                activate=activate,
                 remat=self.remat,
                 unroll=self.unroll,
                 mesh=self.mesh,
@@ -276,6 +281,15 @@ class ViT(nnx.Module):
     def _fork(self, dtype: DTypeLike) -> norm_kernels.Fork | None:
         width = self.spec.width
         return norm_kernels.chosen(self.norms, self.mesh, dtype=self.dtype or dtype, width=width)
+
+    def _activate(self, dtype: DTypeLike) -> activation_kernels.Activate | None:
+        return activation_kernels.chosen(
+            self.activations,
+            self.mesh,
+            dtype=self.dtype or dtype,
+            activation=self.spec.block_activation,
+            width=self.spec.mlp_dim,
+        )
 
     def final_norm(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         """All tokens after the final norm, which some models only apply to their mean (fc_norm) and some have not."""

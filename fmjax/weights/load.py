@@ -17,7 +17,7 @@ from jax.typing import DTypeLike
 import weights_conversion as wc
 from fmjax import names, specs
 from fmjax.errors import CheckpointError, UsageError
-from fmjax.kernels import norm
+from fmjax.kernels import activation, norm
 from fmjax.kernels.attention import Kernel
 from fmjax.models.build import ImageSize, abstract, leaf_shardings, param_shapes, resized
 from fmjax.models.layers import Dtype
@@ -75,6 +75,7 @@ def load(
     drop_path: float = 0.0,
     attention: Kernel = "auto",
     norms: norm.Kernel = "auto",
+    activations: activation.Kernel = "auto",
     remat: Remat = "none",
     unroll: Unroll = "auto",
     dtype: Dtype = None,
@@ -100,6 +101,7 @@ def load(
     attention: "cudnn" for cuDNN's kernels, which GPUs of NVIDIA have for bfloat16 and float16, "xla" for XLA's own
     products; "auto" takes the faster one that can run.
     norms: "pallas" for a kernel of the blocks' norms, on one GPU of NVIDIA in bfloat16 and float16; else as attention.
+    activations: "pallas" for a kernel of the blocks' activations; as norms.
     remat: what blocks keep for the backward pass: all, the products ("dots") or their input only ("full"); "auto":
     all on a CPU, the products on other devices.
     unroll: trace every block instead of scanning over them; "auto": on one device that is no CPU, up to 64 blocks.
@@ -139,6 +141,7 @@ def load(
         drop_path=drop_path,
         attention=attention,
         norms=norms,
+        activations=activations,
         remat=remat,
         unroll=unroll,
         dtype=dtype,

@@ -153,6 +153,7 @@ def test_the_record_says_what_its_figures_depend_on(record, out):
     assert on["attention"] == ("xla", "cuDNN runs on GPUs of NVIDIA, and not on 'cpu'")
     assert on["norms"][0] == "xla"
     assert "not for 'cpu'" in on["norms"][1]
+    assert on["activations"] == on["norms"]
     assert on["remat"] == ("none", "")
 
 
@@ -250,10 +251,10 @@ def test_levers_reach_the_programs_that_are_timed():
     assert asked.mesh.size == 1
     found = {lever.name: lever.on for lever in levers(asked)}
     assert (found["remat"], found["unroll"]) == ("full", "true")
-    plain_asked = subject(replace(SHORT, attention="xla", norms="xla"))
+    plain_asked = subject(replace(SHORT, attention="xla", norms="xla", activations="xla"))
     backbone = planned(plain_asked.run, plain_asked.mesh).net["backbone"]
-    assert (backbone.attention, backbone.norms) == ("xla", "xla")
-    assert [lever.why for lever in levers(plain_asked)] == [""] * 4
+    assert {backbone.attention, backbone.norms, backbone.activations} == {"xla"}
+    assert [lever.why for lever in levers(plain_asked)] == [""] * 5
     # left to a CPU, blocks are scanned
     [unroll] = [lever for lever in levers(plain_asked) if lever.name == "unroll"]
     assert (unroll.asked, unroll.on) == ("auto", "false")

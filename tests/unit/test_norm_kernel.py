@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import Mesh
 
 from fmjax.errors import UsageError
-from fmjax.kernels import norm, pallas, trust, xla
+from fmjax.kernels import norm, pallas, single, trust, xla
 from fmjax.kernels.norm import chosen, unfit
 from fmjax.models.functional import functional
 from fmjax.sharding import make_mesh
@@ -86,7 +86,7 @@ def test_where_there_is_no_cuda_the_kernel_is_the_plain_function():
     ],
 )
 def test_a_kernel_is_chosen_by_device_dtype_and_width(device, dtype, width, reason, monkeypatch):
-    monkeypatch.setattr(norm, "first_device", lambda mesh: device)
+    monkeypatch.setattr(single, "first_device", lambda mesh: device)
     monkeypatch.setattr(norm, "lacking", lambda: "")
     asked = {"dtype": dtype, "width": width}
     assert unfit(HERE, **asked) == reason
@@ -102,7 +102,7 @@ def test_a_kernel_is_chosen_by_device_dtype_and_width(device, dtype, width, reas
 
 @pytest.mark.parametrize("mesh", [make_mesh(), None], ids=["a mesh", "all devices"])
 def test_a_program_of_several_devices_has_xlas_norms(mesh: Mesh | None, monkeypatch):
-    monkeypatch.setattr(norm, "first_device", lambda mesh: H100)
+    monkeypatch.setattr(single, "first_device", lambda mesh: H100)
     found = unfit(mesh, dtype=BF16, width=64)
     assert found == "the kernel is for programs of one device, and this one has 8"
 
@@ -111,7 +111,7 @@ def test_a_jax_without_the_kernels_language_has_xlas_norms(monkeypatch):
     def missing(name: str) -> Any:
         raise ImportError(name)
 
-    monkeypatch.setattr(norm, "first_device", lambda mesh: H100)
+    monkeypatch.setattr(single, "first_device", lambda mesh: H100)
     monkeypatch.setattr(norm, "lacking", norm.lacking.__wrapped__)
     monkeypatch.setattr(norm, "import_module", missing)
     reason = "makes no kernel in Pallas here (fmjax.kernels.pallas)"
@@ -156,7 +156,7 @@ REASONS = {
 
 @pytest.mark.parametrize("wrong", REASONS, ids=lambda wrong: wrong.__name__)
 def test_a_wrong_kernel_is_switched_off(wrong, monkeypatch, capsys):
-    monkeypatch.setattr(norm, "compute_capability", lambda device: 9.0)
+    monkeypatch.setattr(single, "compute_capability", lambda device: 9.0)
     monkeypatch.setattr(norm, "lacking", lambda: "")
     asked = {"dtype": BF16, "width": 64}
     trust.verdict.cache_clear()

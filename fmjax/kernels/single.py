@@ -1,0 +1,51 @@
+"""Where a kernel in Pallas can be in a program: on one GPU of NVIDIA, in half precision, by a jax that makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.typing import DTypeLike
+from jaxtyping import Array
+
+from fmjax.errors import escaped
+from fmjax.kernels import trust
+from fmjax.kernels.attention import HALVES, compute_capability
+from fmjax.sharding import first_device
+
+LEAST = 8.0  # compute capability that Triton is tried on here
+
+
+def unfit(mesh: Mesh | None, dtype: DTypeLike) -> str:
+    """Why no such kernel can be in a program for a mesh, or for all devices; "" where one can."""
+    device = first_device(mesh)
+    kind, capability = device.device_kind, compute_capability(device)
+    if capability is None or capability < LEAST:
+        return f"the kernel is for GPUs of NVIDIA of compute capability 8.0, and not for {kind!r}"
+    if jnp.dtype(dtype) not in HALVES:
+        return f"the kernel is for bfloat16 and float16, and not for {jnp.dtype(dtype)}"
+    # XLA cannot divide a kernel that it does not know: each device would be given all tokens
+    devices = jax.device_count() if mesh is None else mesh.size
+    if devices > 1:
+        return f"the kernel is for programs of one device, and this one has {devices}"
+    return ""
+
+
+def lacking(case: Callable[..., Array], arguments: int) -> str:
+    """Why this jax makes no kernel here for a case of so many arguments; "" where it does."""
+    # the language is to leave jax, and since 0.11 it asks for a GPU that is here before it makes a kernel for another
+    small = [jax.ShapeDtypeStruct((2, 8), jnp.bfloat16)] * arguments
+    try:
+        jax.jit(case).trace(*small).lower(lowering_platforms=("cuda",))
+    except Exception as error:  # whatever a version raises
+        return f"jax {jax.__version__} makes no kernel in Pallas here ({escaped(str(error))})"
+    return ""
+
+
+def found_wrong(kernel: trust.Kernel, mesh: Mesh | None) -> str:
+    """What is wrong with a kernel on the device of a mesh; "" where it agrees with the plain path."""
+    kind = first_device(mesh).device_kind
+    reason = trust.verdict(kernel, kind).reason
+    return reason and f"on {kind!r} {reason}"
