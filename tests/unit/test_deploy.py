@@ -267,6 +267,18 @@ def test_tflite_is_refused_what_it_has_no_room_for(run, tmp_path, capsys, monkey
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_litert_s_converter_does_not_take_is_told_and_nothing_left(
+    run, tmp_path, capsys, monkeypatch
+):
+    pytest.importorskip("litert_converter", reason="pip install 'fmjax[litert]'")
+    # a batch that is open, which is why a file takes one picture
+    shape = jax.export.symbolic_shape(f"batch, {SIDE}, {SIDE}, 3")
+    monkeypatch.setattr(tflite, "_shape", lambda program: shape)
+    said = refused(capsys, 2, "export", run, tmp_path / "x.tflite")
+    assert "LiteRT's converter does not take stored_vit.none (Failed to export flatbuffer" in said
+    assert list(tmp_path.iterdir()) == []
+
+
 # the command
 
 
