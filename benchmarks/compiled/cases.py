@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from benchmarks.gpu.cases import CASES as MEASURED
-from benchmarks.gpu.cases import CUDNN, FASTEST, FUSED, Case, ours
+from benchmarks.gpu.cases import (
+    CUDNN,
+    FORWARD,
+    FORWARD_XLA,
+    FUSED,
+    NORMED,
+    UNROLLED,
+    XLA,
+    Case,
+    ours,
+)
 
 # by default: what a test holds
 DEFAULTS = (
@@ -16,25 +26,28 @@ DEFAULTS = (
     ours("forward", "EVA02-L/14", 64),
     ours("forward", "DINOv2-g/14", 64),
 )
-PLAIN = {"remat": "none", "attention": "xla", "norms": "xla"}
+PLAIN = XLA | {"remat": "none"}
 # a step on eight devices
 SPLIT = ours("train", batch=1024)
 # each lever alone, and together
 LEVERS = (
     ours("train", **PLAIN),
-    ours("train", **PLAIN | {"remat": "dots"}),
+    ours("train", **XLA),
     ours("train", **PLAIN | {"remat": "full"}),
     ours("train", **PLAIN | {"attention": "cudnn"}),
     ours("train", **PLAIN | {"norms": "pallas"}),
+    ours("train", **PLAIN | {"activations": "pallas"}),
+    ours("train", **PLAIN | {"unroll": True}),
     ours("train", **CUDNN),
+    ours("train", **NORMED),
     ours("train", **FUSED),
-    ours("train", **CUDNN, unroll=True),
-    ours("train", **FUSED, unroll=True),
-    ours("forward", attention="xla", norms="xla"),
-    ours("forward", attention="cudnn", norms="xla"),
-    ours("forward", attention="xla", norms="pallas"),
-    ours("forward", **FASTEST),
-    ours("forward", **FASTEST, unroll=True),
+    ours("train", **UNROLLED),
+    ours("forward", **FORWARD_XLA),
+    ours("forward", **FORWARD_XLA | {"attention": "cudnn"}),
+    ours("forward", **FORWARD_XLA | {"norms": "pallas"}),
+    ours("forward", **FORWARD_XLA | {"activations": "pallas"}),
+    ours("forward", **FORWARD_XLA | {"unroll": True}),
+    ours("forward", **FORWARD),
 )
 
 

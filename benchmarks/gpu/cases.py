@@ -106,10 +106,14 @@ class Case:
         return "".join(letter if letter.isalnum() else "-" for letter in self.name)
 
 
-XLA = {"remat": "dots", "attention": "xla", "norms": "xla"}
-CUDNN = {"remat": "dots", "attention": "cudnn", "norms": "xla"}
-FUSED = CUDNN | {"norms": "pallas"}
-FASTEST = {"attention": "cudnn", "norms": "pallas"}  # of a forward pass
+XLA = {"remat": "dots", "attention": "xla", "norms": "xla", "activations": "xla", "unroll": False}
+CUDNN = XLA | {"attention": "cudnn"}
+NORMED = CUDNN | {"norms": "pallas"}
+FUSED = NORMED | {"activations": "pallas"}
+UNROLLED = FUSED | {"unroll": True}  # what auto comes to on such a device
+# of a forward pass, which keeps nothing
+FORWARD = {name: value for name, value in UNROLLED.items() if name != "remat"}
+FORWARD_XLA = {name: value for name, value in XLA.items() if name != "remat"}
 EAGER, COMPILED = {"compile": "no"}, {"compile": "default"}
 TRIED = {"compile": "max-autotune-no-cudagraphs"}
 
@@ -127,46 +131,51 @@ CASES = (
     peers("reference", "ViT-B/16", 8),
     ours("product"),
     ours("agreement", "ViT-B/16", 8),
-    ours("train", **FUSED, unroll=True),
-    ours("train", **FUSED),
-    ours("train", **CUDNN, unroll=True),
-    ours("train", **CUDNN),
-    ours("train", "ViT-B/16", **FUSED, unroll=True),
-    ours("profile", **FUSED, unroll=True),
-    ours("profile", "ViT-B/16", **FUSED, unroll=True),
-    ours("attention"),
+    ours("train", **UNROLLED),
+    ours("train", **UNROLLED | {"activations": "xla"}),
+    ours("train", "ViT-B/16", **UNROLLED),
+    ours("forward", **FORWARD),
+    ours("forward", "ViT-B/16", **FORWARD),
+    ours("profile", **UNROLLED),
     peers("train", **COMPILED, sdpa="cudnn"),
+    peers("train", "ViT-B/16", **COMPILED, sdpa="cudnn"),
+    peers("forward", **COMPILED, sdpa="cudnn"),
+    peers("forward", "ViT-B/16", **COMPILED, sdpa="cudnn"),
+    ours("train", "DINOv2-g/14", 64, **UNROLLED),
+    ours("train", "EVA02-L/14", 64, **UNROLLED),
+    ours("forward", "DINOv2-g/14", 64, **FORWARD),
+    ours("forward", "EVA02-L/14", 64, **FORWARD),
+    ours("forward", **FORWARD | {"unroll": False}),
+    peers("train", "EVA02-L/14", 64, **COMPILED, sdpa="cudnn"),
+    peers("train", "DINOv2-g/14", 64, **COMPILED, sdpa="cudnn"),
+    peers("forward", "EVA02-L/14", 64, **COMPILED, sdpa="cudnn"),
+    peers("forward", "DINOv2-g/14", 64, **COMPILED, sdpa="cudnn"),
+    peers("train", **TRIED, sdpa="cudnn"),
+    ours("profile", "ViT-B/16", **UNROLLED),
+    ours("train", **FUSED),
+    ours("train", **NORMED),
+    ours("train", **CUDNN | {"unroll": True}),
+    ours("train", **CUDNN),
+    ours("attention"),
     peers("train", **COMPILED, sdpa="flash"),
     peers("train", **EAGER, sdpa="cudnn"),
     peers("train", **EAGER, sdpa="flash"),
     peers("attention"),
     peers("train", "ViT-B/16", **EAGER, sdpa="cudnn"),
-    peers("train", "ViT-B/16", **COMPILED, sdpa="cudnn"),
     peers("forward", "ViT-B/16", **EAGER, sdpa="cudnn"),
-    peers("forward", "ViT-B/16", **COMPILED, sdpa="cudnn"),
     peers("forward", **EAGER, sdpa="cudnn"),
-    peers("forward", **COMPILED, sdpa="cudnn"),
     peers("profile", **COMPILED, sdpa="cudnn"),
     peers("profile", "ViT-B/16", **COMPILED, sdpa="cudnn"),
-    ours("forward", **FASTEST),
-    ours("forward", "ViT-B/16", **FASTEST),
-    ours("forward", **FASTEST, unroll=True),
-    ours("forward", "ViT-B/16", **FASTEST, unroll=True),
     ours("train", **XLA),
-    ours("forward", attention="xla", norms="xla"),
-    ours("train", "DINOv2-g/14", 64, **FUSED),
-    ours("train", "EVA02-L/14", 64, **FUSED),
+    ours("forward", **FORWARD_XLA),
     peers("train", "DINOv2-g/14", 64, **EAGER, sdpa="cudnn"),
     peers("train", "EVA02-L/14", 64, **EAGER, sdpa="cudnn"),
-    peers("train", "EVA02-L/14", 64, **COMPILED, sdpa="cudnn"),
-    peers("train", **TRIED, sdpa="cudnn"),
-    peers("train", "DINOv2-g/14", 64, **COMPILED, sdpa="cudnn"),
     peers("product"),
     peers("forward", **EAGER, sdpa="flash"),
     ours("train", "ViT-B/16", **FUSED),
     ours("train", "ViT-B/16", **CUDNN),
     ours("train", "ViT-B/16", **XLA),
-    ours("forward", "ViT-B/16", attention="xla", norms="xla"),
+    ours("forward", "ViT-B/16", **FORWARD_XLA),
 )
 NAMED = {case.name: case for case in CASES}
 

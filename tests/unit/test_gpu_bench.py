@@ -17,7 +17,9 @@ from benchmarks.gpu import record, work, worker
 from benchmarks.gpu.cases import CASES, MODELS, NAMED
 
 ROOT = Path(__file__).parents[2]
-OURS = "fmjax train ViT-L/14 batch 128 remat=dots attention=xla norms=xla"
+OURS = (
+    "fmjax train ViT-L/14 batch 128 remat=dots attention=xla norms=xla activations=xla unroll=False"
+)
 THEIRS = "torch train ViT-L/14 batch 128 compile=no sdpa=flash"
 
 
