@@ -107,8 +107,14 @@ def config_of(case: Case, *, tiny: bool = False) -> RunConfig:
     return RunConfig(
         model=ModelConfig(name=model.ours, init="random", image_size=side, dtype="bfloat16"),
         batch_size=batch,
-        **case.options,
+        **levers(case),
     )
+
+
+def levers(case: Case) -> dict[str, Any]:
+    """The options of a row. One that names its levers is of scanned blocks unless it names that one, too; one without
+    any is as a run without flags."""
+    return {"unroll": False} | dict(case.options) if case.options else {}
 
 
 def embedder(case: Case, mesh: Mesh | None = None, *, tiny: bool = False) -> tuple[Any, Params]:
@@ -116,7 +122,7 @@ def embedder(case: Case, mesh: Mesh | None = None, *, tiny: bool = False) -> tup
     model = cases.model_of(case, tiny=tiny)
     spec = resized(fmjax.get_spec(model.ours), model.size)
     half = {"dtype": jnp.bfloat16, "param_dtype": jnp.bfloat16}
-    outline = abstract(spec, mesh=mesh, **half, **case.options)
+    outline = abstract(spec, mesh=mesh, **half, **levers(case))
     return compiled.embedder(outline, preprocess_config(model.ours, model.size))
 
 

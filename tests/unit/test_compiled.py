@@ -83,13 +83,15 @@ def test_a_kernel_more_in_a_layer_is_found(kept, found):
     same = roofline.figures(kernels(text), depth=depth, tokens=tokens)
     assert same["layer"] == found[LARGE]["layer"]
 
-    # the kernel of attention's forward pass stands in the body of a loop: a copy of a fusion goes before it
+    # the kernel of attention's forward pass stands in every block: a copy of a fusion goes before it
     lines = text.splitlines()
-    place = next(n for n, line in enumerate(lines) if '"__cudnn$fmhaSoftmax"' in line)
-    line = next(line for line in lines[place::-1] if " fusion(" in line)
-    lines.insert(place, re.sub(r"^(\s+)(?:ROOT )?%?[\w.\-]+", r"\1%made_up.1", line))
+    places = [n for n, line in enumerate(lines) if '"__cudnn$fmhaSoftmax"' in line]
+    for number, place in reversed(list(enumerate(places))):
+        line = next(line for line in lines[place::-1] if " fusion(" in line)
+        lines.insert(place, re.sub(r"^(\s+)(?:ROOT )?%?[\w.\-]+", rf"\1%made_up.{number}", line))
     more = roofline.figures(kernels("\n".join(lines)), depth=depth, tokens=tokens)
-    assert more["layer"]["kernels"] == same["layer"]["kernels"] + 1
+    assert len(places) == depth  # blocks are unrolled, and no loop's body stands for all
+    assert more["layer"]["kernels"] == pytest.approx(same["layer"]["kernels"] + 1)
     assert f"{LARGE}: kernels a layer" in next(
         roofline.worse(found[LARGE] | more, found[LARGE], 0.002)
     )
