@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args[0] in ("-V", "--version"):
         say(_version())
         return 0
-    prepare(os.environ)
+    prepare(os.environ, args[0])
     try:
         with terminable():
             _command(args[0]).run(args[1:])

@@ -107,14 +107,8 @@ def config_of(case: Case, *, tiny: bool = False) -> RunConfig:
     return RunConfig(
         model=ModelConfig(name=model.ours, init="random", image_size=side, dtype="bfloat16"),
         batch_size=batch,
-        **levers(case),
+        **case.options,
     )
-
-
-def levers(case: Case) -> dict[str, Any]:
-    """The options of a row. One that names its levers is of scanned blocks unless it names that one, too; one without
-    any is as a run without flags."""
-    return {"unroll": False} | dict(case.options) if case.options else {}
 
 
 def embedder(case: Case, mesh: Mesh | None = None, *, tiny: bool = False) -> tuple[Any, Params]:
@@ -122,7 +116,7 @@ def embedder(case: Case, mesh: Mesh | None = None, *, tiny: bool = False) -> tup
     model = cases.model_of(case, tiny=tiny)
     spec = resized(fmjax.get_spec(model.ours), model.size)
     half = {"dtype": jnp.bfloat16, "param_dtype": jnp.bfloat16}
-    outline = abstract(spec, mesh=mesh, **half, **levers(case))
+    outline = abstract(spec, mesh=mesh, **half, **case.options)
     return compiled.embedder(outline, preprocess_config(model.ours, model.size))
 
 
@@ -196,7 +190,8 @@ def agreement(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
 def compared(name: str, size: int, file: dict[str, np.ndarray], dtype: Any, **options: Any) -> Row:
     """Errors of logits and gradients, and torch's own in bfloat16."""
     spec = replace(resized(fmjax.get_spec(name), size), embed_dim=0)
-    outline = abstract(spec, num_classes=cases.CLASSES, dtype=dtype, **options)
+    # scanned: in float32 a program of each block takes minutes to compile
+    outline = abstract(spec, num_classes=cases.CLASSES, dtype=dtype, unroll=False, **options)
     apply, params = functional(fill(outline, converted(spec, file, "weight/")))
     labels = jnp.asarray(file["labels"])
 

@@ -21,6 +21,8 @@ KERNELS: dict[str, Attend] = {"xla": xla.attend, "cudnn": cudnn.attend}
 HALVES = tuple(map(jnp.dtype, (jnp.bfloat16, jnp.float16)))
 # Least compute capability -> the widest head of cuDNN's kernels, both passes (docs.nvidia.com/cudnn, Attention)
 WIDEST = ((9.0, 256), (8.0, 128))
+# tokens from which on the scores of all heads are too many for a CPU's cache
+MANY = 500
 # of the case that a kernel is tried on: odd, and some beyond a tile of 64
 TOKENS = 67
 
@@ -37,6 +39,15 @@ def chosen(kernel: Kernel, device: Any, *, dtype: DTypeLike, head_dim: int) -> A
     if reason and kernel == "cudnn":
         raise UsageError(f"--attention cudnn: {reason}; choose xla, or auto")
     return KERNELS["xla" if reason else "cudnn"]
+
+
+def of_many(attend: Attend, device: Any, *, tokens: int) -> Attend:
+    """A chosen function, or where one CPU has so many tokens what computes the same head after head. device: that of
+    the program, or None: the first."""
+    # of few tokens no program has to know of any device
+    if attend is not xla.attend or tokens < MANY:
+        return attend
+    return xla.by_head if (device or first_device()).platform == "cpu" else attend
 
 
 def unfit(device: Any, *, dtype: DTypeLike, head_dim: int) -> str:

@@ -50,6 +50,24 @@ def _narrow_gradients(kept: tuple[Array, Array], gradient: Array) -> tuple[Array
 _narrow.defvjp(lambda q, k: (_wide(q, k), (q, k)), _narrow_gradients)
 
 
+@jax.custom_vjp
+def by_head(
+    q: Float[Array, "B N L K"], k: Float[Array, "B N S K"], v: Float[Array, "B N S K"]
+) -> Float[Array, "B N L K"]:
+    """`attend`, one head of one image after the other where there is no gradient: for a CPU and many tokens.
+
+    Four passes go over the scores. Those of one head stay in a core's cache, and those of all are fetched from memory
+    each time.
+    """
+    each = [x.reshape(-1, 1, 1, *x.shape[2:]) for x in (q, k, v)]  # BN 1 1 L K
+    y = jax.lax.map(lambda head: attend(*head), tuple(each))
+    return y.reshape(*q.shape[:3], v.shape[3])
+
+
+# what is kept for a gradient is the scores of all heads: written one by one into a stack, they would take longer
+by_head.defvjp(lambda q, k, v: jax.vjp(attend, q, k, v), lambda back, gradient: back(gradient))
+
+
 def forked(
     x: Float[Array, "*B D"], scale: Float[Array, " D"], bias: Float[Array, " D"] | None, eps: float
 ) -> tuple[Float[Array, "*B D"], Float[Array, "*B D"]]:

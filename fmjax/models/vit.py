@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from fmjax.errors import UsageError
 from fmjax.kernels import activation as activation_kernels
 from fmjax.kernels import norm as norm_kernels
-from fmjax.kernels.attention import Attend, Kernel, chosen
+from fmjax.kernels.attention import Attend, Kernel, chosen, of_many
 from fmjax.models.features import Features
 from fmjax.models.heads import classifier_head, classifier_input
 from fmjax.models.layers import SMALL_INIT, AttentionPool, Block, Dtype, Linear, Norm, PatchEmbed
@@ -254,7 +254,7 @@ class ViT(nnx.Module):
         rates = jnp.asarray(np.linspace(0, self.drop_path, depth), jnp.float32)
         key = key if self.drop_path else None  # with nothing to drop, nothing is drawn
         keys = None if key is None else jax.random.split(key, depth)
-        attend, fork = self._attend(x.dtype), self._fork(x.dtype)
+        attend, fork = self._attend(x.dtype, tokens=x.shape[1]), self._fork(x.dtype)
         activate = self._activate(x.dtype)
         stacks = [stack for stack in (self.frozen_blocks, self.blocks) if stack is not None]
         for blocks, depths in between(stacks, start, depth if stop is None else stop):
@@ -273,10 +273,15 @@ class ViT(nnx.Module):
             )
         return x
 
-    def _attend(self, dtype: DTypeLike) -> Attend:
+    def _attend(self, dtype: DTypeLike, *, tokens: int) -> Attend:
         device = None if self.mesh is None else first_device(self.mesh)
         head_dim = self.spec.width // self.spec.num_heads
-        return chosen(self.attention, device, dtype=self.dtype or dtype, head_dim=head_dim)
+        attend = chosen(self.attention, device, dtype=self.dtype or dtype, head_dim=head_dim)
+        # heads that lie on several devices are not to be gone through, nor those of a program for any device
+        alone = self.mesh is None or self.mesh.size == 1
+        if self.attention != "auto" or not alone:
+            return attend
+        return of_many(attend, device, tokens=tokens)
 
     def _fork(self, dtype: DTypeLike) -> norm_kernels.Fork | None:
         width = self.spec.width

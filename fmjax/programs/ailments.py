@@ -194,7 +194,7 @@ def _surprises(facts: Facts) -> Iterator[Finding]:
 
 
 def _places(facts: Facts) -> Iterator[Finding]:
-    # the compiler's is a choice, of which fmjax makes none; the others are there in any case
+    # the compiler's is nowhere where the user has said so; the others are there in any case
     rows: list[tuple[str, Place | None, str]] = [
         ("fmjax's cache", facts.model_cache, "FMJAX_CACHE"),
         ("the hub's cache", facts.hub_cache, "HF_HOME"),
@@ -204,7 +204,7 @@ def _places(facts: Facts) -> Iterator[Finding]:
         if place is None:
             yield note(
                 "nothing that is compiled is kept for the next start",
-                f"export {variable}=~/.cache/jax",
+                f"unset {variable}, which is empty",
             )
         elif place.wrong:
             yield trouble(f"{name}: {place.wrong}", f"set {variable} to a folder of yours")

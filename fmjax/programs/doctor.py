@@ -104,7 +104,10 @@ def _devices(facts: Facts) -> str:
 def _place(place: Place | None) -> str:
     if place is None:
         return "nowhere"
-    return place.path if place.wrong else f"{place.path}, {in_bytes(place.free_bytes)} free"
+    if place.wrong:
+        return place.path
+    used = f"{in_bytes(place.used_bytes)} kept, " if place.used_bytes else ""
+    return f"{place.path}, {used}{in_bytes(place.free_bytes)} free"
 
 
 def _hub(facts: Facts) -> str:

@@ -10,7 +10,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ class Place:
 
     path: str
     free_bytes: int = 0
+    used_bytes: int = 0  # by what fmjax keeps there, where that is counted
     wrong: str = ""  # why nothing can be written there
 
 
@@ -123,7 +125,7 @@ def gathered(*, offline: bool = False) -> Facts:
         environment=steering(os.environ),
         model_cache=place(record.cache_folder()),
         hub_cache=place(_hub_cache()),
-        compile_cache=place(Path(compiled)) if compiled else None,
+        compile_cache=_compiled(Path(compiled)) if compiled else None,
         hub=hub,
         hub_wrong=hub_wrong,
         offline=why,
@@ -256,6 +258,15 @@ def place(folder: Path) -> Place:
         return Place(path=str(folder), wrong=safe(str(error)))
     there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     return Place(path=str(folder), free_bytes=_free(there))
+
+
+def _compiled(folder: Path) -> Place:
+    # another process may take its oldest programs away meanwhile
+    used = 0
+    for path in folder.glob("*"):
+        with suppress(OSError):
+            used += path.stat().st_size
+    return replace(place(folder), used_bytes=used)
 
 
 def _free(folder: Path) -> int:

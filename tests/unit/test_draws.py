@@ -26,10 +26,13 @@ def test_the_bits_are_jaxs_own(shape, dtype):
 
 
 def test_keys_split_as_jaxs_own_do():
+    def drawn(key: jax.Array) -> jax.Array:
+        keys = jax.random.split(jax.random.fold_in(key, 5), 3)
+        # bits, and not what is computed from them: that is rounded as it is compiled
+        return jax.vmap(lambda one: jax.random.bits(one, (4, 3)))(keys)
+
     key = jax.random.key(7)
-    draw = jax.vmap(lambda one: jax.random.normal(one, (4, 3)))
-    ours = jax.random.split(jax.random.fold_in(unrolled(key), 5), 3)
-    np.testing.assert_array_equal(draw(ours), draw(jax.random.split(jax.random.fold_in(key, 5), 3)))
+    np.testing.assert_array_equal(drawn(unrolled(key)), drawn(key))
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

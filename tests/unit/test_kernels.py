@@ -14,7 +14,7 @@ from flax import nnx
 
 from fmjax.errors import UsageError
 from fmjax.kernels import attention, cudnn, xla
-from fmjax.kernels.attention import chosen, compute_capability, unfit
+from fmjax.kernels.attention import MANY, chosen, compute_capability, of_many, unfit
 from fmjax.models import stack
 from fmjax.models.build import initialise
 from fmjax.models.functional import functional
@@ -181,6 +181,54 @@ def test_what_is_kept_is_left_to_the_device(params, monkeypatch):
     monkeypatch.setattr(stack, "first_device", lambda mesh: H100)
     assert stack.kept("auto", mesh) == "dots"
     assert lowered(params, remat="auto") == lowered(params, remat="dots")
+
+
+# a product of bfloat16 may be added up in it, in an order of the shape's own
+@pytest.mark.parametrize(("dtype", "close"), [("float32", 2e-6), ("bfloat16", 2**-6)])
+def test_head_by_head_attention_is_the_same_function(dtype, close):
+    q = jax.random.normal(jax.random.key(0), (2, 3, 19, 8), dtype)
+    k, v = (jax.random.normal(jax.random.key(seed), (2, 3, 23, 8), dtype) for seed in (1, 2))
+    found, expected = (np.asarray(f(q, k, v), np.float32) for f in (xla.by_head, xla.attend))
+    np.testing.assert_allclose(found, expected, rtol=close, atol=close)
+
+    def gradients(attend):
+        # of a sum of squares: the seed of the way back depends on the values
+        total = jax.grad(lambda *given: jnp.square(attend(*given)).sum(), (0, 1, 2))
+        return jax.jit(total)(q, k, v)
+
+    for found, expected in zip(gradients(xla.by_head), gradients(xla.attend), strict=True):
+        assert np.array_equal(found, expected)
+
+
+def test_many_tokens_are_attended_to_head_by_head_on_one_cpu_alone():
+    few, many = {"tokens": MANY - 1}, {"tokens": MANY}
+    assert of_many(xla.attend, CPU, **few) is xla.attend
+    assert of_many(xla.attend, CPU, **many) is xla.by_head
+    # None is where jax puts a program, a CPU in these tests
+    assert of_many(xla.attend, None, **many) is xla.by_head
+    assert of_many(xla.attend, H100, **many) is xla.attend
+    assert of_many(cudnn.attend, H100, **many) is cudnn.attend
+
+
+def test_no_array_has_the_scores_of_all_heads_where_nothing_is_trained():
+    size = 16 * 23  # 530 tokens
+
+    def scores(*, training: bool, **options: Any) -> bool:
+        spec = small("ViT-B-16", depth=3)
+        apply, params = functional(initialise(spec, nnx.Rngs(0), **options))
+        images = jnp.zeros((2, size, size, 3))
+
+        def total(params: Any) -> Any:
+            return apply(params, images).patches.sum()
+
+        lowered = jax.jit(jax.grad(total) if training else total).lower(params)
+        return f"2x{spec.num_heads}x530x530x" in lowered.as_text()
+
+    assert not scores(training=False)
+    assert scores(training=True)
+    assert scores(training=False, attention="xla")
+    assert scores(training=False, mesh=make_mesh())
+    assert not scores(training=False, mesh=make_mesh(devices=jax.devices()[:1]))
 
 
 def test_a_program_goes_where_jax_is_told_to_put_it():
