@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from fmjax.errors import printable
 from fmjax.specs import PreprocessConfig, Source, Weights
 
 NAME = "README.md"
@@ -160,7 +161,7 @@ def table(heads: tuple[str, str], rows: Iterable[tuple[str, str]]) -> str:
 
 def escape(text: str) -> str:
     """A text as it may stand in Markdown: no tag, no cell, no code and no line of its own."""
-    shown = html.escape(" ".join(str(text).split()), quote=False)
+    shown = html.escape(printable(" ".join(str(text).split())), quote=False)
     for letter in "|`*[]":
         shown = shown.replace(letter, f"&#{ord(letter)};")
     return shown

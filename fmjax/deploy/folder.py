@@ -93,4 +93,13 @@ def fill(
     metadata = {"format": "pt"} | facts_of(model, classifier=classifier)
     write_safetensors(place / contents.weights, out, metadata)
     for name, content in contents.texts.items():
-        (place / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        (place / name).write_text(_as_json(content), "utf-8")
+
+
+def _as_json(content: Any) -> str:
+    """Indented, in letters; where a class is a folder whose name is no text, in JSON's escapes, which bring it back."""
+    # a lone surrogate, which stands for a byte that is no UTF-8, cannot be written as a letter
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        text = json.dumps(content, indent=2)
+    return text + "\n"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fmjax.report.figures import blank_figure
+from fmjax.report.figures import blank_figure, drawn, save
 
 SHOWN = 6  # pictures
 NAMED = 20  # classes, in the legend
@@ -36,7 +36,7 @@ def draw_segments(path: Path, rows: Mapping[str, np.ndarray], classes: Sequence[
     for row, title in enumerate(("picture", "true", "predicted")):
         axes[row, 0].set_ylabel(title)
     _add_legend(figure, rows, chosen, classes, colours)
-    figure.savefig(path, dpi=100)
+    save(figure, path, dpi=100)
 
 
 def class_colours(count: int) -> np.ndarray:
@@ -73,5 +73,5 @@ def _add_legend(
     seen = np.unique([rows["true"][chosen], rows["found"][chosen]])
     seen = seen[seen < len(classes)][:NAMED]
     unit = colours / 255
-    patches = [Patch(color=tuple(unit[index]), label=classes[index]) for index in seen]
+    patches = [Patch(color=tuple(unit[index]), label=drawn(classes[int(index)])) for index in seen]
     figure.legend(handles=patches, loc="outside right center", fontsize="small", frameon=False)

@@ -26,6 +26,7 @@ import fmjax
 import weights_conversion as wc
 from fmjax.cli import main
 from fmjax.config import RunConfig
+from fmjax.data.split import read_split, write_split
 from fmjax.deploy import card, onnx, stablehlo
 from fmjax.deploy.program import program
 from fmjax.errors import CheckpointError, UsageError
@@ -329,6 +330,19 @@ def test_the_card_says_what_it_is_and_the_digests_are_those_of_the_files(pushed)
         assert hashlib.sha256((pushed / name).read_bytes()).hexdigest() in text
     assert json.loads((pushed / "config.json").read_text())["label_names"][3] == "3"
     assert json.loads((pushed / "fmjax.json").read_text())["scores"]["val_accuracy"] >= 0
+
+
+def test_a_class_whose_folder_is_no_text_leaves_as_it_is(copy, tmp_path):
+    odd = b"caf\xe9".decode("utf-8", "surrogateescape")
+    names = [odd, *"123456789"]
+    (copy / "classes.json").write_text(json.dumps(names))
+    split = read_split(copy)
+    assert split is not None
+    write_split(copy, replace(split, classes=tuple(names)))
+    assert main(["push", str(copy), f"{tmp_path}/hub/"]) == 0
+    told = json.loads((tmp_path / "hub/config.json").read_text("utf-8"))
+    assert told["label_names"][0] == odd
+    assert "caf\\udce9, 1, 2" in (tmp_path / "hub" / card.NAME).read_text("utf-8")
 
 
 def test_names_of_anybody_do_no_harm_in_a_card():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from fmjax.errors import UsageError
 from fmjax.programs import report as program
 from fmjax.report import charts
 from fmjax.report.atlas import Atlas, Point, atlas, hues, placed
-from fmjax.report.confusion import blocked, class_rows, confusion, counted_pairs
+from fmjax.report.confusion import MOST_CLASSES, blocked, class_rows, confusion, counted_pairs
+from fmjax.report.figures import draw_confusion
 from fmjax.report.masks import image_ious, segmentation
 from fmjax.report.pages import Mistake, Page, PatchPicture, rendered
 from fmjax.report.patches import patch_maps
@@ -100,6 +102,26 @@ def test_many_classes_are_drawn_in_blocks_and_more_not_at_all():
     more = tuple(f"{i}" for i in range(10_000))
     assert confusion(true, found, more).picture == ""
     assert confusion(true, found, more).kinds == 100
+
+
+def test_a_confusion_matrix_is_drawn_whatever_its_classes_are_called(tmp_path):
+    odd = ("caf\udce9", "$x_{", "a$b$", HOSTILE, REVERSED, "\x1b[2J", "猫")
+    labels = np.arange(len(odd))
+    draw_confusion(tmp_path / "odd.png", labels, labels, odd)
+    with Image.open(tmp_path / "odd.png") as picture:
+        assert min(picture.size) > 300
+
+
+@pytest.mark.parametrize("classes", [101, 10_000])
+def test_a_confusion_matrix_of_many_classes_has_no_names_and_one_of_more_is_not_drawn(
+    tmp_path, classes
+):
+    labels = np.arange(classes)
+    begun = time.monotonic()
+    draw_confusion(tmp_path / "many.png", labels, labels, [f"class {i}" for i in range(classes)])
+    assert (tmp_path / "many.png").exists() == (classes <= MOST_CLASSES)
+    # the matrix of 10,000 alone would be 800 MB
+    assert time.monotonic() - begun < 30
 
 
 def test_the_lowest_class_comes_first_and_those_without_images_last():
