@@ -73,5 +73,5 @@ def _add_legend(
     seen = np.unique([rows["true"][chosen], rows["found"][chosen]])
     seen = seen[seen < len(classes)][:NAMED]
     unit = colours / 255
-    patches = [Patch(color=tuple(unit[index]), label=drawn(classes[index])) for index in seen]
+    patches = [Patch(color=tuple(unit[index]), label=drawn(classes[int(index)])) for index in seen]
     figure.legend(handles=patches, loc="outside right center", fontsize="small", frameon=False)

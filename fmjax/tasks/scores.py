@@ -163,7 +163,8 @@ class PerClass:
         columns = (self.precision, self.recall, self.f1, self.images)
         for name, *numbers, count in zip(names, *columns, strict=True):
             rows.writerow([name, *(f"{number:.6f}" for number in numbers), int(count)])
-        write_atomically(path, text.getvalue())
+        # a folder's name need not be text: its other bytes stand as escapes
+        write_atomically(path, text.getvalue().encode("utf-8", "backslashreplace").decode())
 
 
 def multi_label_scores(logits: Float[np.ndarray, "N K"], labels: np.ndarray) -> dict[str, float]:
