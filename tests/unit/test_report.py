@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
@@ -117,11 +116,8 @@ def test_a_confusion_matrix_of_many_classes_has_no_names_and_one_of_more_is_not_
     tmp_path, classes
 ):
     labels = np.arange(classes)
-    begun = time.monotonic()
     draw_confusion(tmp_path / "many.png", labels, labels, [f"class {i}" for i in range(classes)])
     assert (tmp_path / "many.png").exists() == (classes <= MOST_CLASSES)
-    # the matrix of 10,000 alone would be 800 MB
-    assert time.monotonic() - begun < 30
 
 
 def test_the_lowest_class_comes_first_and_those_without_images_last():
