@@ -21,6 +21,9 @@ Kernel = Literal["auto", "xla", "pallas"]
 # a name of xla.ACTIVATIONS, its products [... F] without their biases, and these [F], some None -> [... F]
 Activate = Callable[[str, tuple[Array, ...], tuple[Array | None, ...]], Array]
 
+# Numbers of a row go in groups of so many: XLA pads what a product gives otherwise (EVA02-L's 2730 to 2736), and would
+# copy it for a kernel, which an H100 loses more by than it gains (a forward pass predicted 61.3 ms and not 51.7)
+MULTIPLE = 8
 ROWS = 1027  # of the case that a kernel is tried on: beyond whole tiles, and several for a program
 # what it is tried with: gradients of all of these are compared
 INPUTS = {"swiglu": ("gates", "products", "biases")}
@@ -44,7 +47,10 @@ def chosen(
 
 def unfit(mesh: Mesh | None, *, dtype: DTypeLike, activation: str, width: int) -> str:
     """Why the kernel cannot run on a mesh, or on all devices; "" where it can."""
-    reason = single.unfit(mesh, dtype) or lacking()
+    reason = single.unfit(mesh, dtype)
+    if not reason and width % MULTIPLE:
+        reason = f"an MLP is {width} wide, and the kernel takes multiples of {MULTIPLE}"
+    reason = reason or lacking()
     return reason or single.found_wrong(_tried(activation, jnp.dtype(dtype), width), mesh)
 
 

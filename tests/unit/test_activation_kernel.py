@@ -165,6 +165,13 @@ def test_a_program_of_several_devices_has_xlas_activations(monkeypatch):
     assert found == "the kernel is for programs of one device, and this one has 8"
 
 
+def test_a_width_that_xla_pads_has_xlas_activations(monkeypatch):
+    monkeypatch.setattr(single, "first_device", lambda mesh: H100)
+    monkeypatch.setattr(activation, "lacking", lambda: "")
+    found = unfit(HERE, **ASKED | {"width": 2730})
+    assert found == "an MLP is 2730 wide, and the kernel takes multiples of 8"
+
+
 def kernels(text: str) -> int:
     return text.count("xla.gpu.triton")
 
