@@ -42,7 +42,8 @@ def commands(block: Block) -> Iterator[list[str]]:
     for line in joined.splitlines():
         line = BEFORE.sub("", line.strip().removeprefix("$ "))
         if line.startswith("fmjax "):
-            words = shlex.split(line.removesuffix("&"), comments=True)[1:]
+            # a # within a word is no comment: `#test` asks for a part of a set
+            words = shlex.split(re.sub(r"\s#\s.*$", "", line).removesuffix("&"))[1:]
             # what goes into a file is no word of the command
             yield words[: words.index(">")] if ">" in words else words
 
