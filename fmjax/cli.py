@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 
 from fmjax.commands import COMMANDS, Command, say
+from fmjax.commands.parsing import listed
 from fmjax.commands.surroundings import prepare
 from fmjax.engine.signals import Terminated, terminable
 from fmjax.errors import FmjaxError, UsageError, exit_code, nearest, sentence
@@ -68,7 +69,7 @@ def _version() -> str:
 
 
 def _overview() -> str:
-    rows = [f"  {name:<12}{command.help}" for name, command in COMMANDS.items()]
+    rows = listed(((name, command.help) for name, command in COMMANDS.items()), 14)
     examples = [f"  {command.example}" for command in COMMANDS.values()]
     title = "fmjax: vision foundation backbones in JAX"
     return "\n".join([title, "", "commands (each has --help):", *rows, "", "examples:", *examples])

@@ -10,7 +10,15 @@ from typing import Any, TypeVar
 from rich.cells import cell_len
 from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column as RichColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +26,8 @@ from fmjax.errors import safe
 
 T = TypeVar("T")
 EVERY_S = 10.0  # between two lines of long work where there is no terminal
+# letters of a terminal from which on a bar has room for itself and two clocks, and for a speed
+WIDE, NARROW = 72, 50
 GAP = 2  # letters between two columns
 PAGE_NAMES = 14  # letters for the names of a page
 
@@ -152,15 +162,8 @@ def counted(batches: Iterable[tuple[int, T]], total: int, what: str) -> Iterator
     start = last = time.monotonic()
     tell = CellLine().update if console.is_jupyter else console.print
     done = 0
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f} of {task.total:,.0f}, {task.fields[rate]:.1f}/s"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
     with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
+        *_bar(console.width), console=console, transient=True, disable=not console.is_terminal
     ) as progress:
         task = progress.add_task(what, total=total, rate=0.0)
         for count, batch in batches:
@@ -172,6 +175,20 @@ def counted(batches: Iterable[tuple[int, T]], total: int, what: str) -> Iterator
                 last = now
                 left = clock((total - done) / rate)
                 tell(f"{what} {done:,} of {total:,}, {rate:.1f}/s, {left} to go")
+
+
+def _bar(width: int) -> list[ProgressColumn]:
+    """What a bar shows on a line of so many letters, which stays one line."""
+    done = "{task.completed:,.0f} of {task.total:,.0f}"
+    columns = (
+        (0, TextColumn("{task.description}")),
+        (WIDE, BarColumn()),
+        (0, TextColumn(done)),
+        (NARROW, TextColumn("{task.fields[rate]:.1f}/s")),
+        (WIDE, TimeElapsedColumn(table_column=RichColumn(no_wrap=True))),
+        (0, TimeRemainingColumn(table_column=RichColumn(no_wrap=True))),
+    )
+    return [column for least, column in columns if width >= least]
 
 
 def clock(seconds: float) -> str:

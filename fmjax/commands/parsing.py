@@ -6,8 +6,9 @@ import inspect
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import tyro
@@ -49,6 +50,13 @@ def parse(kind: Any, args: list[str], name: str, *, note: str = "", **options: A
     )
 
 
+def listed(rows: Iterable[tuple[str, str]], indent: int) -> list[str]:
+    """Lines of (name, what it is for), the text from so many letters on and folded there at the terminal's edge."""
+    width = max(shutil.get_terminal_size().columns, 2 * indent)
+    fold = partial(textwrap.fill, width=width, subsequent_indent=" " * indent)
+    return [fold(text, initial_indent=f"  {name}".ljust(indent)) for name, text in rows]
+
+
 def called(name: str, args: list[str]) -> str:
     """A command as its usage shows it: with what stands before its flags, which is taken off by hand."""
     # only there: what an error tells to run is the command alone
@@ -87,10 +95,8 @@ def verb(args: list[str], name: str, verbs: Mapping[str, Callable], what: str) -
     """The first argument of a command with verbs, whose help is the first line of each one's docstring."""
     # tyro has sub-commands of its own, which would import the program of each to say what it is for
     if not args or args[0] in ("-h", "--help"):
-        lines = [
-            f"  {each:<8}{(inspect.getdoc(run) or '').partition(chr(10))[0]}"
-            for each, run in verbs.items()
-        ]
+        says = {each: (inspect.getdoc(run) or "").partition("\n")[0] for each, run in verbs.items()}
+        lines = listed(says.items(), 10)
         example = f"Example: {TEXTS[name][1]}"
         say("\n".join([f"fmjax {name} VERB {what} (each has --help):", "", *lines, "", example]))
         raise SystemExit(0)

@@ -37,7 +37,7 @@ class BenchConfig:
     activations: Literal["auto", "xla", "pallas"] = "auto"
     # what blocks keep for the backward pass; auto: everything on a CPU, their products (dots) on other devices
     remat: Literal["auto", "none", "dots", "full"] = "auto"
-    # trace every block instead of scanning over them; auto: on one device that is no CPU, up to 64 blocks
+    # trace every block instead of scanning over them; auto: on one device that is no CPU, up to 48 blocks
     unroll: Switch = "auto"
     seconds: float = 2.0  # of one measurement, about; what takes longer is done once or a few times
     out: str = ""  # a .json file, written anew after each kind; "": none

@@ -36,7 +36,7 @@ class EmbedConfig(FeaturesConfig):
     """Writes the embeddings of all images, with their labels, where they have any, and their names, as one file.
 
     It is made of parts in a folder beside it, .NAME.parts, which is gone when the file is whole: the same command run
-    again goes on where it was stopped.
+    again goes on where it was stopped, and has nothing left to do where the file is whole.
     """
 
     out: str = "embeddings.npz"  # the file to write, .npz, .parquet or .safetensors

@@ -66,7 +66,7 @@ class RunConfig:
     activations: Literal["auto", "xla", "pallas"] = "auto"
     # what blocks keep for the backward pass; auto: everything on a CPU, their products (dots) on other devices
     remat: Literal["auto", "none", "dots", "full"] = "auto"
-    # trace every block instead of scanning over them; auto: on one device that is no CPU, up to 64 blocks
+    # trace every block instead of scanning over them; auto: on one device that is no CPU, up to 48 blocks
     unroll: Switch = "auto"
     eval_every: int = 100  # steps between two scores of the validation part
     save_every: int = 100  # steps between two checkpoints

@@ -21,7 +21,7 @@ from fmjax.engine.plan import Plan
 from fmjax.engine.profile import PROFILE, Profile
 from fmjax.engine.unreadable import SharedBadImages
 
-COLUMNS = 80
+COLUMNS = 80  # letters of a line in a file or a notebook
 GUARD = ("skipped", "skipped_in_row", "loss_scale")  # of the logs, for metrics.jsonl and no line
 
 
@@ -76,7 +76,7 @@ class Progress:
         """Shows a line and returns what it says of speed: nothing where no step has been measured."""
         shown = [f"step {step}/{self.steps}", *words]
         if step == self.first_step:
-            self.show("  ".join(shown))
+            self.show(self.fitted(shown, list(words[:0:-1])))
             return {}
         # speed is that since the last line; the time to go is by all steps that were measured
         now = time.monotonic()
@@ -88,13 +88,22 @@ class Progress:
         left = (now - self.start) / (step - self.first_step) * (self.steps - step)
         self.last, self.last_step, self.waited = now, step, 0.0
         shown += [f"{rate:.0f} img/s", f"wait {wait:.0%}", f"ETA {clock(left)}"]
-        self.show(fitting(shown))
+        # the step and its first number stay
+        self.show(self.fitted(shown, [shown[-2], shown[-3], *words[:0:-1], shown[-1]]))
         return {"images_per_s": rate, "data_wait": wait}
+
+    def fitted(self, parts: Sequence[str], least: Sequence[str]) -> str:
+        """The parts on a line. least: those that are left out where it is too long, the least missed first."""
+        # a terminal is asked each time, as its width may change; a file has room for all but the share of waiting
+        if console.is_terminal:
+            return fitting(parts, least, console.width)
+        return fitting(parts, [part for part in least if part.startswith("wait ")], COLUMNS)
 
     def show(self, line: str) -> None:
         """Replaces the live line; elsewhere prints."""
         if self.live:
-            self.live.update(Text(line, overflow="fold", no_wrap=False))
+            # cut rather than folded: one line is written over, two are a page that jumps
+            self.live.update(Text(line, overflow="ellipsis", no_wrap=True))
         else:
             console.print(line)
 
@@ -103,10 +112,14 @@ class Progress:
         console.print(line)
 
 
-def fitting(parts: list[str]) -> str:
-    """The parts on a line of 80 columns; with very long numbers the share of waiting, the last but one, is left out."""
-    line = "  ".join(parts)
-    return line if len(line) <= COLUMNS else "  ".join([*parts[:-2], parts[-1]])
+def fitting(parts: Sequence[str], least: Sequence[str], width: int) -> str:
+    """The parts on a line of so many letters, as far as those of `least` that are left out make it one."""
+    kept = list(parts)
+    for part in least:
+        if len("  ".join(kept)) <= width:
+            break
+        kept.remove(part)
+    return "  ".join(kept)
 
 
 class Watch:

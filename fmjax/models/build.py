@@ -58,7 +58,7 @@ def create(
     activations: "pallas" for a kernel of the blocks' activations; as norms.
     remat: what blocks keep for the backward pass: all, the products ("dots") or their input only ("full"); "auto":
     all on a CPU, the products on other devices.
-    unroll: trace every block instead of scanning over them; "auto": on one device that is no CPU, up to 64 blocks.
+    unroll: trace every block instead of scanning over them; "auto": on one device that is no CPU, up to 48 blocks.
     dtype: the compute dtype; None: that of the images.
     param_dtype: of the parameters.
     mesh: where the parameters lie; None is one device.

@@ -19,6 +19,7 @@ from fmjax.engine.evaluate import pieces
 from fmjax.engine.placement import on_mesh
 from fmjax.engine.unreadable import SharedBadImages
 from fmjax.errors import DataError
+from fmjax.programs.embedded import Record, check_made, record_of
 from fmjax.programs.embeddings import ENDINGS, Parts, images_record, model_record, write
 from fmjax.programs.features import Network, counted_images, network, opened
 from fmjax.targets import check_target
@@ -28,14 +29,15 @@ from fmjax.tasks.embed import Embed
 def main(config: EmbedConfig) -> Path:
     """Writes features, names and, where there are any, labels and classes, and returns the file's path.
 
-    Raises UsageError where the parts of a stopped command are of other images or another network.
+    Where the file is there, of the same images and network, nothing is done. Raises UsageError where it, or the parts
+    of a stopped command, are of others.
     """
     with hosts.joined(config.hosts):
         return _embedded(config)
 
 
 def _embedded(config: EmbedConfig) -> Path:
-    path = _target(config)
+    path, made = _target(config)
     splits = opened(config, Embed.needs)
     both = {"train": splits.train, "val": splits.val}
     sets = {role: part for role, part in both.items() if part is not None}
@@ -47,6 +49,12 @@ def _embedded(config: EmbedConfig) -> Path:
         "preprocessing": asdict(found.learner.images),
         "images": {role: images_record(part, config.data.source) for role, part in sets.items()},
     }
+    if made is not None:
+        check_made(config.out, made, record)
+        console.print(
+            f"note    {path} is whole, of these images and settings: nothing is left to do"
+        )
+        return path
     parts = Parts(path.with_name(f".{path.name}.parts"))
     for line in hosts.by_first(lambda: parts.begin(record, force=config.force)):
         console.print(line)
@@ -61,12 +69,18 @@ def _embedded(config: EmbedConfig) -> Path:
     return path
 
 
-def _target(config: EmbedConfig) -> Path:
+def _target(config: EmbedConfig) -> tuple[Path, Record | None]:
+    """The file to write, and what it is of where an earlier command has finished it."""
     # an ending that is none of them is answered with all of them
     ending = Path(config.out).suffix
     known = ending if ending in ENDINGS else f"{', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
     sources = (config.model.checkpoint,)
-    return check_target(config.out, known, flag="--out", sources=sources, force=config.force)
+    path = Path(config.out).expanduser()
+    made = None if config.force else hosts.by_first(lambda: record_of(path))
+    # whether a finished one is of the same is known when the images and the network are
+    force = config.force or made is not None
+    path = check_target(config.out, known, flag="--out", sources=sources, force=force)
+    return path, made
 
 
 def _fill(config: EmbedConfig, found: Network, parts: Parts, role: str, examples: Examples) -> None:

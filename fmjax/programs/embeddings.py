@@ -27,13 +27,13 @@ from fmjax.engine.reruns import differences
 from fmjax.errors import FilesError, UsageError, escaped
 from fmjax.models.vit import ViT
 from fmjax.programs.answers import text_of
+from fmjax.programs.embedded import KEY, Record
 from fmjax.serial import write_atomically
 from weights_conversion.writer import NAMES, whole
 
 ENDINGS = (".npz", ".parquet", ".safetensors")
 MANIFEST = "manifest.json"
 FORMAT = 1
-Record = dict[str, Any]
 Column = tuple[
     np.dtype, tuple[int, ...], Iterable[Any]
 ]  # of a file: type, shape, and its rows in chunks
@@ -209,6 +209,8 @@ def _npz(path: Path, table: Table, record: Record) -> None:
     longest = max(len(name) for names in table.names() for name in names)
     roles = max(map(len, table.sets))
     with whole(path) as file, zipfile.ZipFile(file, "w", allowZip64=True) as archive:
+        # the place for what the file is of: a member would be an array among the others
+        archive.comment = json.dumps(record).encode()
         shape = (table.count, table.width)
         _array(archive, "features", np.dtype(np.float32), shape, table.features())
         if table.labelled:
@@ -244,7 +246,7 @@ def _parquet(path: Path, table: Table, record: Record) -> None:
     kind = pa.list_(pa.float32(), table.width)
     schema = pa.schema(
         [("file", pa.string()), ("split", pa.string()), *label, ("embedding", kind)],
-        metadata={"fmjax": json.dumps(record), "classes": json.dumps(table.classes)},
+        metadata={KEY: json.dumps(record), "classes": json.dumps(table.classes)},
     )
     labels = table.labels() if table.labelled else iter(())
     with whole(path) as file, pq.ParquetWriter(file, schema) as writer:

@@ -6,6 +6,7 @@ sentence. A command of your own is a line "$ fmjax ..." there, and the same call
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 import tarfile
@@ -79,6 +80,27 @@ def test_the_overview_is_kept_and_fits(capsys, request):
         path.write_text(text)
     assert text == path.read_text()
     assert max(map(len, text.splitlines())) <= WIDTH
+
+
+@pytest.mark.parametrize("width", [30, 60])
+@pytest.mark.parametrize("words", [["--help"], ["data", "--help"], ["ckpt", "--help"]])
+def test_a_list_of_commands_is_folded_on_a_narrow_terminal(capsys, monkeypatch, words, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    with contextlib.suppress(SystemExit):
+        main(words)
+    narrow = capsys.readouterr().out
+    # an example is a line to be copied, and so is how a command is called
+    folded, _, examples = narrow.lower().rpartition("example")
+    lines = [line for line in folded.splitlines() if line.startswith("  ")]
+    assert max(map(len, lines)) <= width
+    assert "fmjax" in examples
+    monkeypatch.setenv("COLUMNS", "200")
+    with contextlib.suppress(SystemExit):
+        main(words)
+    wide = capsys.readouterr().out
+    assert len(wide.splitlines()) < len(narrow.splitlines())
+    # a word with a hyphen may have been folded behind it
+    assert "".join(wide.split()) == "".join(narrow.split())
 
 
 def test_no_help_is_kept_of_a_command_that_is_gone():

@@ -1,4 +1,4 @@
-"""docs/examples/serve.py as a client meets it, over real sockets; and the images of docker/ as far as they go here."""
+"""docs/examples/serve.py as a client meets it, over real sockets."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ import http.client
 import importlib.util
 import io
 import json
-import re
 import socket
 import subprocess
 import sys
 import tarfile
 import threading
 import time
-import tomllib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,7 +30,6 @@ from tests.support.tiny import known
 ROOT = Path(__file__).parents[2]
 SERVE = ROOT / "docs" / "examples" / "serve.py"
 STORED = ROOT / "tests" / "reliability" / "stored"
-DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning"
 )  # of the server's own libraries
@@ -200,24 +197,3 @@ def test_what_is_no_run_is_refused_in_a_sentence(tmp_path):
     assert found.returncode == 1
     assert "nothing is not the folder of a run" in found.stderr
     assert "Traceback" not in found.stderr
-
-
-@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
-def test_a_dockerfile_passes_the_linter_and_names_what_there_is(path):
-    linter = Path(sys.executable).with_name("hadolint")
-    found = subprocess.run([linter, path], capture_output=True, text=True, check=False)
-    assert (found.returncode, found.stdout) == (0, "")
-    text = path.read_text()
-    copied = re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE)
-    assert len(copied) == 5
-    assert all((ROOT / name).exists() for names in copied for name in names.split())
-    # what a wheel is built from is there: all that pyproject.toml and MANIFEST.in speak of
-    assert {"pyproject.toml", "README.md", "LICENSE", "configs"} <= set(" ".join(copied).split())
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = re.findall(r'"fmjax(?:\[(\w+)\])? @ ', text)
-    assert len(asked) == 1
-    assert set(filter(None, asked)) <= set(extras["optional-dependencies"])
-
-
-def test_there_is_a_dockerfile_for_each_kind_of_machine():
-    assert [path.name for path in DOCKERFILES] == ["cpu.Dockerfile", "cuda.Dockerfile"]

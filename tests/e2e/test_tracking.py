@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -72,6 +76,44 @@ def traced(run: Path) -> set[int]:
     planes = jax.profiler.ProfileData.from_file(str(path)).planes
     events = [event for plane in planes for line in plane.lines for event in line.events]
     return {dict(event.stats)["step_num"] for event in events if event.name == "train"}
+
+
+# in a process of its own: the converter brings a runtime, and a log, of its own
+CONVERT = """
+import json, sys
+from xprof.convert import raw_to_tool_data
+for page in ("trace_viewer", "overview_page"):
+    content, kind = raw_to_tool_data.xspace_to_tool_data([sys.argv[1]], page, {})
+    assert kind == "application/json", kind
+    print(json.dumps(json.loads(content)))
+"""
+
+
+def xprof_pages(run: Path) -> list[Any]:
+    """What xprof's own converter makes of a run's trace: the page of its events, and that of the overview."""
+    [path] = (run / "profile").glob("plugins/profile/*/*.xplane.pb")
+    command = [sys.executable, "-c", CONVERT, str(path)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    return [json.loads(line) for line in found.stdout.splitlines()]
+
+
+def test_xprof_tells_the_steps_of_a_trace_apart(tmp_path):
+    pytest.importorskip("xprof", reason="pip install --no-deps xprof")
+    assert finetune(tmp_path / "run", "--steps", "4", "--profile-steps", "2:3") == 0
+    trace, overview = xprof_pages(tmp_path / "run")
+    events = [event for event in trace["traceEvents"] if event.get("dur")]
+    steps = {
+        event["name"]: event["args"] for event in events if "step_num" in event.get("args", {})
+    }
+    assert {name: args["step_num"] for name, args in steps.items()} == {
+        "train 2": "2",
+        "train 3": "3",
+    }
+    # the page that opens first takes it for a training, and has a row for each step
+    tables = {table["cols"][0]["id"]: table for table in overview if table.get("cols")}
+    assert tables["host_id"]["p"]["is_training"] == "true"
+    assert [row["c"][0]["v"] for row in tables["stepnum"]["rows"]] == ["train 2", "train 3"]
 
 
 def test_the_real_tools_get_every_number_once_though_steps_are_done_again(

@@ -61,6 +61,10 @@ def asked(photos: Path, out: Path, **settings) -> EmbedConfig:
     return replace(config, **settings)
 
 
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().out
+
+
 def arrays(path: Path) -> dict[str, np.ndarray]:
     with np.load(path) as file:
         return dict(file)
@@ -168,6 +172,47 @@ def test_a_stopped_command_goes_on_where_it_was(stopped, photos, tmp_path, monke
         else:
             np.testing.assert_array_equal(array, other[name])
     assert not (tmp_path / ".x.npz.parts").exists()
+
+
+@pytest.mark.parametrize("ending", ["npz", "parquet", "safetensors"])
+def test_a_finished_file_is_left_as_it_is_and_another_one_refused(
+    photos, tmp_path, monkeypatch, capsys, ending
+):
+    config = asked(photos, tmp_path / f"x.{ending}")
+    path = embed(config)
+    content = path.read_bytes()
+    assert "10 embeddings" in said(capsys)
+    with monkeypatch.context() as patch:
+        patch.setattr(programs, "_computed", None)  # a call would end it
+        # neither changes a row
+        assert embed(replace(config, batch_size=16, part_images=3)) == path
+        assert "is whole, of these images and settings: nothing is left to do" in said(capsys)
+        with pytest.raises(
+            UsageError, match=r"exists, of other settings or images \(model\.dtype: "
+        ):
+            embed(replace(config, model=replace(MODEL, dtype="bfloat16")))
+        Image.fromarray(DIGITS.read(10)["image"]).save(photos / "new.png")
+        with pytest.raises(UsageError, match=r"\(images\.train\.count: 11 -> 12; ") as error:
+            embed(config)
+    assert "\n" not in str(error.value)
+    assert path.read_bytes() == content
+    embed(replace(config, force=True))
+    assert "11 embeddings" in said(capsys)
+
+
+@pytest.mark.parametrize("ending", ["npz", "parquet", "safetensors"])
+def test_a_file_of_somebody_else_is_never_taken_for_a_finished_one(photos, tmp_path, ending):
+    path = tmp_path / f"x.{ending}"
+    config = asked(photos, path)
+    embed(config)
+    other = tmp_path / "other.npz"
+    np.savez(other, features=np.zeros(3))
+    # cut short, no such file at all, an archive that says nothing of itself, and nothing
+    for content in (path.read_bytes()[:-9], b"x" * 99, other.read_bytes(), b""):
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match=r"exists; pass --force to replace it"):
+            embed(config)
+        assert path.read_bytes() == content
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from PIL import Image
 import fmjax
 from fmjax.cli import main
 from fmjax.config import PredictConfig
+from fmjax.console import SafeConsole
 from fmjax.data import unlabelled
 from fmjax.data.sources.digits import digits
 from fmjax.data.unlabelled import lines, pictures
@@ -32,6 +33,7 @@ from fmjax.engine.records import read_preprocessing
 from fmjax.engine.run import preprocessing
 from fmjax.errors import CheckpointError, DataError, UsageError
 from fmjax.models.build import abstract
+from fmjax.programs import answers
 from fmjax.programs.predict import main as predict
 from fmjax.serial import to_json
 from fmjax.store import network
@@ -192,6 +194,27 @@ def test_rows_are_printed_as_they_are_asked_for(run, photos, capsys):
     assert len(table) == 3
     assert main([*asked, "--format", "jsonl"]) == 0
     assert [len(json.loads(row)) for row in capsys.readouterr().out.splitlines()] == [6, 6]
+
+
+@pytest.mark.parametrize("width", [60, 40])
+def test_a_printed_table_fits_a_narrow_terminal_and_loses_nothing(monkeypatch, width):
+    out = io.StringIO()
+    shown = SafeConsole(file=out, width=width, force_terminal=True, color_system=None)
+    monkeypatch.setattr(answers, "console", shown)
+    name, reason = f"{'photographs/' * 6}0123456789.jpg", "it is no JPEG, or its header is damaged"
+    known = {"classes": ["golden retriever", "tench"], "probabilities": [0.9, 0.1]}
+    row = {"file": name, "error": None, **known}
+    with answers.printed("table") as sink:
+        sink.add([row, {**row, "file": "b.jpg", "error": reason}], row)
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    # each column for itself, as it is read
+    edge = lines[0].index("classes")
+    left = "".join(line[:edge].strip() for line in lines)
+    right = " ".join(line[edge:].strip() for line in lines)
+    assert left == f"file{name}b.jpg"
+    told = f"classes golden retriever 90.0%, tench 10.0% unreadable: {reason}"
+    assert " ".join(right.split()) == told
 
 
 def test_lists_hold_paths_by_line_or_zero_byte(photos, tmp_path, monkeypatch):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
+from rich.progress import Progress as Bar
 
 from fmjax import console
+from fmjax.console import SafeConsole
 from fmjax.engine import watch
 from fmjax.engine.watch import Progress
 
@@ -71,6 +75,70 @@ def test_a_line_fits_80_columns(clock, lines, steps):
     clock.now += steps / 100
     bar.update(steps, ["loss 1.235e+05", "accuracy 98.8%"])
     assert max(map(len, lines)) <= 80
+
+
+def terminal(monkeypatch, width: int) -> SafeConsole:
+    """A terminal of so many letters in the place of the console."""
+    made = SafeConsole(file=io.StringIO(), width=width, force_terminal=True, markup=False)
+    monkeypatch.setattr(console, "console", made)
+    monkeypatch.setattr(watch, "console", made)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (90, "step 500/1000  loss 1.235e-05  accuracy 100.0%  8 img/s  wait 0%  ETA 0:08:20"),
+        (70, "step 500/1000  loss 1.235e-05  accuracy 100.0%  8 img/s  ETA 0:08:20"),
+        (60, "step 500/1000  loss 1.235e-05  accuracy 100.0%  ETA 0:08:20"),
+        (50, "step 500/1000  loss 1.235e-05  ETA 0:08:20"),
+        (40, "step 500/1000  loss 1.235e-05"),
+        (20, "step 500/1000  loss\u2026"),
+    ],
+)
+def test_a_line_of_a_narrow_terminal_is_one_without_what_is_least_missed(
+    clock, monkeypatch, width, line
+):
+    shown = terminal(monkeypatch, width)
+    bar = Progress(1000, 8, 0)
+    clock.now += 500
+    assert bar.update(500, ["loss 1.235e-05", "accuracy 100.0%"])["data_wait"] == 0
+    [only] = shown.render_lines(bar.live.renderable, pad=False)
+    assert "".join(part.text for part in only) == line
+
+
+def test_the_first_line_of_a_narrow_terminal_is_one_too(clock, monkeypatch):
+    shown = terminal(monkeypatch, 40)
+    bar = Progress(1000, 8, 0)
+    bar.begin(1)
+    bar.update(1, ["loss 1.235e-05", "accuracy 100.0%"])
+    assert len(shown.render_lines(bar.live.renderable)) == 1
+    assert str(bar.live.renderable) == "step 1/1000  loss 1.235e-05"
+
+
+def test_a_file_has_all_numbers_of_a_task(clock, lines):
+    bar = Progress(1000, 8, 0)
+    words = [f"number_{index} 0.1234" for index in range(6)]
+    bar.begin(1)
+    bar.update(1, words)
+    clock.now += 1
+    bar.update(2, words)
+    assert all(word in line for line in lines for word in words)
+    assert lines[-1].endswith("8 img/s  ETA 0:16:38")
+
+
+@pytest.mark.parametrize("width", [40, 49, 50, 60, 71, 72, 80, 120])
+def test_a_bar_is_one_line_with_what_is_done_and_the_time_to_go(monkeypatch, width):
+    shown = terminal(monkeypatch, width)
+    bar = Bar(*console._bar(width), console=shown)
+    bar.update(bar.add_task("images", total=1_281_167, rate=12345.6), completed=1_000_000)
+    [line] = shown.render_lines(bar.get_renderable())
+    text = "".join(part.text for part in line)
+    assert text.startswith("images ")
+    assert "1,000,000 of 1,281,167" in text
+    assert ("12345.6/s" in text) == (width >= 50)
+    assert "\u2026" not in text
+    assert text.rstrip().endswith("-:--:--")
 
 
 class Cell:

@@ -97,8 +97,8 @@ def test_blocks_are_unrolled_where_it_is_left_to_one_device_that_is_no_cpu(monke
     gpu = SimpleNamespace(platform="gpu")
     monkeypatch.setattr("fmjax.models.stack.first_device", lambda mesh: gpu)
     assert unrolled("auto", None, depth=24)
-    assert unrolled("auto", one, depth=64)
-    assert not unrolled("auto", one, depth=65)
+    assert unrolled("auto", one, depth=48)
+    assert not unrolled("auto", one, depth=49)
     assert not unrolled("auto", eight, depth=24)
     assert not unrolled(False, one, depth=1)
 
