@@ -165,6 +165,7 @@ OTHERS = {
     "scaling.md": {"--map-by", "--ntasks", "--ntasks-per-node"},
     "from_timm.md": {"--layer-decay"},
     "from_big_vision.md": {"--config", "--config.lr", "--workdir"},
+    "fine_tuning.md": {"--logdir"},
     "serving.md": {"--port", "--shm-size"},
 }
 COMPARED = {"parity.md"}
