@@ -102,7 +102,7 @@ def test_no_command_overwrites_unasked(clip, tmp_path, capsys):
 def test_a_suffix_that_is_not_what_is_written_is_refused_and_none_is_changed(
     clip, tmp_path, capsys
 ):
-    for name in ("t1.pth", "t1.bin", "t1.tflite", "t1"):
+    for name in ("t1.pth", "t1.bin", "t1.h5", "t1"):
         text = refused(capsys, 2, "export", clip, tmp_path / name, "--model", "ViT-B-16.openai")
         assert "must end in .safetensors" in text
         assert "must end in .safetensors" in refused(
