@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache, partial
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any
 
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from fmjax.errors import UsageError
 from fmjax.kernels import single, trust, xla
-from fmjax.kernels.attention import HALVES
 
 # auto: the fastest that the devices and the dtype allow
-Kernel = Literal["auto", "xla", "pallas"]
+Kernel = single.Kernel
 # a name of xla.ACTIVATIONS, its products [... F] without their biases, and these [F], some None -> [... F]
 Activate = Callable[[str, tuple[Array, ...], tuple[Array | None, ...]], Array]
 
@@ -37,12 +35,8 @@ def chosen(
 
     Raises UsageError where a kernel is asked for by its name and cannot run there.
     """
-    if kernel == "xla" or (kernel == "auto" and jnp.dtype(dtype) not in HALVES):
-        return None
-    reason = unfit(mesh, dtype=dtype, activation=activation, width=width)
-    if reason and kernel == "pallas":
-        raise UsageError(f"--activations pallas: {reason}; choose xla, or auto")
-    return None if reason else activate()
+    reason = partial(unfit, mesh, dtype=dtype, activation=activation, width=width)
+    return activate() if single.taken(kernel, dtype, reason, flag="--activations") else None
 
 
 def unfit(mesh: Mesh | None, *, dtype: DTypeLike, activation: str, width: int) -> str:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
-from typing import Literal
 
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from fmjax.errors import UsageError
 from fmjax.kernels import single, trust, xla
-from fmjax.kernels.attention import HALVES
 
 # auto: the fastest that the devices, the dtype and the width allow
-Kernel = Literal["auto", "xla", "pallas"]
+Kernel = single.Kernel
 # x [... D], scale [D], bias [D] or None, and epsilon -> x as it is, and normalised
 Fork = Callable[[Array, Array, Array | None, float], tuple[Array, Array]]
 
@@ -32,12 +29,8 @@ def chosen(kernel: Kernel, mesh: Mesh | None, *, dtype: DTypeLike, width: int) -
 
     Raises UsageError where a kernel is asked for by its name and cannot run there.
     """
-    if kernel == "xla" or (kernel == "auto" and jnp.dtype(dtype) not in HALVES):
-        return None
-    reason = unfit(mesh, dtype=dtype, width=width)
-    if reason and kernel == "pallas":
-        raise UsageError(f"--norms pallas: {reason}; choose xla, or auto")
-    return None if reason else fork()
+    reason = partial(unfit, mesh, dtype=dtype, width=width)
+    return fork() if single.taken(kernel, dtype, reason, flag="--norms") else None
 
 
 def unfit(mesh: Mesh | None, *, dtype: DTypeLike, width: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +11,28 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from fmjax.errors import escaped
+from fmjax.errors import UsageError, escaped
 from fmjax.kernels import trust
 from fmjax.kernels.attention import HALVES, compute_capability
 from fmjax.sharding import first_device
 
+Kernel = Literal["auto", "xla", "pallas"]
+
 LEAST = 8.0  # compute capability that Triton is tried on here
+
+
+def taken(kernel: Kernel, dtype: DTypeLike, unfit: Callable[[], str], *, flag: str) -> bool:
+    """Whether a kernel is used that a flag leaves to the devices, or names; unfit: why it cannot be, "" where it can.
+
+    Raises UsageError where it is asked for by its name and cannot run there.
+    """
+    # a model in float32 need not know of any device
+    if kernel == "xla" or (kernel == "auto" and jnp.dtype(dtype) not in HALVES):
+        return False
+    reason = unfit()
+    if reason and kernel == "pallas":
+        raise UsageError(f"{flag} pallas: {reason}; choose xla, or auto")
+    return not reason
 
 
 def unfit(mesh: Mesh | None, dtype: DTypeLike) -> str:

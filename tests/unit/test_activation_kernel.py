@@ -249,7 +249,7 @@ def test_a_tower_and_its_gradients_are_the_same_by_the_kernel(mlp, monkeypatch):
         return jax.jit(jax.value_and_grad(lambda p: apply(p, images).patches.sum()))(moved)
 
     expected = gradients(activations="xla")
-    monkeypatch.setattr(activation, "HALVES", (jnp.dtype("float32"),))
+    monkeypatch.setattr(single, "HALVES", (jnp.dtype("float32"),))
     monkeypatch.setattr(activation, "unfit", lambda *_, **__: "")
     found = gradients(activations="auto", remat="dots")
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):

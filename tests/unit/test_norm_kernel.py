@@ -181,7 +181,7 @@ def test_a_tower_and_its_gradients_are_the_same_by_the_kernel(params, monkeypatc
         return jax.jit(jax.value_and_grad(lambda p: apply(p, images).patches.sum()))(params)
 
     expected = gradients(norms="xla")
-    monkeypatch.setattr(norm, "HALVES", (jnp.dtype("float32"),))
+    monkeypatch.setattr(single, "HALVES", (jnp.dtype("float32"),))
     monkeypatch.setattr(norm, "unfit", lambda *_, **__: "")
     found = gradients(norms="auto", remat="dots")
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
