@@ -18,6 +18,7 @@ __all__ = [
     "Stopped",
     "TroubleError",
     "UsageError",
+    "amount",
     "escaped",
     "exit_code",
     "in_bytes",
@@ -110,6 +111,11 @@ def escaped(text: str, limit: int = 120) -> str:
 
 
 UNITS = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
+
+
+def amount(count: int, what: str, several: str = "") -> str:
+    """So many of something as a sentence counts them: 1 image, 1,024 images. several: a plural without an s."""
+    return f"{count:,} {what if count == 1 else several or f'{what}s'}"
 
 
 def in_bytes(count: int) -> str:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from fmjax.errors import UsageError
+from fmjax.errors import UsageError, amount
 from fmjax.trees import first_match
 
 AXES = ("data", "fsdp", "tensor")
@@ -56,7 +56,7 @@ def make_mesh(
         sizes[sizes.index(-1)] = len(devices) // known
     if min(sizes) < 1 or int(np.prod(sizes)) != len(devices):
         asked = _asked({"data": data, "fsdp": fsdp, "tensor": tensor})
-        count = "1 device" if len(devices) == 1 else f"{len(devices)} devices"
+        count = amount(len(devices), "device")
         raise UsageError(
             f"a mesh of {asked} does not fit {count}; set --mesh.data, --mesh.fsdp and --mesh.tensor "
             f"so that their product is {len(devices)}"

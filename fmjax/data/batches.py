@@ -22,7 +22,7 @@ from fmjax.data.images import Unreadable, read
 from fmjax.data.masks import WrongMask
 from fmjax.data.sampling import order_of
 from fmjax.data.workers import Ticket, Workers
-from fmjax.errors import DataError, escaped
+from fmjax.errors import DataError, amount, escaped
 
 if TYPE_CHECKING:
     # Grain imports jax where it finds it, so each function that uses it imports it itself
@@ -328,7 +328,7 @@ class BadImages:
         told = [f"{names[index]}: {reason}" for index, reason in new.items()]
         if len(self.indices) > self.limit:
             raise DataError(
-                f"{len(self.indices)} unreadable images, more than --data.max-bad {self.limit}; the last: "
+                f"{amount(len(self.indices), 'unreadable image')}, more than --data.max-bad {self.limit}; the last: "
                 f"{'; '.join(told[-3:])}"
             )
         found_share = len(self.indices) / len(self.examples)
@@ -354,5 +354,7 @@ class BadImages:
         gone = [self.examples.classes[i] for i in np.flatnonzero((found == whole) & (whole > 0))]
         if self.examples.labelled and gone:
             names = ", ".join(escaped(name) for name in gone[:3])
-            lines.append(f"note    no image of {len(gone)} classes could be read: {names}")
+            lines.append(
+                f"note    no image of {amount(len(gone), 'class', 'classes')} could be read: {names}"
+            )
         return lines

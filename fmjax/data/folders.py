@@ -34,7 +34,7 @@ HIDDEN, DEAD, SPECIAL = "hidden or of the system", "links to nothing", "pipes, s
 NO_SUFFIX, SUFFIX, OUTSIDE = (
     "without a suffix",
     "with another suffix",
-    "images outside the class folders",
+    "outside the class folders",
 )
 LINKED, CLOSED, BESIDE = (
     "links to folders",

@@ -18,7 +18,7 @@ import numpy as np
 from fmjax.config.data import DataConfig
 from fmjax.data.example import Examples, Field, Splits
 from fmjax.data.strings import Paths
-from fmjax.errors import CheckpointError, DataError
+from fmjax.errors import CheckpointError, DataError, amount
 from fmjax.serial import write_atomically
 
 SPLIT = "split.jsonl"
@@ -204,8 +204,8 @@ def _columns_moved(source: Examples, classes: tuple[str, ...]) -> Examples:
     unknown = [name for name in source.classes if name not in classes]
     if unknown:
         raise DataError(
-            f"{len(unknown)} classes of the images ({examples(unknown)}) are none of the run's {len(classes)} "
-            f"({examples(classes)}); rename them, or take their labels out"
+            f"the images have {amount(len(unknown), 'class', 'classes')} ({examples(unknown)}) that the run's "
+            f"{len(classes)} ({examples(classes)}) lack; rename them, or take their labels out"
         )
     places, labels = [classes.index(name) for name in source.classes], source.fields["labels"]
 

@@ -17,7 +17,7 @@ from fmjax.engine.placement import on_mesh, own_rows
 from fmjax.engine.plan import Learner
 from fmjax.engine.step import Outputs
 from fmjax.engine.unreadable import SharedBadImages, Tell
-from fmjax.errors import DataError, DivergedError, escaped
+from fmjax.errors import DataError, DivergedError, amount, escaped
 from fmjax.sharding import batch_divisor
 from fmjax.tasks.task import check_scores
 from fmjax.trees import Params
@@ -98,7 +98,7 @@ def gathered(
     """
     everything = list(pieces(outputs, batches, bad=bad, tell=tell))
     if not everything or not len(everything[0]["index"]):
-        raise DataError(f"none of the {len(bad.examples)} images can be read")
+        raise DataError(f"none of {amount(len(bad.examples), 'image')} can be read")
     return everything[0]
 
 

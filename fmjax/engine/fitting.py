@@ -12,7 +12,7 @@ from fmjax.engine import hosts
 from fmjax.engine.ahead import compiled_ahead
 from fmjax.engine.costs import Memory
 from fmjax.engine.plan import Plan
-from fmjax.errors import UsageError, in_gib
+from fmjax.errors import UsageError, amount, in_gib
 from fmjax.sharding import batch_divisor
 
 GIB = 2**30
@@ -116,4 +116,4 @@ def _too_large(plan: Plan, mesh: Mesh, memory: Memory, limit: int) -> str:
 
 
 def _parts(count: int) -> str:
-    return "1 part" if count == 1 else f"{count} parts"
+    return amount(count, "part")

@@ -18,7 +18,7 @@ from fmjax.config.schemes import SCHEMES
 from fmjax.config.tasks import SHIPPED, TaskConfig
 from fmjax.data.split import SPLIT, Split, read_split, write_split
 from fmjax.engine.steps import has_steps
-from fmjax.errors import CheckpointError, UsageError
+from fmjax.errors import CheckpointError, UsageError, amount
 from fmjax.serial import from_dict, to_json, write_atomically
 
 CONFIG, CLASSES, SPEC = "config.json", "classes.json", "spec.json"
@@ -150,7 +150,8 @@ def _classes(path: Path) -> tuple[str, ...]:
         raise damaged(path, f"it names the class {reprlib.repr(twice[0])} twice")
     if not 2 <= len(names) <= MAX_CLASSES:
         raise damaged(
-            path, f"it has {len(names):,} classes; a classifier has two to {MAX_CLASSES:,}"
+            path,
+            f"it has {amount(len(names), 'class', 'classes')}; a classifier has two to {MAX_CLASSES:,}",
         )
     return tuple(names)
 

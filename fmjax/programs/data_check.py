@@ -20,7 +20,7 @@ from fmjax.data.check.kinds import KINDS, SEVERITIES, Finding
 from fmjax.data.check.neighbours import Near, untold
 from fmjax.data.check.pictures import Seen
 from fmjax.data.example import Examples
-from fmjax.errors import DataError, Stopped, escaped, printable
+from fmjax.errors import DataError, Stopped, amount, escaped, printable
 from fmjax.report.audit import write_page
 from fmjax.targets import check_target
 
@@ -142,7 +142,8 @@ def lines(report: Report) -> list[str]:
     counts = [f"{part.images:,} {role}" for role, part in report.parts.items()]
     # a source that is refused as a whole may still have parts, as a folder has
     told = ", ".join(counts) or "nothing that can be looked at"
-    out = [f"source    {escaped(report.source)}: {told}, {len(report.classes):,} classes"]
+    classes = amount(len(report.classes), "class", "classes")
+    out = [f"source    {escaped(report.source)}: {told}, {classes}"]
     if report.formats:
         out += [_pictures(report), _values(report)]
     out += [f"note      {note}" for note in report.notes]
@@ -165,7 +166,9 @@ def _pictures(report: Report) -> str:
 
 def _values(report: Report) -> str:
     mean, std = (" ".join(f"{x:.3f}" for x in row) for row in (report.mean, report.std))
-    return f"values    mean {mean}, standard deviation {std}, over {report.sampled:,} pictures"
+    return (
+        f"values    mean {mean}, standard deviation {std}, over {amount(report.sampled, 'picture')}"
+    )
 
 
 def verdict(report: Report) -> str:
@@ -178,4 +181,4 @@ def verdict(report: Report) -> str:
 
 
 def _kinds(count: int, name: str) -> str:
-    return f"{count} kind{'s' if count > 1 else ''} of {name}"
+    return f"{amount(count, 'kind')} of {name}"

@@ -18,7 +18,7 @@ from fmjax.engine import agreement, hosts
 from fmjax.engine.evaluate import pieces
 from fmjax.engine.placement import on_mesh
 from fmjax.engine.unreadable import SharedBadImages
-from fmjax.errors import DataError
+from fmjax.errors import DataError, amount
 from fmjax.programs.embedded import Record, check_made, record_of
 from fmjax.programs.embeddings import ENDINGS, Parts, images_record, model_record, write
 from fmjax.programs.features import Network, counted_images, network, opened
@@ -64,8 +64,9 @@ def _embedded(config: EmbedConfig) -> Path:
     count, width = hosts.by_first(lambda: write(path, parts, sets, record))
     hosts.by_first(parts.remove)
     if not count:
-        raise DataError(f"none of the {sum(map(len, sets.values())):,} images can be read")
-    console.print(f"{count:,} embeddings of width {width} in {path}")
+        total = sum(map(len, sets.values()))
+        raise DataError(f"none of {amount(total, 'image')} can be read")
+    console.print(f"{amount(count, 'embedding')} of width {width} in {path}")
     return path
 
 

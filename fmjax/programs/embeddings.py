@@ -24,7 +24,7 @@ from fmjax.config.model import ModelConfig
 from fmjax.data.example import Examples
 from fmjax.data.split import part_of
 from fmjax.engine.reruns import differences
-from fmjax.errors import FilesError, UsageError, escaped
+from fmjax.errors import FilesError, UsageError, amount, escaped
 from fmjax.models.vit import ViT
 from fmjax.programs.answers import text_of
 from fmjax.programs.embedded import KEY, Record
@@ -92,7 +92,9 @@ class Parts:
             self.remove()
         if there is not None and not changed:
             count = len(list(self.folder.glob("*.npz")))
-            return [f"note    going on with {count} parts of a stopped command in {self.folder}"]
+            return [
+                f"note    going on with {amount(count, 'part')} of a stopped command in {self.folder}"
+            ]
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.folder / MANIFEST, json.dumps(wanted, indent=2) + "\n")
         return []

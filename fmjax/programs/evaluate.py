@@ -33,7 +33,7 @@ from fmjax.engine.plan import Learner
 from fmjax.engine.records import read_run, same_source, split_of
 from fmjax.engine.run import chosen_step, outline, restore_params
 from fmjax.engine.step import compiled_outputs
-from fmjax.errors import DataError
+from fmjax.errors import DataError, amount
 
 
 def main(run: str, config: EvalConfig) -> Scores:
@@ -88,8 +88,10 @@ def _scores(run: str, config: EvalConfig) -> Scores:
 def summary(learner: Learner, scores: Scores) -> str:
     """The scores of a set on a line."""
     words = learner.task.summary(scores.numbers, scores.rows, learner.labels)
-    left_out = f", {scores.unreadable:,} unreadable ones left out" if scores.unreadable else ""
-    return f"val     {words} ({len(scores)} images{left_out})"
+    left_out = (
+        f", {amount(scores.unreadable, 'unreadable one')} left out" if scores.unreadable else ""
+    )
+    return f"val     {words} ({amount(len(scores), 'image')}{left_out})"
 
 
 def scored(
@@ -107,7 +109,7 @@ def scored(
         return val, [
             *said,
             f"note    {UNRECORDED}",
-            f"scored  {data.source}, a held-out part: {len(val):,} images",
+            f"scored  {data.source}, a held-out part: {amount(len(val), 'image')}",
         ]
     # with a record the parts of a source do not matter: images are looked up by their names
     everything = relabelled(joined(splits), classes)
@@ -116,7 +118,8 @@ def scored(
         return source, said + told
     source = known(splits.train if splits.val is None else splits.val, data, classes)
     part = "all of it" if splits.val is None else "its held-out part"
-    count = f"{len(source):,} images of {len(np.unique(source.labels))} classes"
+    of = len(np.unique(source.labels))
+    count = f"{amount(len(source), 'image')} of {amount(of, 'class', 'classes')}"
     told = [f"scored  {data.source}, {part}: {count}"]
     # images that were trained on are no test, wherever they lie now
     seen = [] if split is None else trained_on(source, data.source, split)

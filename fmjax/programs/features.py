@@ -23,7 +23,7 @@ from fmjax.engine.placement import mesh_of, own_rows
 from fmjax.engine.plan import Learner
 from fmjax.engine.run import asked_size, build_model
 from fmjax.engine.step import Outputs, compiled_outputs
-from fmjax.errors import DataError, UsageError
+from fmjax.errors import DataError, UsageError, amount
 from fmjax.models.vit import ViT
 from fmjax.preprocessing import preprocess_config
 from fmjax.tasks.embed import Embed, neighbours_accuracy
@@ -103,6 +103,12 @@ def extract(
     return [embed(examples) for examples in sets]
 
 
+def _of(asked: Embeddings) -> str:
+    # what a score is over
+    images, classes = len(asked.labels), len(asked.classes)
+    return f"{amount(images, 'image')}, {amount(classes, 'class', 'classes')}"
+
+
 def counted_images(batches: Any, total: int) -> Any:
     """Batches and their indices, while it is shown how far they are."""
     # padding is no image
@@ -139,9 +145,7 @@ def _neighbours(config: KnnConfig) -> float:
         lambda: neighbours_accuracy(train.features, train.labels, others, asked.labels, k=config.k)
     )
     how = "leave-one-out" if alone else "train -> val"
-    console.print(
-        f"{config.k}-NN accuracy {accuracy:.1%} ({how}, {len(asked.labels)} images, {len(asked.classes)} classes)"
-    )
+    console.print(f"{config.k}-NN accuracy {accuracy:.1%} ({how}, {_of(asked)})")
     return accuracy
 
 
@@ -163,9 +167,7 @@ def _probed(config: ProbeConfig) -> float:
     # a score says how it came about: folds and a held-out part are not comparable
     how = f"{config.folds} folds" if len(parts) == 1 else "train -> val"
     swept = f", C {' '.join(f'{c:.3g}' for c in chosen)} by the sweep" if config.sweep else ""
-    console.print(
-        f"linear probe accuracy {accuracy:.1%} ({how}, {len(asked.labels)} images, {len(asked.classes)} classes{swept})"
-    )
+    console.print(f"linear probe accuracy {accuracy:.1%} ({how}, {_of(asked)}{swept})")
     return accuracy
 
 

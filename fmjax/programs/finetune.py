@@ -52,7 +52,7 @@ from fmjax.engine.signals import Terminated
 from fmjax.engine.state import State, begin, handed_out, size
 from fmjax.engine.steps import committed, has_steps
 from fmjax.engine.tracking import check_installed, tracked
-from fmjax.errors import Stopped, UsageError, in_bytes
+from fmjax.errors import Stopped, UsageError, amount, in_bytes
 from fmjax.models.vit import ViT
 from fmjax.programs.evaluate import summary
 from fmjax.programs.report import at_end
@@ -220,7 +220,7 @@ def check_batch(config: RunConfig, mesh: Mesh) -> None:
     if config.batch_size % (devices * parts):
         raise UsageError(
             f"--batch-size {config.batch_size} does not divide over {devices} devices (mesh axes data and fsdp) x "
-            f"{parts} parts (--recipe.accumulate); take a multiple of {devices * parts}"
+            f"{amount(parts, 'part')} (--recipe.accumulate); take a multiple of {devices * parts}"
         )
 
 
@@ -258,7 +258,7 @@ def describe(config: RunConfig, plan: Plan, mesh: Mesh, images: Images) -> None:
         console.print(adapters.words(plan.net["backbone"], config.recipe))
     console.print(
         f"data    {config.data.source}: {len(images.train):,} train, {len(images.val):,} val, "
-        f"{len(plan.labels)} classes, {height} x {width}"
+        f"{amount(len(plan.labels), 'class', 'classes')}, {height} x {width}"
     )
     if plan.scales_loss:
         console.print(f"note    {float16_note(config.model.dtype)}")

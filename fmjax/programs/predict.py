@@ -24,7 +24,7 @@ from fmjax.engine.plan import Learner
 from fmjax.engine.predict import Answered, answered
 from fmjax.engine.records import read_run
 from fmjax.engine.run import chosen_step, outline, restore_params
-from fmjax.errors import DataError, Stopped, UsageError, escaped, safe
+from fmjax.errors import DataError, Stopped, UsageError, amount, escaped, safe
 from fmjax.programs.answers import Row, printed, text_of, written
 from fmjax.report.segments import class_colours
 from fmjax.store import addresses
@@ -78,10 +78,10 @@ def main(run: str, config: PredictConfig) -> Counts:
         _write(config, path, stream, examples, learner, counts)
     except KeyboardInterrupt:
         left = f", and wrote no {path}" if path else ""
-        raise Stopped(f"stopped after {counts.pictures:,} pictures{left}") from None
+        raise Stopped(f"stopped after {amount(counts.pictures, 'picture')}{left}") from None
     _tell(f"predict {_summary(counts, path)} by step {step} of {run}")
     if counts.unreadable == counts.pictures:
-        raise DataError(f"none of the {counts.pictures:,} pictures could be read")
+        raise DataError(f"none of {amount(counts.pictures, 'picture')} could be read")
     return counts
 
 
@@ -163,7 +163,7 @@ def _printed(name: str) -> str:
 
 def _summary(counts: Counts, path: Path | None) -> str:
     bad = f", {counts.unreadable:,} of them unreadable" if counts.unreadable else ""
-    pictures = "1 picture" if counts.pictures == 1 else f"{counts.pictures:,} pictures"
+    pictures = amount(counts.pictures, "picture")
     return f"{pictures}{bad}{f' in {path}' if path else ''}"
 
 

@@ -18,7 +18,7 @@ from fmjax.engine.plan import make_task
 from fmjax.engine.predictions import Predictions
 from fmjax.engine.records import read_run, split_of
 from fmjax.engine.run import preprocessing
-from fmjax.errors import CheckpointError, escaped, in_bytes, sentence
+from fmjax.errors import CheckpointError, amount, escaped, in_bytes, sentence
 from fmjax.programs.report_facts import data_facts, run_parts
 from fmjax.programs.report_images import Gallery, of_images, opened
 from fmjax.programs.report_progress import Progress, progress_parts
@@ -158,7 +158,8 @@ def _predictions(folder: Path, progress: Progress) -> tuple[Predictions | None, 
 def _lead(config: RunConfig, classes: tuple[str, ...], split: Split | None) -> str:
     began = {"random": ", from random weights"}.get(config.model.init, "")
     model = f"{config.model.name}{began}, fine-tuned on {config.data.source}"
+    known = amount(len(classes), "class", "classes")
     if split is None:
-        return f"{model}: {len(classes):,} classes."
-    counts = f"{len(split.train):,} images to learn from, {len(split.val):,} held out"
-    return f"{model}: {counts}, {len(classes):,} classes."
+        return f"{model}: {known}."
+    counts = f"{amount(len(split.train), 'image')} to learn from, {len(split.val):,} held out"
+    return f"{model}: {counts}, {known}."

@@ -17,7 +17,7 @@ from fmjax.engine import manifest, steps
 from fmjax.engine.predictions import PREDICTIONS, Predictions
 from fmjax.engine.records import CONFIG, config_record, export_path
 from fmjax.engine.run import chosen_step
-from fmjax.errors import CheckpointError, UsageError, in_bytes
+from fmjax.errors import CheckpointError, UsageError, amount, in_bytes
 from fmjax.programs.report_images import Gallery
 from fmjax.specs import Source, Weights
 from fmjax.tasks.task import Task
@@ -33,8 +33,8 @@ def data_facts(
     facts = [("source", config.data.source)]
     if split is None:
         return {"data": tuple(facts)}
-    facts.append(("to learn from", f"{len(split.train):,} images"))
-    facts.append(("held out", f"{len(split.val):,} images, which no step has learned from"))
+    facts.append(("to learn from", amount(len(split.train), "image")))
+    facts.append(("held out", f"{amount(len(split.val), 'image')}, which no step has learned from"))
     sizes: tuple[tuple[str, int, int], ...] = ()
     # of an image of several classes the record has a checksum, and of masks no class at all
     if "label" in task.needs:

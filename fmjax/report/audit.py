@@ -10,7 +10,7 @@ import numpy as np
 
 from fmjax.data.check.checkup import Report
 from fmjax.data.check.kinds import KINDS, Finding
-from fmjax.errors import printable
+from fmjax.errors import amount, printable
 from fmjax.serial import write_atomically
 
 ROWS = 20  # of a finding; all of them are in the JSON
@@ -57,7 +57,7 @@ def _overview(report: Report) -> Iterator[str]:
     # parts first, then pictures, where any could be read
     yield "<table>"
     for role, part in report.parts.items():
-        yield _row(role, f"{part.images:,} images, {part.readable:,} of them readable")
+        yield _row(role, f"{amount(part.images, 'image')}, {part.readable:,} of them readable")
     if report.formats:
         formats = ", ".join(f"{count:,} {name}" for name, count in report.formats.items())
         yield _row("formats", formats)

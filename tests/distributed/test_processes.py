@@ -204,7 +204,7 @@ def test_bad_data_in_one_process_ends_all_with_its_sentence(work, tmp_path):
     assert codes(ended) == [3, 3], [process.err for process in ended]
     sentences = sorted((process.last for process in ended), key=len)
     assert "more than --data.max-bad 0" in sentences[0]
-    assert re.match(r"fmjax: process \d \(.+\) stopped: 1 unreadable images, more", sentences[1])
+    assert re.match(r"fmjax: process \d \(.+\) stopped: 1 unreadable image, more", sentences[1])
 
 
 def test_processes_that_were_told_otherwise_are_refused_before_the_first_step(work, tmp_path):

@@ -8,6 +8,7 @@ import http.client
 import importlib.util
 import io
 import json
+import shlex
 import socket
 import subprocess
 import sys
@@ -189,6 +190,42 @@ def test_an_error_of_the_model_is_that_of_its_batch_and_the_server_goes_on(serve
         patch.setattr(fmjax.ViT, "predict", broken)
         assert served.ask(picture(0)) == (422, {"detail": "nothing can be said"})
     assert served.ask(picture(0))[0] == 200
+
+
+# the script as `python docs/examples/serve.py` starts it, in a process that knows the very small network
+STARTED = """
+import runpy, sys
+from tests.support.tiny import known
+sys.argv = sys.argv[1:]
+with known():
+    runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def on_the_page(start: str) -> list[str]:
+    """The words of the command of docs/serving.md that begins so."""
+    lines = (ROOT / "docs" / "serving.md").read_text().splitlines()
+    return shlex.split(next(line for line in lines if line.startswith(start)))
+
+
+def test_the_commands_of_the_page_serve_a_run_and_ask_for_a_picture(run, tmp_path):
+    place = socket.create_server(("127.0.0.1", 0))
+    port = str(place.getsockname()[1])
+    place.close()
+    (tmp_path / "cat.jpg").write_bytes(picture(0))
+    _, script, _ = on_the_page("python docs/examples/serve.py ")
+    serving = [sys.executable, "-c", STARTED, str(ROOT / script), str(run), "--port", port]
+    asking = [word.replace("8000", port) for word in on_the_page("curl ")]
+
+    with subprocess.Popen(serving, cwd=ROOT, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert any("Uvicorn running" in line for line in server.stderr)
+            asked = subprocess.run(asking, capture_output=True, text=True, check=True, cwd=tmp_path)
+        finally:
+            server.terminate()
+            server.communicate()
+    answer = json.loads(asked.stdout)
+    assert len(answer["classes"]) == len(answer["probabilities"]) == 5
 
 
 def test_what_is_no_run_is_refused_in_a_sentence(tmp_path):

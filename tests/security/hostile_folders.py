@@ -258,7 +258,7 @@ LAYOUTS: dict[str, tuple[Make, tuple[str, ...]]] = {
     ),
     "deep": (
         deep,
-        ("5 train, 0 val", "1 images in folders below a class folder count for the class"),
+        ("5 train, 0 val", "1 image in folders below a class folder, counted for the class"),
     ),
     "many-empty": (
         many_empty,
@@ -284,7 +284,7 @@ LAYOUTS: dict[str, tuple[Make, tuple[str, ...]]] = {
                 "1 folders beside train/ (extra)",
                 "2 without a suffix (README)",
             ),
-            *("3 with another suffix (notes.txt)", "5 images outside the class folders (0.png)"),
+            *("3 with another suffix (notes.txt)", "5 outside the class folders (0.png)"),
         ),
     ),
     "train-is-a-file": (
@@ -315,7 +315,7 @@ LAYOUTS: dict[str, tuple[Make, tuple[str, ...]]] = {
         nested,
         (
             "6 train, 0 val, 2 classes",
-            "6 images in folders below a class folder count for the class",
+            "6 images in folders below a class folder, counted for the class",
         ),
     ),
     "set-in-a-set": (set_in_a_set, ("!the class folder .*dataset has train/ and val/ in it",)),

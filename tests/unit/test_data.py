@@ -272,13 +272,13 @@ def test_all_that_is_left_out_is_one_line_with_reasons(folder):
     splits = image_folder(folder)
     rows = {row.reason: (row.count, row.example) for row in splits.left_out}
     assert rows == {
-        "images outside the class folders": (1, "alone.png"),
+        "outside the class folders": (1, "alone.png"),
         "hidden or of the system": (2, "train/.DS_Store"),
         "with another suffix": (1, "train/cat/x.heic"),
         "without a suffix": (1, "train/dog/none"),
     }
     (line,) = audit.lines(splits, splits.train, splits.val)
-    assert line.startswith("left out: 1 images outside the class folders (alone.png), ")
+    assert line.startswith("left out: 1 outside the class folders (alone.png), ")
 
 
 def test_avif_is_an_image_where_pillow_reads_it_and_is_counted_where_not(folder):

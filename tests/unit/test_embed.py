@@ -162,7 +162,7 @@ def test_a_stopped_command_goes_on_where_it_was(stopped, photos, tmp_path, monke
     # another size of the parts, or of the batch, changes no row
     embed(replace(stopped, part_images=100, batch_size=8))
     said = capsys.readouterr().out
-    assert "going on with 1 parts of a stopped command" in said
+    assert "going on with 1 part of a stopped command" in said
     assert added == [(8, 11)]
     one, other = arrays(whole), arrays(Path(stopped.out))
     assert sorted(one) == sorted(other)
@@ -263,6 +263,6 @@ def test_what_cannot_be_embedded_is_one_sentence(photos, tmp_path):
         embed(asked(photos, tmp_path / "x.csv"))
     with pytest.raises(UsageError, match=r"--part-images is 0"):
         asked(photos, tmp_path / "x.npz", part_images=0)
-    with pytest.raises(DataError, match=r"none of the 1 images can be read"):
+    with pytest.raises(DataError, match=r"none of 1 image can be read"):
         embed(asked(photos / "broken.jpg", tmp_path / "x.npz"))
     assert list(tmp_path.iterdir()) == [photos]

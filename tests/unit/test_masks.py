@@ -354,8 +354,8 @@ def test_images_without_masks_are_named(scenes):
     with pytest.raises(DataError) as error:
         opened(scenes)
     assert str(error.value) == (
-        f"5 images of {scenes}/images have no mask: scene 0.jpg, scene 1.jpg, scene 2.jpg and 2 more; put a PNG of the "
-        f"same name into masks/, or take the image out"
+        f"there is no mask for 5 images of {scenes}/images: scene 0.jpg, scene 1.jpg, scene 2.jpg and 2 more; "
+        f"put a PNG of the same name into masks/, or take the image out"
     )
 
 
@@ -513,7 +513,7 @@ def test_masks_lie_within_the_bounds_of_pictures(scenes):
     os.mkfifo(scenes / "masks" / "scene 1.png")
     with pytest.raises(Unreadable, match="it is a pipe, socket or device"):
         read(scenes / "masks" / "scene 1.png", name="x")
-    with pytest.raises(DataError, match=r"1 images of .* have no mask: scene 1\.jpg"):
+    with pytest.raises(DataError, match=r"there is no mask for 1 image of .*: scene 1\.jpg"):
         opened(scenes)
 
 

@@ -290,7 +290,7 @@ def test_odd_class_names_survive_every_format(mine, photos, tmp_path, capsys):
         (["-"], 3, "standard input has no paths"),
         (["-", "--list", "-"], 2, "can be read once"),
         (["ftp://host.example/x.png"], 4, "only http:// and https:// can"),
-        (["{bad}"], 3, "none of the 1 pictures could be read"),
+        (["{bad}"], 3, "none of 1 picture could be read"),
     ],
 )
 def test_what_cannot_be_answered_is_one_sentence(

@@ -128,7 +128,7 @@ DAMAGE = {
     "classes number": ("classes.json", "3", "is not a list of class names"),
     "classes nested": ("classes.json", '[["a"], ["b"]]', "is not a list of class names"),
     "classes twice": ("classes.json", '["a", "b", "a"]', "names the class 'a' twice"),
-    "classes one": ("classes.json", '["a"]', "has 1 classes"),
+    "classes one": ("classes.json", '["a"]', "has 1 class;"),
     "classes too many": (
         "classes.json",
         json.dumps(list(map(str, range(1_000_001)))),

@@ -117,9 +117,7 @@ def test_several_labels_are_a_row_of_zeros_and_ones(folder, text, options):
     assert len(train) + len(val) == 3
     moved = relabelled(splits.train, ("z", "new", "x", "y"))
     assert several(moved) == [[0, 0, 1, 1], [0, 0, 0, 0], [1, 0, 1, 0]]
-    with pytest.raises(
-        DataError, match="1 classes of the images \\('y'\\) are none of the run's 2"
-    ):
+    with pytest.raises(DataError, match="the images have 1 class \\('y'\\) that the run's 2"):
         relabelled(splits.train, ("x", "z"))
 
 

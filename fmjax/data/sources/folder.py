@@ -19,7 +19,7 @@ from fmjax.data.folders import (
 )
 from fmjax.data.labels import check_known
 from fmjax.data.strings import Paths, Strings
-from fmjax.errors import DataError, escaped
+from fmjax.errors import DataError, amount, escaped
 
 
 def open_examples(
@@ -57,7 +57,7 @@ def _notes(found: Found, test: Path | None) -> tuple[str, ...]:
     if found.nested:
         example = escaped(str(Path(found.nested[0]).relative_to(found.root)))
         notes.append(
-            f"{len(found.nested):,} images in folders below a class folder count for the class ({example})"
+            f"{amount(len(found.nested), 'image')} in folders below a class folder, counted for the class ({example})"
         )
     return tuple(notes)
 

@@ -28,7 +28,7 @@ from fmjax.data.folders import (
     test_note,
 )
 from fmjax.data.images import FORMATS, Unreadable
-from fmjax.errors import DataError, escaped
+from fmjax.errors import DataError, amount, escaped
 
 IMAGES, MASKS, CLASSES = "images", "masks", "classes.txt"
 LAYOUT = "pass masks:DIR with DIR/images and DIR/masks, or DIR/train/images, DIR/train/masks, DIR/val/images, ..."
@@ -133,7 +133,7 @@ def _lacking(folder: Path, missing: Sequence[Path], others: Sequence[Path]) -> D
             f"PNG from what they were made of"
         )
     return DataError(
-        f"{len(missing):,} images of {escaped(str(folder / IMAGES))} have no mask: "
+        f"there is no mask for {amount(len(missing), 'image')} of {escaped(str(folder / IMAGES))}: "
         f"{few((path.name for path in missing), 3)}; put a PNG of the same name into {MASKS}/, or take the image out"
     )
 
