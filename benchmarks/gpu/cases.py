@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from fmjax.bench.timing import STEPS as ROUND_STEPS
 from fmjax.bench.timing import TIME_S
+from fmjax.names import get_spec
+from fmjax.specs import ViTSpec
 
 Side = Literal["ours", "peers"]
 Kind = Literal["reference", "agreement", "product", "train", "profile", "forward", "attention"]
@@ -30,28 +32,47 @@ TRIES = 150.0  # the same with every product tried in many ways
 
 @dataclass(frozen=True)
 class Model:
-    """The same network in both libraries."""
+    """The same network in all libraries; open_clip's and transformers' are made of fmjax's row."""
 
     ours: str
     timm: str
     size: int  # pixels
     arguments: Mapping[str, Any] = field(default_factory=dict)  # of timm's
+    changes: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # of fmjax's row, where no run is made of it
 
 
 # CLIP's towers with the erf form of GELU, which timm's eager mode computes in one kernel
 MODELS = {
     "ViT-L/14": Model("ViT-L-14.laion2b_s32b_b82k", "vit_large_patch14_clip_224", 224),
     "ViT-B/16": Model("ViT-B-16.laion2b_s34b_b88k", "vit_base_patch16_clip_224", 224),
+    "ViT-H/14": Model("ViT-H-14.laion2b_s32b_b79k", "vit_huge_patch14_clip_224", 224),
+    "ViT-g/14": Model("ViT-g-14.laion2b_s34b_b88k", "vit_giant_patch14_clip_224", 224),
+    "DINOv2-L/14": Model(
+        "dinov2_vitl14.lvd142m", "vit_large_patch14_dinov2", 224, {"img_size": 224}
+    ),
+    "DINOv2-L/14 at 518": Model("dinov2_vitl14.lvd142m", "vit_large_patch14_dinov2", 518),
     "DINOv2-g/14": Model(
         "dinov2_vitg14.lvd142m", "vit_giant_patch14_dinov2", 224, {"img_size": 224}
     ),
+    "DINOv2-g/14 at 518": Model("dinov2_vitg14.lvd142m", "vit_giant_patch14_dinov2", 518),
+    "EVA02-B/16": Model("EVA02-B-16.merged2b_s8b_b131k", "eva02_base_patch16_clip_224", 224),
     "EVA02-L/14": Model("EVA02-L-14-336.merged2b_s6b_b61k", "eva02_large_patch14_clip_336", 336),
+    "EVA02-E/14": Model("EVA02-E-14.laion2b_s4b_b115k", "eva02_enormous_patch14_clip_224", 224),
 }
 TINY = Model(
     "demo_vit_ti4.fashion_mnist",
     "vit_tiny_patch16_224",
     28,
     {"img_size": 28, "patch_size": 4, "embed_dim": 96, "depth": 6, "num_heads": 3},
+)
+# of the shape of CLIP's, which open_clip and transformers have
+TINY_CLIP = Model(
+    "ViT-B-16.laion2b_s34b_b88k",
+    "vit_base_patch16_clip_224",
+    32,
+    changes={"width": 96, "depth": 2, "num_heads": 3, "mlp_dim": 384, "embed_dim": 64},
 )
 SQUARE: Product = (8192, 8192, 8192)
 TOKENS = 128 * 257
@@ -117,6 +138,9 @@ FORWARD = {name: value for name, value in UNROLLED.items() if name != "remat"}
 FORWARD_XLA = {name: value for name, value in XLA.items() if name != "remat"}
 EAGER, COMPILED = {"compile": "no"}, {"compile": "default"}
 TRIED = {"compile": "max-autotune-no-cudagraphs"}
+WHOLE = {"compile": "step"}  # both passes and the optimiser as one
+# EVA02-E's state takes 49 GB, and its 64 blocks are more than are unrolled
+LARGEST = {"remat": "full", "attention": "cudnn", "norms": "auto", "activations": "auto"}
 
 
 def ours(kind: Kind, model: str = "ViT-L/14", batch: int = 128, **options: Any) -> Case:
@@ -125,6 +149,29 @@ def ours(kind: Kind, model: str = "ViT-L/14", batch: int = 128, **options: Any) 
 
 def peers(kind: Kind, model: str = "ViT-L/14", batch: int = 128, **options: Any) -> Case:
     return Case("peers", kind, model, batch, options)
+
+
+def compared_with(library: str) -> tuple[Case, ...]:
+    """The rows of a library beside timm, once its function is known to be the same."""
+    by = {"sdpa": "cudnn", "library": library}
+    return (
+        peers("reference", "ViT-B/16", 8, library=library),
+        ours("agreement", "ViT-B/16", 8, library=library),
+        peers("train", **COMPILED, **by),
+        peers("train", **WHOLE, **by),
+        peers("forward", **COMPILED, **by),
+    )
+
+
+def both(
+    model: str, batch: int, forward: int, options: Mapping[str, Any] = UNROLLED
+) -> Iterator[Case]:
+    """A model of the table: fmjax's rows and those of timm. batch, forward: images of both kinds of rows."""
+    alone = {name: value for name, value in options.items() if name != "remat"}
+    yield ours("train", model, batch, **options)
+    yield ours("forward", model, forward, **alone)
+    yield peers("train", model, batch, **COMPILED, sdpa="cudnn")
+    yield peers("forward", model, forward, **COMPILED, sdpa="cudnn")
 
 
 # rows of one library that follow each other share a process
@@ -177,13 +224,41 @@ CASES = (
     ours("train", "ViT-B/16", **CUDNN),
     ours("train", "ViT-B/16", **XLA),
     ours("forward", "ViT-B/16", **FORWARD_XLA),
+    *both("DINOv2-L/14", 128, 128),
+    *both("ViT-H/14", 64, 128),
+    *both("ViT-g/14", 64, 64),
+    *both("EVA02-B/16", 128, 128, UNEVEN),
+    *both("DINOv2-L/14 at 518", 16, 32),
+    *both("DINOv2-g/14 at 518", 8, 16),
+    *both("EVA02-E/14", 16, 32, LARGEST),
+    # each at the batch that it is fastest with
+    ours("train", "ViT-L/14", 256, **UNROLLED),
+    peers("train", "ViT-L/14", 256, **COMPILED, sdpa="cudnn"),
+    ours("train", "ViT-B/16", 512, **UNROLLED),
+    peers("train", "ViT-B/16", 512, **COMPILED, sdpa="cudnn"),
+    peers("train", **WHOLE, sdpa="cudnn"),
+    *compared_with("open_clip"),
+    *compared_with("transformers"),
 )
 NAMED = {case.name: case for case in CASES}
 
 
 def model_of(case: Case, *, tiny: bool) -> Model:
     """The networks of a row."""
-    return TINY if tiny else MODELS[case.model]
+    if not tiny:
+        return MODELS[case.model]
+    return TINY if library_of(case) == "timm" else TINY_CLIP
+
+
+def library_of(case: Case) -> str:
+    """Whose network is computed by torch, or fmjax's compared with."""
+    return case.options.get("library", "timm")
+
+
+def spec_of(model: Model) -> ViTSpec:
+    """fmjax's graph of a network, at its size."""
+    size = (model.size, model.size)
+    return replace(get_spec(model.ours), image_size=size, **model.changes)
 
 
 def batch_of(case: Case, *, tiny: bool) -> int:

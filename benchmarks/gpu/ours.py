@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from fmjax.models.flops import attention_flops
 from fmjax.models.functional import functional
 from fmjax.preprocessing import preprocess_config
 from fmjax.sharding import make_mesh
+from fmjax.specs import ViTSpec
 from fmjax.trees import Params, flat
 from fmjax.weights.load import fill
 
@@ -40,6 +41,7 @@ Row = dict[str, Any]
 # times torch's own, both against torch's float32
 FLOAT32 = {"logits": 1e-4, "gradients": 1e-3}
 BFLOAT16_TIMES = 2.0
+DIALECTS = {"timm": "timm", "open_clip": "open_clip", "transformers": "hf_clip"}  # of CLIP's towers
 
 
 def train(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
@@ -168,59 +170,78 @@ def _attention(function: Any, batch: int, tokens: int, width: int, tiny: bool) -
 
 
 def agreement(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
-    """Logits and one step's gradients beside timm's of the same weights, which the reference's row has left in the
-    folder: in float32, and in bfloat16 by each way of computing attention."""
-    model = cases.model_of(case, tiny=tiny)
-    with np.load(folder / "reference.npz") as file:
-        known_file = {name: file[name] for name in file.files}
-    out: Row = {"float32": compared(model.ours, model.size, known_file, jnp.float32)}
+    """Logits and one step's gradients beside a torch library's of the same weights, which the reference's row has left
+    in the folder: in float32, and in bfloat16 by each way of computing attention."""
+    model, library = cases.model_of(case, tiny=tiny), cases.library_of(case)
+    with np.load(folder / f"{library}.npz") as file:
+        known = Reference(library, model, {name: file[name] for name in file.files})
+    out: Row = {"float32": compared(known, jnp.float32)}
     out["agrees"] = all(out["float32"][name] <= most for name, most in FLOAT32.items())
-    device, width = jax.devices()[0], fmjax.get_spec(model.ours).head_dim
+    device, width = jax.devices()[0], known.spec.head_dim
     for name in KERNELS:
         # where a kernel cannot run, nothing is said of it
         if name != "xla" and unfit(device, dtype=jnp.bfloat16, head_dim=width):
             continue
-        found = compared(model.ours, model.size, known_file, jnp.bfloat16, attention=name)
+        found = compared(known, jnp.bfloat16, attention=name)
         out[f"bfloat16 {name}"] = found
         for part in FLOAT32:
             out["agrees"] &= found[part] <= BFLOAT16_TIMES * found[f"torch {part}"]
     return out
 
 
-def compared(name: str, size: int, file: dict[str, np.ndarray], dtype: Any, **options: Any) -> Row:
+@dataclass(frozen=True)
+class Reference:
+    """What a torch library has said of its network: weights, logits and gradients, by its own names."""
+
+    library: str
+    model: cases.Model
+    file: dict[str, np.ndarray]
+
+    @property
+    def classes(self) -> int | None:
+        """Of a classifier; None where the published projection gives what is compared."""
+        return cases.CLASSES if self.library == "timm" else None
+
+    @property
+    def spec(self) -> ViTSpec:
+        spec = cases.spec_of(self.model)
+        return spec if self.classes is None else replace(spec, embed_dim=0)
+
+    def converted(self, part: str) -> Any:
+        """Its tensors of a part of the file -> fmjax's, by their paths."""
+        found = {
+            name.removeprefix(part): x for name, x in self.file.items() if name.startswith(part)
+        }
+        tree, shapes = wc.in_memory_tree(found), param_shapes(self.spec, self.classes)
+        names = wc.named(tree, DIALECTS[self.library])
+        return wc.to_jax(tree, names, shapes, heads=self.spec.num_heads).params
+
+
+def compared(known: Reference, dtype: Any, **options: Any) -> Row:
     """Errors of logits and gradients, and torch's own in bfloat16."""
-    spec = replace(resized(fmjax.get_spec(name), size), embed_dim=0)
+    file, classes = known.file, known.classes
     # scanned: in float32 a program of each block takes minutes to compile
-    outline = abstract(spec, num_classes=cases.CLASSES, dtype=dtype, unroll=False, **options)
-    apply, params = functional(fill(outline, converted(spec, file, "weight/")))
+    outline = abstract(known.spec, num_classes=classes, dtype=dtype, unroll=False, **options)
+    apply, params = functional(fill(outline, known.converted("weight/")))
     labels = jnp.asarray(file["labels"])
 
     def loss(params: Params) -> Any:
-        logits: Any = apply(params, jnp.asarray(file["images"], dtype)).logits
-        logits = logits.astype(jnp.float32)
+        out: Any = apply(params, jnp.asarray(file["images"], dtype))
+        logits = (out.logits if classes else out.pooled).astype(jnp.float32)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), logits
 
     # float32 as torch has it, not the product of rounded numbers that is faster
     with jax.default_matmul_precision("highest" if dtype == jnp.float32 else "default"):
         gradients, logits = jax.jit(jax.grad(loss, has_aux=True))(params)
     ours = {name: np.asarray(x, np.float32) for name, x in flat(gradients).items()}
-    theirs = {name: x.read(()) for name, x in converted(spec, file, "gradient/").items()}
-    half = {name: x.read(()) for name, x in converted(spec, file, "half gradient/").items()}
+    theirs = {name: x.read(()) for name, x in known.converted("gradient/").items()}
+    half = {name: x.read(()) for name, x in known.converted("half gradient/").items()}
     return {
         "logits": far(np.asarray(logits), file["logits"]),
         "gradients": far_apart(ours, theirs),
         "torch logits": far(file["half logits"], file["logits"]),
         "torch gradients": far_apart(half, theirs),
     }
-
-
-def converted(spec: Any, file: dict[str, np.ndarray], part: str) -> Any:
-    """timm's tensors of a part of the file -> fmjax's, by their paths."""
-    tensors = {
-        name.removeprefix(part): tensor for name, tensor in file.items() if name.startswith(part)
-    }
-    tree, shapes = wc.in_memory_tree(tensors), param_shapes(spec, cases.CLASSES)
-    return wc.to_jax(tree, wc.named(tree, "timm"), shapes, heads=spec.num_heads).params
 
 
 def far(found: np.ndarray, true: np.ndarray) -> float:

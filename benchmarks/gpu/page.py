@@ -29,9 +29,13 @@ COLUMNS = (
     "memory, GiB",
     "compiling or first step, s",
 )
-LIBRARIES = {"ours": "fmjax", "peers": "timm in torch"}
 TITLES = {"train": "training", "forward": "forward"}
-MODES = {"no": "eager", "default": "torch.compile", "max-autotune-no-cudagraphs": "max-autotune"}
+MODES = {
+    "no": "eager",
+    "default": "torch.compile",
+    "max-autotune-no-cudagraphs": "max-autotune",
+    "step": "torch.compile of the whole step",
+}
 REST = "all else"
 # What kernels are for, by a word in their names; the first group that has one
 GROUPS = {
@@ -84,7 +88,8 @@ def agreement(rows: list[Row]) -> Iterator[str]:
         ways = [name for name in row if name.startswith(("float32", "bfloat16"))]
         shown = [f"{name} {_apart(row[name], '')}" for name in ways]
         shown.append(f"torch by autocast {_apart(row['float32'], 'torch ')}")
-        yield f"Logits and one step's gradients of {row['model']}, from timm's in float32 with the same weights:"
+        whose = f"{_library(row)}'s in float32 with the same weights"
+        yield f"Logits and one step's gradients of {row['model']}, from {whose}:"
         yield ", ".join(shown) + "."
 
 
@@ -118,9 +123,18 @@ def _named(row: Row) -> str:
     """Who computed, and how."""
     options = dict(row["options"])
     mode = options.pop("compile", "")
+    options.pop("library", "")
     told = [f"{name} {value}" for name, value in options.items()]
-    library = LIBRARIES[row["side"]]
+    library = _who(row)
     return ", ".join([library, *filter(None, (MODES.get(mode, mode),)), *told]).replace(" True", "")
+
+
+def _who(row: Row) -> str:
+    return "fmjax" if row["side"] == "ours" else f"{_library(row)} in torch"
+
+
+def _library(row: Row) -> str:
+    return row["options"].get("library", "timm")
 
 
 def _cells(row: Row, known: dict[str, float]) -> list[str]:
@@ -171,7 +185,7 @@ def attention(rows: list[Row]) -> Iterator[str]:
     yield from _header(("attention: tokens, width of a head", "by", "forward, ms", "both ways, ms"))
     for row, each in sorted(found, key=lambda pair: (pair[1]["tokens"], pair[1]["width"])):
         times = [each[way].get("ms", "") for way in ("forward", "both")]
-        by = f"{LIBRARIES[row['side']]}, {each['way']}"
+        by = f"{_who(row)}, {each['way']}"
         yield f"| {each['tokens']}, {each['width']} | {by} | {times[0]} | {times[1]} |"
 
 

@@ -1,4 +1,4 @@
-"""PyTorch's rows: timm's models, as fast as PyTorch makes them."""
+"""PyTorch's rows: the models of timm, open_clip and transformers, as fast as PyTorch makes them."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo
 from torch.autograd import DeviceType
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-# before timm: torchvision, which it imports, does not load beside a torch without CUDA
-from tests.support.torch_reference import numpy_tensors, randomise
-
-from benchmarks.gpu import cases, record, work  # isort: skip
-from benchmarks.gpu.cases import Case, Model  # isort: skip
-from fmjax.bench.timing import SHORT_S, timed  # isort: skip
-from fmjax.models.flops import attention_flops  # isort: skip
-import timm  # isort: skip
+from benchmarks.gpu import cases, record, towers, work
+from benchmarks.gpu.cases import Case, Model
+from fmjax.bench.timing import SHORT_S, timed
+from fmjax.models.flops import attention_flops
+from tests.support.torch_reference import randomise
 
 Row = dict[str, Any]
 GIB = 2**30
+WHOLE = "step"  # forward and backward pass and optimiser, compiled as one
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")
 # one kernel and no other: a row is of what its name says
@@ -39,7 +38,7 @@ def train(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
     model, batch = cases.model_of(case, tiny=tiny), cases.batch_of(case, tiny=tiny)
     step = Step(case, tiny)
     row = measured(step.run, case, path, batch, work.training_flops(model), tiny)
-    return row | {"logs": {"loss": float(step.loss.detach())}}
+    return row | {"logs": {"loss": float(step.loss)}}
 
 
 def profile(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
@@ -65,27 +64,34 @@ class Step:
 
     def __init__(self, case: Case, tiny: bool) -> None:
         model, batch = cases.model_of(case, tiny=tiny), cases.batch_of(case, tiny=tiny)
-        self.net = created(model, num_classes=cases.CLASSES).train()
+        self.net = created(model, case, cases.CLASSES).train()
         self.adam = torch.optim.AdamW(self.net.parameters(), lr=1e-4, weight_decay=0.05, fused=True)
-        self.called = as_asked(self.net, case)
+        whole = case.options["compile"] == WHOLE
+        self.called = self.net if whole else as_asked(self.net, case)
+        self.one = as_asked(self.step, case) if whole else self.step
         self.images, self.labels = inputs(model, batch)
         self.loss: Any = None
 
     def run(self, steps: int) -> None:
         """So many steps, to the end of the last."""
         for _ in range(steps):
-            with torch.autocast(DEVICE.type, torch.bfloat16):
-                self.loss = F.cross_entropy(self.called(self.images), self.labels)
-            self.loss.backward()
-            self.adam.step()
-            self.adam.zero_grad(set_to_none=True)
+            self.loss = self.one()
         waited()
+
+    def step(self) -> torch.Tensor:
+        """The loss of a step."""
+        with torch.autocast(DEVICE.type, torch.bfloat16):
+            loss = F.cross_entropy(self.called(self.images), self.labels)
+        loss.backward()
+        self.adam.step()
+        self.adam.zero_grad(set_to_none=True)
+        return loss.detach()
 
 
 def forward(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
     """Normalised images to embeddings, parameters and compute in bfloat16."""
     model, batch = cases.model_of(case, tiny=tiny), cases.batch_of(case, tiny=tiny)
-    net = created(model).eval().to(torch.bfloat16)
+    net = created(model, case).eval().to(torch.bfloat16)
     called = as_asked(net, case)
     images = inputs(model, batch)[0].to(torch.bfloat16)
 
@@ -115,18 +121,21 @@ def measured(
 
 
 def reference(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
-    """Weights, logits and one step's gradients, in float32 and by autocast, left in the folder for fmjax's rows."""
+    """Weights, logits and one step's gradients, in float32 and by autocast, left in the folder for fmjax's rows. timm's
+    has a classifier; of the others the published projection gives the logits."""
     # of float32 all digits
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     model, batch = cases.model_of(case, tiny=tiny), cases.batch_of(case, tiny=tiny)
-    net = randomise(created(model, num_classes=cases.CLASSES).cpu(), 0).to(DEVICE)
-    images, labels = inputs(model, batch)
+    library = cases.library_of(case)
+    classes = cases.CLASSES if library == "timm" else None
+    net = randomise(created(model, case, classes).cpu(), 0).to(DEVICE)
+    images, labels = inputs(model, batch, classes or cases.spec_of(model).embed_dim)
     file = {
         "images": images.permute(0, 2, 3, 1).contiguous().cpu().numpy(),
         "labels": labels.to(torch.int32).cpu().numpy(),
     }
-    file |= {f"weight/{key}": x for key, x in named(net.state_dict()).items()}
+    file |= {f"weight/{key}": x for key, x in towers.named(net.state_dict(), library).items()}
     for prefix, half in (("", False), ("half ", True)):
         net.zero_grad(set_to_none=True)
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=half):
@@ -135,8 +144,9 @@ def reference(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
         loss.backward()
         gradients = {key: x.grad for key, x in net.named_parameters()}
         file[f"{prefix}logits"] = logits.detach().float().cpu().numpy()
-        file |= {f"{prefix}gradient/{key}": x for key, x in named(gradients).items()}
-    np.savez(folder / "reference.npz", **file)
+        named = towers.named(gradients, library)
+        file |= {f"{prefix}gradient/{key}": x for key, x in named.items()}
+    np.savez(folder / f"{library}.npz", **file)
     return {"loss": float(loss.detach())}
 
 
@@ -194,28 +204,29 @@ def _attention(shape: tuple[int, int, int, int], tiny: bool) -> Row:
     return out
 
 
-def created(model: Model, **more: Any) -> torch.nn.Module:
-    """timm's model with random weights; with num_classes, a classifier in the place of its projection."""
-    torch.manual_seed(0)
-    return timm.create_model(model.timm, pretrained=False, **model.arguments, **more).to(DEVICE)
+def created(model: Model, case: Case, classes: int | None = None) -> torch.nn.Module:
+    """The network of a row, on the device."""
+    return towers.created(model, cases.library_of(case), classes).to(DEVICE)
 
 
-def as_asked(net: torch.nn.Module, case: Case) -> Any:
-    """The model as it is, or compiled in a mode."""
+def as_asked(function: Any, case: Case) -> Any:
+    """The model, or a whole step, as it is or compiled in a mode."""
     mode = case.options["compile"]
     torch._dynamo.reset()
-    return net if mode == "no" else torch.compile(net, mode=mode)
+    # a whole step is traced through its backward pass
+    torch._dynamo.config.compiled_autograd = mode == WHOLE
+    if mode == "no":
+        return function
+    return torch.compile(function, mode="default" if mode == WHOLE else mode)
 
 
-def inputs(model: Model, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+def inputs(
+    model: Model, batch: int, classes: int = cases.CLASSES
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Images [B C H W] and labels [B], on the device."""
     torch.manual_seed(1)
     images = torch.randn(batch, 3, model.size, model.size, device=DEVICE)
-    return images, torch.randint(0, cases.CLASSES, (batch,), device=DEVICE)
-
-
-def named(tensors: dict[str, Any]) -> dict[str, np.ndarray]:
-    return numpy_tensors({key: x.float().cpu() for key, x in tensors.items()})
+    return images, torch.randint(0, classes, (batch,), device=DEVICE)
 
 
 def kernel(name: str) -> Any:

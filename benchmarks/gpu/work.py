@@ -7,21 +7,19 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
-from benchmarks.gpu.cases import CLASSES, Model, length_of, products_of
+from benchmarks.gpu.cases import CLASSES, Model, length_of, products_of, spec_of
 from fmjax.bench.timing import SHORT_S, timed
 from fmjax.models.flops import flops
-from fmjax.names import get_spec
 
 
 def forward_flops(model: Model) -> int:
     """Of one image to its embedding."""
-    return flops(replace(get_spec(model.ours), image_size=(model.size, model.size))).forward
+    return flops(spec_of(model)).forward
 
 
 def training_flops(model: Model) -> int:
     """Of one image in a step that trains all parameters, with a classifier in the place of the projection."""
-    spec = replace(get_spec(model.ours), image_size=(model.size, model.size), embed_dim=CLASSES)
-    return flops(spec).training()
+    return flops(replace(spec_of(model), embed_dim=CLASSES)).training()
 
 
 def products(

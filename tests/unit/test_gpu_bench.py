@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.gpu import __main__ as program
-from benchmarks.gpu import record, work, worker
+from benchmarks.gpu import record, towers, work, worker
 from benchmarks.gpu.cases import CASES, MODELS, NAMED
 
 ROOT = Path(__file__).parents[2]
@@ -34,19 +34,22 @@ def results(tmp_path_factory) -> dict:
     return json.loads(out.read_text())
 
 
-def test_both_libraries_compute_the_same_function(results):
-    found = results["rows"][1]
-    assert found["row"] == "fmjax agreement"
+@pytest.mark.parametrize("library", ["", " library=open_clip", " library=transformers"])
+def test_all_libraries_compute_the_same_function(results, library):
+    [found] = [row for row in results["rows"] if row["row"] == f"fmjax agreement{library}"]
     assert found["agrees"]
     assert found["float32"]["logits"] < 1e-5
     assert found["float32"]["gradients"] < 1e-5
 
 
 def test_rows_come_in_order_with_what_follows_from_their_seconds(results):
-    rows = results["rows"][2:]
-    asked = [case.name for case in CASES if case.name in (OURS, THEIRS)]
+    rows = results["rows"]
+    parts = ("reference", "agreement", OURS, THEIRS)
+    asked = [case.name for case in CASES if any(part in case.name for part in parts)]
     assert [row["row"] for row in rows] == asked
     for row in rows:
+        if row["kind"] != "train":
+            continue
         timing = row["timing"]
         assert timing["least"] <= timing["median"] <= timing["most"]
         assert row["images_per_s"] == pytest.approx(4 / timing["median"], rel=1e-2)
@@ -67,6 +70,11 @@ def test_rows_come_in_order_with_what_follows_from_their_seconds(results):
 def test_operations_are_those_of_the_published_table(model, forward, training):
     assert work.forward_flops(MODELS[model]) / 1e9 == pytest.approx(forward, rel=1e-3)
     assert work.training_flops(MODELS[model]) / 1e9 == pytest.approx(training, rel=1e-3)
+
+
+def test_a_library_without_a_network_says_so():
+    with pytest.raises(ValueError, match=r"EVA02-L-14-336.* is no tower that transformers has"):
+        towers.created(MODELS["EVA02-L/14"], "transformers", None)
 
 
 def test_every_row_has_a_name_of_its_own():

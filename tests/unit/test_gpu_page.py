@@ -9,6 +9,7 @@ import pytest
 from benchmarks.gpu import page
 
 OURS = {"row": "fmjax train", "side": "ours", "kind": "train", "model": "ViT-L/14", "batch": 128}
+THEIRS = OURS | {"row": "torch train", "side": "peers"}
 TIMING = {"median": 0.1763, "least": 0.1762, "most": 0.1764}
 FIGURES = {"ms": 176.3, "images_per_s": 725.9, "mfu": 0.3564, "timing": TIMING}
 
@@ -57,6 +58,16 @@ def test_what_was_not_measured_is_an_empty_cell_and_what_failed_says_why(stored)
     shown = stored(call("NVIDIA H200", late, failed))
     assert "| fmjax, unroll |  |  |  |  |  |  |  |" in shown
     assert "fmjax train: it does not fit" in shown
+
+
+def test_a_row_of_torch_names_its_library(stored):
+    compiled = {"compile": "step", "sdpa": "cudnn"}
+    rows = [
+        THEIRS | FIGURES | {"options": compiled | more} for more in ({}, {"library": "open_clip"})
+    ]
+    shown = stored(call("NVIDIA H200", *rows))
+    assert "| timm in torch, torch.compile of the whole step, sdpa cudnn | " in shown
+    assert "| open_clip in torch, torch.compile of the whole step, sdpa cudnn | " in shown
 
 
 def test_kernels_are_summed_by_what_they_are_for(stored):
