@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -48,6 +49,15 @@ def mesh_of(config: MeshConfig) -> Mesh:
     """The mesh that a config asks for, over all devices, or over simulated ones."""
     simulate_devices(config.simulate_devices)
     return make_mesh(config.data, config.fsdp, config.tensor)
+
+
+def idle_gpu(config: MeshConfig, files: Path = Path("/dev")) -> list[str]:
+    """The line of a command that would compute on the CPU beside an NVIDIA GPU, which nobody has asked for; none where
+    all is well. files: where the devices of a system are."""
+    asked = config.simulate_devices or "JAX_PLATFORMS" in os.environ
+    if asked or jax.devices()[0].platform != "cpu" or not (files / "nvidia0").exists():
+        return []
+    return ["note    an NVIDIA GPU is there, and jax computes on the CPU; `fmjax doctor` says why"]
 
 
 def own_rows(batch_size: int, mesh: Mesh) -> list[int] | None:

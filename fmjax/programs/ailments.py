@@ -91,6 +91,8 @@ def _unused_gpu(facts: Facts) -> Iterator[Finding]:
         )
     elif not any("cuda" in plugin for plugin in facts.plugins):
         yield trouble(f"{what}: jax is its CPU build, without a plugin", _plugin_fix(facts))
+    elif old := _older_driver(facts):
+        yield trouble(f"{what}: {old}", _plugin_fix(facts))
     elif environment.get("LD_LIBRARY_PATH"):
         yield trouble(
             f"{what}: its plugin does not start, and LD_LIBRARY_PATH puts other libraries before its own",
@@ -103,10 +105,26 @@ def _unused_gpu(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def _older_driver(facts: Facts) -> str:
+    """That the driver is too old for the plugin; "" where it is not, or nothing is known of it."""
+    driver = _driver_of(facts)
+    for least, extra in DRIVERS:
+        if f"jax-{extra}-plugin" in facts.plugins and 0 < driver < least:
+            return (
+                f"jax-{extra}-plugin needs a driver of {least} or newer, and this one is {driver}"
+            )
+    return ""
+
+
+def _driver_of(facts: Facts) -> int:
+    """The driver's first number, of which plugins depend; 0 where it is not known."""
+    first = facts.gpus[0].driver.partition(".")[0] if facts.gpus else ""
+    return int(first) if first.isdigit() else 0
+
+
 def _plugin_fix(facts: Facts) -> str:
-    driver = facts.gpus[0].driver if facts.gpus else ""
-    major = int(driver.partition(".")[0]) if driver.partition(".")[0].isdigit() else 0
-    extras = [extra for least, extra in DRIVERS if major >= least]
+    driver = _driver_of(facts)
+    extras = [extra for least, extra in DRIVERS if driver >= least]
     if extras:
         return f"pip install -U 'jax[{extras[0]}]'"
     (newest, best), (least, last) = DRIVERS

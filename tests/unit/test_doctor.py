@@ -88,6 +88,11 @@ TROUBLES = [
     ),
     ({**CARD, "plugins": PLUGIN}, "its plugin does not start", "python -c 'import jax"),
     (
+        {**CARD, "gpus": (replace(H100, driver="550.54"),), "plugins": PLUGIN},
+        "jax-cuda13-plugin needs a driver of 580 or newer, and this one is 550",
+        "pip install -U 'jax[cuda12]'",
+    ),
+    (
         {**CARD, "plugins": PLUGIN, **variable("LD_LIBRARY_PATH", "/usr/local/cuda/lib64")},
         "LD_LIBRARY_PATH puts other libraries before its own",
         "unset LD_LIBRARY_PATH",

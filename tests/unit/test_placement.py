@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from fmjax.engine.placement import on_mesh, simulate_devices
+from fmjax.config.run import MeshConfig
+from fmjax.engine.placement import idle_gpu, on_mesh, simulate_devices
 from fmjax.errors import UsageError
 from fmjax.sharding import make_mesh
 
@@ -44,3 +45,16 @@ def test_devices_are_simulated_on_cpus_only(monkeypatch):
     monkeypatch.setattr(jax, "local_devices", lambda: cards)
     with pytest.raises(UsageError, match="2 devices of gpu; set JAX_PLATFORMS=cpu"):
         simulate_devices(2)
+
+
+def test_a_gpu_that_is_not_computed_on_is_said_unless_that_was_asked_for(tmp_path, monkeypatch):
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    assert idle_gpu(MeshConfig(), tmp_path) == []
+    (tmp_path / "nvidia0").touch()
+    [line] = idle_gpu(MeshConfig(), tmp_path)
+    assert line.endswith(
+        "an NVIDIA GPU is there, and jax computes on the CPU; `fmjax doctor` says why"
+    )
+    assert idle_gpu(MeshConfig(simulate_devices=8), tmp_path) == []
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert idle_gpu(MeshConfig(), tmp_path) == []
