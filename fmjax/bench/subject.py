@@ -76,7 +76,7 @@ def subject(config: BenchConfig) -> Subject:
 def levers(asked: Subject) -> list[Lever]:
     """What each lever is at. Raises UsageError for a kernel that is asked for by its name and cannot run."""
     config = asked.config
-    remat = kept(config.remat, asked.mesh)
+    remat = kept(config.remat)
     unrolls = unrolled(config.unroll, asked.mesh, depth=asked.spec.depth)
     return [
         _attention(asked),

@@ -64,7 +64,7 @@ class RunConfig:
     norms: Literal["auto", "xla", "pallas"] = "auto"
     # of the MLPs of blocks; auto: a kernel in Pallas on one GPU of NVIDIA in bfloat16 and float16, else XLA's
     activations: Literal["auto", "xla", "pallas"] = "auto"
-    # what blocks keep for the backward pass; auto: everything on a CPU, their products (dots) on other devices
+    # what blocks keep for the backward pass: everything, their products (dots, the fastest: auto), or their input
     remat: Literal["auto", "none", "dots", "full"] = "auto"
     # trace every block instead of scanning over them; auto: on one device that is no CPU, up to 48 blocks
     unroll: Switch = "auto"

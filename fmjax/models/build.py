@@ -57,7 +57,7 @@ def create(
     norms: "pallas" for a kernel of the blocks' norms, on one GPU of NVIDIA in bfloat16 and float16; else as attention.
     activations: "pallas" for a kernel of the blocks' activations; as norms.
     remat: what blocks keep for the backward pass: all, the products ("dots") or their input only ("full"); "auto":
-    all on a CPU, the products on other devices.
+    the products, which is the fastest.
     unroll: trace every block instead of scanning over them; "auto": on one device that is no CPU, up to 48 blocks.
     dtype: the compute dtype; None: that of the images.
     param_dtype: of the parameters.

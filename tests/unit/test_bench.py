@@ -154,7 +154,7 @@ def test_the_record_says_what_its_figures_depend_on(record, out):
     assert on["norms"][0] == "xla"
     assert "not for 'cpu'" in on["norms"][1]
     assert on["activations"] == on["norms"]
-    assert on["remat"] == ("none", "")
+    assert on["remat"] == ("dots", "")
 
 
 def test_the_file_is_whole_after_every_kind(tmp_path, monkeypatch):
