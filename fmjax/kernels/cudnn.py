@@ -18,10 +18,9 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from fmjax.kernels import xla
+from fmjax.kernels.xla import KEPT
 
 HOME = "jax._src.cudnn.fused_attention_stablehlo"
-# what the backward pass needs of the forward one, besides q, k and v
-KEPT = ("attention", "attention_lse")
 OPERANDS = ("query", "key", "value", "bias", "q_seqlen", "kv_seqlen", "q_offsets", "kv_offsets")
 PAGES = ("page_table_k", "page_table_v")
 # of the rule that binds them, and not of the primitives; the arrays of a function of scores, of which there is none

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
+
+# the names of what attention that has a backward pass of its own needs there of the forward one, besides q, k and v
+KEPT = ("attention", "attention_lse")
 
 
 def attend(
@@ -18,12 +23,21 @@ def attend(
     Heads come before tokens: with batch axes in front, XLA's CPU products are three times as fast. In float32 the
     softmax is normalised after the product with v, which is smaller; in half precision that sum could overflow.
     """
+    weights, total, _ = _weighted(q, k)
+    return _averaged(weights, total, v)
+
+
+def _weighted(q: Array, k: Array) -> tuple[Array, Array, Array]:
+    """Weights of the softmax before they are normalised, their sum, and the greatest score."""
     # q is scaled, which is smaller than the logits; less their greatest, no exp overflows
     q = q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
     logits = (_narrow if q.dtype == jnp.bfloat16 else _wide)(q, k)  # B N L S
     greatest = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
     weights = jnp.exp(logits - greatest)
-    total = weights.sum(-1, keepdims=True)
+    return weights, weights.sum(-1, keepdims=True), greatest
+
+
+def _averaged(weights: Array, total: Array, v: Array) -> Array:
     if v.dtype != jnp.float32:
         return jnp.einsum("bnls,bnsk->bnlk", (weights / total).astype(v.dtype), v)
     return jnp.einsum("bnls,bnsk->bnlk", weights, v) / total
@@ -54,18 +68,55 @@ _narrow.defvjp(lambda q, k: (_wide(q, k), (q, k)), _narrow_gradients)
 def by_head(
     q: Float[Array, "B N L K"], k: Float[Array, "B N S K"], v: Float[Array, "B N S K"]
 ) -> Float[Array, "B N L K"]:
-    """`attend`, one head of one image after the other where there is no gradient: for a CPU and many tokens.
+    """`attend`, one head of one image after the other in both passes: for a CPU and many tokens.
 
-    Four passes go over the scores. Those of one head stay in a core's cache, and those of all are fetched from memory
-    each time.
+    Four passes go over the scores, and six on the way back. Those of one head stay in a core's cache, and those of all
+    are fetched from memory each time.
     """
-    each = [x.reshape(-1, 1, 1, *x.shape[2:]) for x in (q, k, v)]  # BN 1 1 L K
-    y = jax.lax.map(lambda head: attend(*head), tuple(each))
-    return y.reshape(*q.shape[:3], v.shape[3])
+    return _head_after_head(attend, q, k, v)
 
 
-# what is kept for a gradient is the scores of all heads: written one by one into a stack, they would take longer
-by_head.defvjp(lambda q, k, v: jax.vjp(attend, q, k, v), lambda back, gradient: back(gradient))
+def _head_after_head(function: Callable[..., Any], *arrays: Array) -> Any:
+    """A function of arrays [1 1 L K], for arrays [B N L K]."""
+    heads = [x.reshape(-1, 1, 1, *x.shape[2:]) for x in arrays]  # BN 1 1 L K
+    found = jax.lax.map(lambda head: function(*head), heads)
+    return jax.tree.map(lambda y: y.reshape(*arrays[0].shape[:2], *y.shape[3:]), found)
+
+
+def _with_sums(q: Array, k: Array, v: Array) -> tuple[Array, Array]:
+    """`attend`, and the logarithm of the sum of a token's weights."""
+    weights, total, greatest = _weighted(q, k)
+    return _averaged(weights, total, v), greatest + jnp.log(total)
+
+
+def _by_head_forward(q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, ...]]:
+    y, lse = _head_after_head(_with_sums, q, k, v)
+    y, lse = checkpoint_name(y, KEPT[0]), checkpoint_name(lse, KEPT[1])
+    return y, (q, k, v, y, lse)
+
+
+def _by_head_backward(kept: tuple[Array, ...], gradient: Array) -> tuple[Array, ...]:
+    return _head_after_head(_attend_gradients, *kept, gradient)
+
+
+def _attend_gradients(*given: Array) -> tuple[Array, ...]:
+    """Of q, k and v, computed in float32. given: q, k, v, what `_with_sums` made of them, and the gradient of its first
+    (arXiv:2205.14135, alg. 4)."""
+    q, k, v, y, lse, gradient = (x.astype(jnp.float32) for x in given)
+    scale = q.shape[-1] ** -0.5
+    weights = jnp.exp(_wide(q * scale, k) - lse)  # B N L S
+    of_weights = jnp.einsum("bnlk,bnsk->bnls", gradient, v)
+    # the weights' mean of their gradients is that of y along y, which is smaller
+    of_scores = weights * (of_weights - (gradient * y).sum(-1, keepdims=True))
+    gradients = (
+        jnp.einsum("bnls,bnsk->bnlk", of_scores, k) * scale,
+        jnp.einsum("bnls,bnlk->bnsk", of_scores, q) * scale,
+        jnp.einsum("bnls,bnlk->bnsk", weights, gradient),
+    )
+    return tuple(new.astype(x.dtype) for new, x in zip(gradients, given[:3], strict=True))
+
+
+by_head.defvjp(_by_head_forward, _by_head_backward)
 
 
 def forked(

@@ -9,7 +9,7 @@ import jax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from fmjax.kernels import cudnn
+from fmjax.kernels import xla
 from fmjax.kernels.activation import Activate
 from fmjax.kernels.attention import Attend
 from fmjax.kernels.norm import Fork
@@ -119,8 +119,8 @@ def _rematerialised(body: Callable[..., Any], kept: Kept, *, scanned: bool) -> C
     policies = jax.checkpoint_policies
     saved = None
     if kept == "dots":
-        # XLA's attention has nothing by these names: its products, which have batch axes, are computed again
-        saved = policies.save_only_these_names(PRODUCT, *cudnn.KEPT)
+        # XLA's attention of all heads at once has nothing by these names: its products are computed again
+        saved = policies.save_only_these_names(PRODUCT, *xla.KEPT)
     # a loop computes nothing once for both passes, and has nothing to prevent. Of unrolled blocks XLA finds what is
     # computed twice and keeps it: that is faster (ViT-B/16 on an H100 27.3 ms and not 29.1) and wanted but where
     # memory is what counts

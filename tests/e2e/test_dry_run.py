@@ -117,7 +117,8 @@ def test_what_a_dry_run_counts_is_what_the_run_compiles(run):
     ids=["all", "last two blocks", "head", "adapters"],
 )
 def test_flops_of_a_step_are_those_of_its_traced_products(fields):
-    config = replace(QUICK, recipe=replace(QUICK.recipe, **fields))
+    # the formula does not count what blocks compute again
+    config = replace(QUICK, remat="none", recipe=replace(QUICK.recipe, **fields))
     one = started(config, make_mesh(devices=jax.devices()[:1]))
     step = partial(train_step, plan=one.plan, mesh=one.mesh)
     traced = products(jax.make_jaxpr(step)(one.state, one.batch()).jaxpr)

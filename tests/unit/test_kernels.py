@@ -188,8 +188,10 @@ def test_head_by_head_attention_is_the_same_function(dtype, close):
         total = jax.grad(lambda *given: jnp.square(attend(*given)).sum(), (0, 1, 2))
         return jax.jit(total)(q, k, v)
 
+    # they are computed in float32, and the others of bfloat16 in it
     for found, expected in zip(gradients(xla.by_head), gradients(xla.attend), strict=True):
-        assert np.array_equal(found, expected)
+        found, expected = (np.asarray(x, np.float32) for x in (found, expected))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=close * np.abs(expected).max())
 
 
 def test_many_tokens_are_attended_to_head_by_head_on_one_cpu_alone():
@@ -202,7 +204,7 @@ def test_many_tokens_are_attended_to_head_by_head_on_one_cpu_alone():
     assert of_many(cudnn.attend, H100, **many) is cudnn.attend
 
 
-def test_no_array_has_the_scores_of_all_heads_where_nothing_is_trained():
+def test_no_array_has_the_scores_of_all_heads_on_one_cpu():
     size = 16 * 23  # 530 tokens
 
     def scores(*, training: bool, **options: Any) -> bool:
@@ -217,8 +219,9 @@ def test_no_array_has_the_scores_of_all_heads_where_nothing_is_trained():
         return f"2x{spec.num_heads}x530x530x" in lowered.as_text()
 
     assert not scores(training=False)
-    assert scores(training=True)
+    assert not scores(training=True)
     assert scores(training=False, attention="xla")
+    assert scores(training=True, attention="xla")
     assert scores(training=False, mesh=make_mesh())
     assert not scores(training=False, mesh=make_mesh(devices=jax.devices()[:1]))
 
