@@ -134,11 +134,16 @@ def _cell(row: dict[str, Any] | None) -> str:
     return f"{gib['total']:.1f} ({gib['arguments']:.1f})"
 
 
+def in_loop(exchange: dict[str, Any], row: dict[str, Any]) -> bool:
+    """Whether an exchange is in the loop over blocks, in which the last is not where it computes class tokens alone."""
+    return exchange["trips"] in (row["depth"], row["depth"] - 1)
+
+
 def _layer(row: dict[str, Any]) -> Iterator[str]:
     """Rows of a table for what a layer exchanges, but for vectors of biases and norms."""
     title = f"{row['model'].partition('.')[0]}, {row['data']} x {row['fsdp']} x {row['tensor']}"
     for each in row["collectives"]:
-        if each["trips"] == row["depth"] and each["bytes"] > 1e6:
+        if in_loop(each, row) and each["bytes"] > 1e6:
             times = each["count"] // each["trips"]
             size, axes = f"{each['bytes'] / 1e6:.1f}", " x ".join(each["axes"])
             yield f"| {title} | {each['kind']} | {axes} | {each['dtypes']} | {times} | {size} |"

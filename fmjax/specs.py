@@ -148,6 +148,10 @@ class ViTSpec:
         """Width of the pooled tokens, before any projection."""
         return self.width * (len(self.pool_tokens) if self.pool == "cls" else 1)
 
+    def of_class_tokens(self, classifier: ClassifierInput = "pool") -> bool:
+        """Whether what a classifier sees is made of class tokens alone, by default that which is pooled."""
+        return classifier == "cls" or (classifier == "pool" and self.pool == "cls")
+
     @property
     def position_prefix(self) -> int:
         """Rows of the position table before those of the patches."""

@@ -57,7 +57,7 @@ def train(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
         return facts | {"failed": step.too_large}
     step.begin()
     timing = timed(step.run, **cases.length_of(tiny=tiny))
-    count = work.training_flops(model)
+    count = work.training_flops(model, patches=False)
     rates = record.rates(path, images=batch, seconds=timing.median, flops=count)
     text = gzip.compress(step.ahead.program.as_text().encode())
     (folder / f"{case.slug}.hlo.gz").write_bytes(text)
@@ -130,7 +130,7 @@ def forward(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
     ready = compiled.ready(function, noise.filled(shapes), images)
     compiling = {"compiling_s": round(ready.lowering_s + ready.compiling_s, 1)}
     timing = timed(ready.run, **cases.length_of(tiny=tiny))
-    count = work.forward_flops(model)
+    count = work.forward_flops(model, patches=False)
     rates = record.rates(path, images=batch, seconds=timing.median, flops=count)
     return rates | compiling | {"timing": asdict(timing)}
 

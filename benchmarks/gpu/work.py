@@ -12,14 +12,14 @@ from fmjax.bench.timing import SHORT_S, timed
 from fmjax.models.flops import flops
 
 
-def forward_flops(model: Model) -> int:
-    """Of one image to its embedding."""
-    return flops(spec_of(model)).forward
+def forward_flops(model: Model, *, patches: bool = True) -> int:
+    """Of one image to its embedding. patches: whether the last block computes them, as timm's does."""
+    return flops(spec_of(model), patches=patches).forward
 
 
-def training_flops(model: Model) -> int:
+def training_flops(model: Model, *, patches: bool = True) -> int:
     """Of one image in a step that trains all parameters, with a classifier in the place of the projection."""
-    return flops(replace(spec_of(model), embed_dim=CLASSES)).training()
+    return flops(replace(spec_of(model), embed_dim=CLASSES), patches=patches).training()
 
 
 def products(

@@ -21,7 +21,7 @@ from fmjax.engine.plan import Plan
 from fmjax.engine.state import begin
 from fmjax.errors import in_gib
 from fmjax.kernels.attention import Attend
-from fmjax.models.functional import functional
+from fmjax.models.functional import functional, with_params
 from fmjax.models.vit import ViT
 from fmjax.preprocessing import normalise
 from fmjax.specs import PreprocessConfig
@@ -87,12 +87,11 @@ def attention(
 
 def embedder(outline: ViT, images: PreprocessConfig) -> tuple[Any, Params]:
     """A function of parameters and bytes of pictures to embeddings, and the parameters' shapes."""
-    apply, shapes = functional(outline)
+    shapes = functional(outline)[1]
 
     # pictures travel as bytes, and are normalised where they are used
     def embed(params: Params, pictures: Array) -> Float[Array, "B E"]:
-        pooled: Any = apply(params, normalise(pictures, images)).pooled
-        return pooled
+        return with_params(outline, params).embedding(normalise(pictures, images))
 
     return jax.jit(embed), shapes
 

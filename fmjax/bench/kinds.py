@@ -18,7 +18,7 @@ from fmjax.config.bench import Kind
 from fmjax.engine.throughput import step_flops
 from fmjax.kernels.attention import KERNELS, unfit
 from fmjax.models.build import abstract
-from fmjax.models.flops import attention_flops, flops
+from fmjax.models.flops import attention_flops, embedding_flops, flops
 
 # of a square product: as large as keeps all of a device busy, and as takes a CPU less than a second
 SQUARE = {"cpu": 1024}
@@ -98,7 +98,7 @@ def forward(asked: Subject) -> Iterator[Row]:
         what=f"{count} images",
         timing=timed(ready.run, seconds=config.seconds, least=asked.least),
         images=count,
-        flops=count * flops(asked.spec).forward,
+        flops=count * embedding_flops(asked.spec).forward,
         memory_bytes=ready.memory.total,
         lowering_s=ready.lowering_s,
         compiling_s=ready.compiling_s,

@@ -99,7 +99,7 @@ def _predicted(
 
 @jax.jit
 def _logits(model: ViT, images: Float[Array, "B H W C"]) -> Any:
-    return model(images).logits
+    return model.logits(images)
 
 
 def _filled(images: Float[Array, "B H W C"], mesh: Mesh | None) -> Float[Array, "N H W C"]:

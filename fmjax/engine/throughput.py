@@ -28,7 +28,8 @@ def step_flops(plan: Plan) -> int:
     if not any(path.startswith("blocks.") for path in trained):
         frozen = spec.depth
     # what is computed for the loss and never trained, as an unused projection is not, costs its way forward only
-    image = flops(spec).training(
+    # nor is what a task leaves out: the share of the peak would be of work that nobody does
+    image = flops(spec, patches=plan.task.sees_patches(plan.net)).training(
         frozen_blocks=frozen,
         embedding="patch_embed.kernel" in trained,
         head="proj.kernel" in trained or "pool.q.kernel" in trained,

@@ -8,21 +8,33 @@ from fmjax.specs import ViTSpec
 
 
 @dataclass(frozen=True)
+class Block:
+    """Of one block."""
+
+    products: int
+    scores: int  # of these, the products of tokens with each other, in which there is no kernel
+
+    def back(self, *, kernels: bool) -> int:
+        """Of the way back, with the gradients of its kernels or without."""
+        # a product of x and a kernel has two more there: for the gradient of each (arXiv:2204.02311, app. B); one of
+        # tokens with each other has both in any case
+        return self.products + self.scores + kernels * (self.products - self.scores)
+
+
+@dataclass(frozen=True)
 class Flops:
     """Of one image, two for each multiply-add of a matrix product; norms, activations and softmax are left out, as is
     usual. The sums are those of open_clip's docs/model_profile.csv."""
 
     embedding: int
-    block: int  # one of `depth`
-    depth: int
+    blocks: tuple[Block, ...]
     head: int  # pooling and projection
-    scores: int  # of a block's: the products of tokens with each other, in which there is no kernel
     tokens: int
 
     @property
     def forward(self) -> int:
         """One way through the network."""
-        return self.embedding + self.depth * self.block + self.head
+        return self.embedding + sum(block.products for block in self.blocks) + self.head
 
     def training(
         self,
@@ -38,34 +50,42 @@ class Flops:
         frozen_blocks: leading ones, which only go there, as the embedding and the head do where they are False.
         kernels: whether those of the other blocks are trained. adapters: how many numbers are, beside the kernels.
         """
-        # a product of x and a kernel has two more on the way back: for the gradient of each (arXiv:2204.02311, app. B);
+        back = sum(block.back(kernels=kernels) for block in self.blocks[frozen_blocks:])
         # of images nobody asks for the gradient
-        trained = self.depth - frozen_blocks
-        blocks = self.block * (frozen_blocks + 3 * trained)
-        if not kernels:
-            blocks -= (self.block - self.scores) * trained
+        back += self.embedding * embedding + 2 * self.head * head
         # every token meets every number of an adapter once there and twice back
         beside = 6 * self.tokens * adapters
-        return self.embedding * (1 + embedding) + blocks + beside + self.head * (1 + 2 * head)
+        return self.forward + back + beside
 
 
-def flops(spec: ViTSpec) -> Flops:
-    """Of images of the spec's own size."""
-    patches = spec.grid[0] * spec.grid[1]
-    tokens = patches + spec.num_cls + spec.num_registers
-    # q, k, v and out; then each token with each other, twice; then up (and gate) and down
-    projections = 4 * tokens * spec.width**2
-    scores = 2 * tokens**2 * spec.width
-    matrices = 3 if spec.mlp == "swiglu" else 2
-    mlp = matrices * tokens * spec.width * spec.mlp_dim
+def flops(spec: ViTSpec, *, patches: bool = True) -> Flops:
+    """Of images of the spec's own size. patches: whether what the last block makes of them is asked for; else what is
+    needed for the class tokens alone is counted."""
+    count = spec.grid[0] * spec.grid[1]
+    tokens = count + spec.num_cls + spec.num_registers
+    last = _block(spec, tokens, tokens if patches else spec.num_cls)
     return Flops(
-        embedding=2 * patches * 3 * spec.patch_size**2 * spec.width,
-        block=2 * (projections + scores + mlp),
-        depth=spec.depth,
+        embedding=2 * count * 3 * spec.patch_size**2 * spec.width,
+        blocks=(_block(spec, tokens, tokens),) * (spec.depth - 1) + (last,),
         head=2 * (_pool(spec, tokens) + spec.pool_dim * spec.embed_dim),
-        scores=2 * scores,
         tokens=tokens,
     )
+
+
+def embedding_flops(spec: ViTSpec) -> Flops:
+    """Of what `ViT.embedding` computes: its pooled tokens alone."""
+    return flops(spec, patches=not spec.of_class_tokens())
+
+
+def _block(spec: ViTSpec, tokens: int, asking: int) -> Block:
+    """Of a block whose first tokens, so many, ask all of them and come back."""
+    # k and v; q and out; then up (and gate) and down
+    matrices = 3 if spec.mlp == "swiglu" else 2
+    projections = 2 * (tokens + asking) * spec.width**2
+    mlp = matrices * asking * spec.width * spec.mlp_dim
+    # each with every token, twice
+    scores = 2 * asking * tokens * spec.width
+    return Block(2 * (projections + scores + mlp), 2 * scores)
 
 
 def attention_flops(

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from fmjax.errors import UsageError
 from fmjax.models.features import Features
-from fmjax.models.layers import ZEROS, Linear
+from fmjax.models.layers import ZEROS, Dtype, Linear
 from fmjax.specs import ClassifierInput, ViTSpec
 
 
@@ -43,6 +43,26 @@ def linear_head(
         param_dtype=param_dtype,
         rngs=rngs,
         init=ZEROS,
+    )
+
+
+def projection(
+    spec: ViTSpec,
+    *,
+    dtype: Dtype,
+    param_dtype: DTypeLike,
+    rngs: nnx.Rngs,
+) -> Linear | None:
+    """The layer behind what is pooled; None for a model that has none."""
+    if not spec.embed_dim:
+        return None
+    return Linear(
+        spec.pool_dim,
+        spec.embed_dim,
+        bias=spec.proj_bias,
+        dtype=dtype,
+        param_dtype=param_dtype,
+        rngs=rngs,
     )
 
 

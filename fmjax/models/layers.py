@@ -29,7 +29,13 @@ ZEROS = nnx.initializers.zeros_init()  # of a classifier: the first loss is log(
 # the name of what a linear layer gives, among what is kept for the backward pass
 PRODUCT = "product"
 Init = Callable[..., Array]
+Asking = Callable[[Array], Array]  # tokens [B L D] -> all of them, or the leading ones [B T D]
 Dtype = DTypeLike | None
+
+
+def every(x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+    """All tokens, as they are."""
+    return x
 
 
 class Linear(nnx.Module):
@@ -149,11 +155,15 @@ class Attention(nnx.Module):
         x: Float[Array, "B L D"],
         rope: Float[Array, "2 L K"] | None,
         attend: Attend = xla.attend,
-    ) -> Float[Array, "B L D"]:
-        q, k, v = (split_heads(f(x), self.num_heads) for f in (self.q, self.k, self.v))
+        asking: Asking = every,
+    ) -> Float[Array, "B T D"]:
+        """asking: which of the tokens look at all of them, and come back."""
+        inputs = ((self.q, asking(x)), (self.k, x), (self.v, x))
+        q, k, v = (split_heads(f(tokens), self.num_heads) for f, tokens in inputs)
         if rope is not None:
             # v stays: only the angle between a query and a key is to tell their distance
-            q, k = rotate(q, rope, self.pairs), rotate(k, rope, self.pairs)
+            angles = rope[:, : q.shape[2]]
+            q, k = rotate(q, angles, self.pairs), rotate(k, rope, self.pairs)
         y = rearrange(attend(q, k, v), "b n l k -> b l (n k)")
         return self.out(y if self.norm is None else self.norm(y))
 
@@ -229,11 +239,12 @@ class Block(nnx.Module):
         rope: Float[Array, "2 L K"] | None,
         attend: Attend = xla.attend,
         seen: Float[Array, "B L D"] | None = None,
-    ) -> Float[Array, "B L D"]:
+        asking: Asking = every,
+    ) -> Float[Array, "B T D"]:
         # of what a kernel has normalised already, x is not looked at
         if seen is None:
             seen = x if self.post_norm else self.norm1(x)
-        y = self.attn(seen, rope, attend)
+        y = self.attn(seen, rope, attend, asking)
         y = self.norm1(y) if self.post_norm else y
         return y if self.ls1 is None else self.ls1(y)
 

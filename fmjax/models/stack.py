@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
@@ -13,7 +15,7 @@ from fmjax.kernels import xla
 from fmjax.kernels.activation import Activate
 from fmjax.kernels.attention import Attend
 from fmjax.kernels.norm import Fork
-from fmjax.models.layers import PRODUCT, Block, Norm, drop_path
+from fmjax.models.layers import PRODUCT, Asking, Block, Norm, drop_path, every
 from fmjax.sharding import first_device, over_batch
 
 # what a block keeps for its backward pass: everything; its products, with what a kernel of attention gives; its input
@@ -61,34 +63,68 @@ def run_stack(
     remat: Remat,
     unroll: Unroll,
     mesh: Mesh | None,
-) -> Float[Array, "B L D"]:
+    few: int | None = None,
+    training: bool = False,
+) -> Float[Array, "B T D"]:
     """Tokens after a stack of N blocks.
 
     rates, keys: of drop path, one for each block; without keys nothing is dropped. attend: the kernel of their
     attention. fork: that of the norms before their branches, activate: that of their MLPs' activations; None: XLA's.
     remat: what blocks keep for the backward pass. unroll: trace every block instead of scanning over them. mesh: keeps
-    activations spread over it.
+    activations spread over it. few: the last block gives so many leading tokens; None: all. training: whether there
+    will be a gradient, which decides over time alone.
     """
-
-    # one block; the two residual branches are dropped independently of each other
-    def body(x: Array, layer: tuple[Block, Array, Array | None]) -> tuple[Array, None]:
-        block, rate, key = layer
-        first, second = (None, None) if key is None else jax.random.split(key)
-        # a branch sees its input by a constraint of its own: on the way back the parts that q, k and v have in its
-        # gradient are added up before the devices of a tensor axis exchange their sum
-        x = over_batch(x, mesh)
-        x, seen = _parted(block.norm1, x, fork)
-        attended = block.attention_branch(over_batch(x, mesh), rope, attend, seen)
-        x = over_batch(x + drop_path(attended, rate, first), mesh)
-        x, seen = _parted(block.norm2, x, fork)
-        branch = block.mlp_branch(over_batch(x, mesh), seen, activate)
-        return x + drop_path(branch, rate, second), None
-
     fork = None if blocks.post_norm else fork
-    layers = (blocks, rates, keys)
-    traced = unrolled(unroll, mesh, depth=stack_depth(blocks))
-    body = _rematerialised(body, kept(remat), scanned=not traced)
-    return jax.lax.scan(body, x, layers, unroll=traced or 1)[0]
+    body: Any = partial(_block, rope=rope, fork=fork, activate=activate, mesh=mesh)
+    layers, depth = (blocks, rates, keys), stack_depth(blocks)
+    how, traced = kept(remat), unrolled(unroll, mesh, depth=depth)
+    wrapped = partial(_rematerialised, kept=how, scanned=not traced)
+    whole = partial(body, attend=attend)
+    if few is None:
+        return jax.lax.scan(wrapped(whole), x, layers, unroll=traced or 1)[0]
+
+    if traced or training:
+        leading = jax.tree.map(lambda leaf: leaf[:-1], layers)
+        x, _ = jax.lax.scan(wrapped(whole), x, leading, unroll=traced or 1)
+    else:
+        # a slice of a stack is a copy of it, unless blocks are traced one by one. Here nothing is copied; a gradient
+        # would be summed up in a stack that older versions of jax go through in every block
+        indexed = wrapped(lambda x, index: whole(x, _layer(layers, index)))
+        x, _ = jax.lax.scan(indexed, x, jnp.arange(depth - 1))
+    # few queries: no kernel is faster than a product of that size
+    last = partial(body, attend=xla.attend, asking=lambda x: over_batch(x[:, :few], mesh))
+    return _rematerialised(last, how, scanned=False)(x, _layer(layers, depth - 1))[0]
+
+
+def _block(
+    x: Float[Array, "B L D"],
+    layer: tuple[Block, Array, Array | None],
+    *,
+    rope: Float[Array, "2 L K"] | None,
+    attend: Attend,
+    fork: Fork | None,
+    activate: Activate | None,
+    mesh: Mesh | None,
+    asking: Asking = every,
+) -> tuple[Float[Array, "B T D"], None]:
+    """Tokens after one block, all or those that ask; the two residual branches are dropped independently of each
+    other."""
+    block, rate, key = layer
+    first, second = (None, None) if key is None else jax.random.split(key)
+    # a branch sees its input by a constraint of its own: on the way back the parts that q, k and v have in its
+    # gradient are added up before the devices of a tensor axis exchange their sum
+    x = over_batch(x, mesh)
+    x, seen = _parted(block.norm1, x, fork)
+    attended = block.attention_branch(over_batch(x, mesh), rope, attend, seen, asking)
+    x = over_batch(asking(x) + drop_path(attended, rate, first), mesh)
+    x, seen = _parted(block.norm2, x, fork)
+    branch = block.mlp_branch(over_batch(x, mesh), seen, activate)
+    return x + drop_path(branch, rate, second), None
+
+
+def _layer(layers: Any, index: Array | int) -> Any:
+    """One of stacked layers, and what belongs to it."""
+    return jax.tree.map(lambda leaf: leaf[index], layers)
 
 
 def _parted(norm: Norm, x: Array, fork: Fork | None) -> tuple[Array, Array | None]:

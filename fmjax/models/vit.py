@@ -20,7 +20,7 @@ from fmjax.kernels import activation as activation_kernels
 from fmjax.kernels import norm as norm_kernels
 from fmjax.kernels.attention import Attend, Kernel, chosen, of_many
 from fmjax.models.features import Features
-from fmjax.models.heads import classifier_head, classifier_input
+from fmjax.models.heads import classifier_head, classifier_input, projection
 from fmjax.models.layers import SMALL_INIT, AttentionPool, Block, Dtype, Linear, Norm, PatchEmbed
 from fmjax.models.resample import resample_grid
 from fmjax.models.rope import rope_table
@@ -89,7 +89,7 @@ class ViT(nnx.Module):
         self.norm = norm_if(spec.final_norm and not spec.norm_after_pool)
         self.pool = AttentionPool(spec, **dtypes, rngs=rngs) if spec.pool == "map" else None
         self.fc_norm = norm_if(spec.norm_after_pool)
-        self.proj = _projection(spec, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.proj = projection(spec, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         self.classifier: Linear | None = nnx.data(None)
         if num_classes:
             self.classifier = classifier_head(
@@ -128,6 +128,41 @@ class ViT(nnx.Module):
         if self.proj is not None:
             pooled = self.proj(pooled)
         return replace(features, pooled=pooled, logits=logits)
+
+    def embedding(
+        self, images: Float[Array, "B H W C"], key: Array | None = None
+    ) -> Float[Array, "B E"]:
+        """`pooled` of a call alone: where it is made of class tokens, the last block computes no other token."""
+        pooled = self.classifier_sees(images, key=key)
+        return pooled if self.proj is None else self.proj(pooled)
+
+    def logits(
+        self, images: Float[Array, "B H W C"], key: Array | None = None
+    ) -> Float[Array, "B K"]:
+        """`logits` of a call alone, as `embedding`. Raises UsageError for a model without a classifier."""
+        if self.classifier is None:
+            fix = "make it with num_classes, or see `embedding`"
+            raise UsageError(f"{self.spec.name} has no classifier, so it has no logits; {fix}")
+        seen = self.classifier_sees(images, self.classifier_input, key=key)
+        return self.classifier(over_batch(seen, self.mesh))
+
+    def classifier_sees(
+        self,
+        images: Float[Array, "B H W C"],
+        classifier: ClassifierInput = "pool",
+        *,
+        key: Array | None = None,
+    ) -> Float[Array, "B I"]:
+        """What a classifier sees (`heads.classifier_input`); of class tokens alone the last block computes no other.
+
+        A key switches drop path on. Raises UsageError for an image size that does not fit.
+        """
+        if not self.spec.of_class_tokens(classifier):
+            return classifier_input(self.unprojected(images, key), classifier)
+        x, grid, rope = self.embed(images)
+        x = self.run_blocks(x, rope, key=key, few=self.spec.num_cls)
+        normed = over_batch(self.final_norm(x), self.mesh)
+        return normed[:, 0] if classifier == "cls" else self._pooled(x, normed, grid)
 
     def predict(self, images: Any, *, top: int = 5) -> Any:
         """`fmjax.predict(self, images, top=top)`: the likeliest classes of a picture, or of each of several."""
@@ -244,32 +279,39 @@ class ViT(nnx.Module):
         start: int = 0,
         stop: int | None = None,
         key: Array | None = None,
-    ) -> Float[Array, "B L D"]:
+        few: int | None = None,
+    ) -> Float[Array, "B T D"]:
         """Tokens after the blocks from `start` to before `stop`; None: to the last.
 
+        few: so many leading tokens alone, which is all that the last of these blocks computes; None: all.
         A key switches drop path on; a block drops the same whether it runs with the others or in a part of them.
         """
         # all rates and keys are made, whatever the part: a block's own do not depend on it
-        depth = self.spec.depth
+        depth, training = self.spec.depth, key is not None
+        stop = depth if stop is None else stop
         rates = jnp.asarray(np.linspace(0, self.drop_path, depth), jnp.float32)
         key = key if self.drop_path else None  # with nothing to drop, nothing is drawn
         keys = None if key is None else jax.random.split(key, depth)
         attend, fork = self._attend(x.dtype, tokens=x.shape[1]), self._fork(x.dtype)
         activate = self._activate(x.dtype)
         stacks = [stack for stack in (self.frozen_blocks, self.blocks) if stack is not None]
-        for blocks, depths in between(stacks, start, depth if stop is None else stop):
+        for blocks, depths in between(stacks, start, stop):
+            own = None if keys is None else keys[depths]
+            asked = few if depths.stop == stop else None
             x = run_stack(
                 blocks,
                 x,
                 rope=rope,
                 rates=rates[depths],
-                keys=None if keys is None else keys[depths],
+                keys=own,
                 attend=attend,
                 fork=fork,
                 activate=activate,
                 remat=self.remat,
                 unroll=self.unroll,
                 mesh=self.mesh,
+                few=asked,
+                training=training,
             )
         return x
 
@@ -345,22 +387,3 @@ def _check_heads(spec: ViTSpec, mesh: Mesh | None) -> None:
             f"{spec.name} has {spec.num_heads} heads, which do not divide over {parts} devices of mesh axis 'tensor'; "
             f"set --mesh.tensor to {', '.join(map(str, fitting[:-1]))} or {fitting[-1]}"
         )
-
-
-def _projection(
-    spec: ViTSpec,
-    *,
-    dtype: Dtype,
-    param_dtype: DTypeLike,
-    rngs: nnx.Rngs,
-) -> Linear | None:
-    if not spec.embed_dim:
-        return None
-    return Linear(
-        spec.pool_dim,
-        spec.embed_dim,
-        bias=spec.proj_bias,
-        dtype=dtype,
-        param_dtype=param_dtype,
-        rngs=rngs,
-    )

@@ -164,7 +164,7 @@ def _atlas(
     predicted: Mapping[str, str],
     batch_size: int,
 ) -> Parts:
-    pooled = jax.jit(lambda model, batch: model(normalise(batch, images)).pooled)
+    pooled = jax.jit(lambda model, batch: model.embedding(normalise(batch, images)))
     features, thumbnails = _embedded(partial(pooled, model), gallery, names, images, batch_size)
     kept = list(thumbnails)
     # two points make no map

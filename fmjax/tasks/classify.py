@@ -63,8 +63,11 @@ class Classify(Task):
     def mixed(self, batch: Batch, key: Array) -> Batch:
         return mixed(batch, key, self.config, labels="label")
 
+    def sees_patches(self, net: Net) -> bool:
+        return not net["backbone"].spec.of_class_tokens(self.config.classifier)
+
     def loss(self, net: Net, batch: Batch, now: Now) -> tuple[Float[Array, ""], Logs]:
-        logits: Any = self.joined(net)(batch["image"], now.key).logits
+        logits: Any = self.joined(net).logits(batch["image"], now.key)
         smoothing = self.config.label_smoothing
 
         def targets(labels: Array) -> Array:
@@ -95,7 +98,7 @@ class Classify(Task):
         return one_hot @ jnp.asarray(self.weights, jnp.float32)
 
     def outputs(self, net: Net, batch: Batch) -> Rows:
-        return {"logits": self.joined(net)(batch["image"]).logits, "label": batch["label"]}
+        return {"logits": self.joined(net).logits(batch["image"]), "label": batch["label"]}
 
     @property
     def reading(self) -> LogitReading:

@@ -22,7 +22,7 @@ class Embed(Task):
         return {"backbone": backbone}
 
     def outputs(self, net: Net, batch: Batch) -> Rows:
-        rows = {"features": net["backbone"](batch["image"]).pooled.astype(np.float32)}
+        rows = {"features": net["backbone"].embedding(batch["image"]).astype(np.float32)}
         # pictures without labels have embeddings all the same
         return rows | {"label": batch["label"]} if "label" in batch else rows
 

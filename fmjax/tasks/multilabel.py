@@ -62,8 +62,11 @@ class MultiLabel(Task):
     def joined(self, net: Net) -> ViT:
         return with_classifier(net["backbone"], net["head"], self.config.classifier)
 
+    def sees_patches(self, net: Net) -> bool:
+        return not net["backbone"].spec.of_class_tokens(self.config.classifier)
+
     def loss(self, net: Net, batch: Batch, now: Now) -> tuple[Float[Array, ""], Logs]:
-        logits: Any = self.joined(net)(batch["image"], now.key).logits
+        logits: Any = self.joined(net).logits(batch["image"], now.key)
         labels = of_both(lambda row: row.astype(jnp.float32), batch, labels="labels")
         # between two answers, half of what is spread goes to each
         smoothing = self.config.label_smoothing
@@ -77,7 +80,7 @@ class MultiLabel(Task):
         return mixed(batch, key, self.config, labels="labels")
 
     def outputs(self, net: Net, batch: Batch) -> Rows:
-        return {"logits": self.joined(net)(batch["image"]).logits, "labels": batch["labels"]}
+        return {"logits": self.joined(net).logits(batch["image"]), "labels": batch["labels"]}
 
     @property
     def reading(self) -> LogitReading:

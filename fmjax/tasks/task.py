@@ -125,6 +125,11 @@ class Task:
         """What the loss is a mean over: the images that could be read, one at least."""
         return jnp.maximum(batch["weight"].sum(), 1.0)
 
+    def sees_patches(self, net: Net) -> bool:
+        """Whether the loss sees what the last block makes of patches, which MFU counts; `ViT.logits` and
+        `ViT.embedding` of class tokens do not compute it."""
+        return True
+
     def loss(self, net: Net, batch: Batch, now: Now) -> tuple[Float[Array, ""], Logs]:
         """The sum over a part of a batch, divided by `now.count`; and sums for the log, divided alike.
 

@@ -29,7 +29,7 @@ from fmjax.engine.throughput import step_flops
 from fmjax.errors import FmjaxError, UsageError
 from fmjax.kernels import attention, norm, trust
 from fmjax.kernels import xla as plain
-from fmjax.models.flops import attention_flops, flops
+from fmjax.models.flops import attention_flops, embedding_flops, flops
 from fmjax.names import get_spec
 from fmjax.programs import bench, bench_page
 
@@ -67,7 +67,7 @@ def test_kinds_come_in_the_order_in_which_they_are_compared(record):
 def test_rates_follow_from_seconds_and_formulas(record):
     spec = get_spec(DEMO)
     [train], [forward] = of(record, "train"), of(record, "forward")
-    assert forward["flops"] == 2 * flops(spec).forward
+    assert forward["flops"] == 2 * embedding_flops(spec).forward
     assert 2.5 * forward["flops"] < train["flops"] < 3 * forward["flops"]
     for row in (train, forward):
         seconds = row["timing"]["median"]
@@ -114,7 +114,7 @@ def test_attention_is_timed_by_the_kernels_that_can_run(record):
     assert both["flops"] == 3.5 * there["flops"]
     # of all blocks it is what the formula of the whole network counts
     spec = get_spec(DEMO)
-    assert there["flops"] == 2 * flops(spec).scores
+    assert there["flops"] == 2 * flops(spec).blocks[0].scores
 
 
 def test_weights_are_those_of_the_model(record):
@@ -295,7 +295,7 @@ def test_the_step_is_the_engines_and_learns():
     asked = subject(replace(SHORT, batch_size=2))
     plan = planned(asked.run, asked.mesh)
     assert len(plan.labels) == 1000
-    assert step_flops(plan) == 2 * flops(asked.spec).training(head=False)
+    assert step_flops(plan) == 2 * embedding_flops(asked.spec).training(head=False)
     step = Step(plan, asked.mesh)
     step.begin()
     step.run(1)

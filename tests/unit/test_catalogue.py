@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from fmjax.models.build import abstract
-from fmjax.models.flops import flops
+from fmjax.models.flops import embedding_flops, flops
 from fmjax.models.memory import estimate
 from fmjax.names import get_weights, list_models
 from fmjax.programs import catalogue, listing
@@ -35,6 +35,9 @@ def test_flops_are_those_of_the_traced_products(name):
     images = jax.ShapeDtypeStruct((1, *spec.image_size, 3), jnp.float32)
     traced = products(jax.make_jaxpr(lambda m, x: m(x))(model, images).jaxpr)
     assert flops(spec).forward == pytest.approx(traced, rel=0.01)
+    # of its class tokens alone where those are pooled, without what the last block would make of patches
+    traced = products(jax.make_jaxpr(lambda m, x: m.embedding(x))(model, images).jaxpr)
+    assert embedding_flops(spec).forward == pytest.approx(traced, rel=0.01)
 
 
 def test_a_record_of_an_architecture_lists_its_tags_and_doubts():

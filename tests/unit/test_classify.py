@@ -56,9 +56,8 @@ MANY = (RNG.random((8, 5)) < 0.4).astype(np.float32)
 
 def loss_of(task: Task, monkeypatch, **fields: np.ndarray) -> tuple[float, float]:
     """(loss, accuracy) of a task whose network gives LOGITS."""
-    monkeypatch.setattr(
-        type(task), "joined", lambda *_: lambda *_: SimpleNamespace(logits=jnp.asarray(LOGITS))
-    )
+    model = SimpleNamespace(logits=lambda *_: jnp.asarray(LOGITS))
+    monkeypatch.setattr(type(task), "joined", lambda *_: model)
     batch = {name: jnp.asarray(field) for name, field in fields.items()}
     batch |= {"image": jnp.zeros((8, 2, 2, 3)), "weight": jnp.ones(8)}
     now = Now(jnp.zeros((), jnp.int32), task.count(batch), jax.random.key(0), None)

@@ -19,7 +19,7 @@ def in_layers(row: dict, kind: str) -> list[dict]:
     return [
         each
         for each in row["collectives"]
-        if each["kind"] == kind and each["trips"] == row["depth"] and each["bytes"] > 1e5
+        if each["kind"] == kind and meshes.in_loop(each, row) and each["bytes"] > 1e5
     ]
 
 

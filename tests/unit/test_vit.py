@@ -39,8 +39,11 @@ def close(a: Features, b: Features, tolerance: float = 1e-5) -> bool:
 
 @pytest.fixture(scope="module", params=SPECS)
 def model(request):
-    """A small model with every parameter random, layer scales of order one."""
-    made = initialise(small(request.param, depth=3), nnx.Rngs(0), num_classes=5)
+    return random_like(initialise(small(request.param, depth=3), nnx.Rngs(0), num_classes=5))
+
+
+def random_like(made):
+    """A model with every parameter random, layer scales of order one."""
     keys = jax.random.split(jax.random.key(1), len(jax.tree.leaves(made)))
     leaves = [
         x + 0.3 * jax.random.normal(k, x.shape)
@@ -157,6 +160,58 @@ def test_intermediate_features_drop_what_a_call_with_that_key_drops(model):
         replace(model(x), pooled=None, logits=None),
         0.0,
     )
+
+
+@pytest.fixture
+def float64():
+    """Norms and softmax stay in float32: in all of a network's float32, attention that saturates is 2e-4 from exact."""
+    jax.config.update("jax_enable_x64", True)
+    yield jnp.float64
+    jax.config.update("jax_enable_x64", False)
+
+
+# classes are told by what is pooled or by the class token; blocks are in one stack, or the first two in another
+ALONE = [
+    ("EVA02-E-14", "cls", {"remat": "full", "drop_path": 0.5}, 2),
+    ("C-RADIOv3-B", "pool", {"remat": "dots", "unroll": True}, 0),
+    ("dinov3_vits16", "pool", {}, 0),
+    ("eva02_tiny_patch14", "cls", {"drop_path": 0.5}, 2),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "seen", "options", "frozen"), ALONE, ids=[name for name, *_ in ALONE]
+)
+def test_embedding_and_logits_alone_are_those_of_a_call_with_their_gradients(
+    name, seen, options, frozen, float64
+):
+    of = {"num_classes": 5, "classifier": seen, "param_dtype": float64, "dtype": float64}
+    model = random_like(initialise(small(name, depth=3), **of, **options))
+    model = split_blocks(model, frozen) if frozen else model
+    x = images(model.spec.image_size).astype(float64)
+    key = jax.random.key(0) if model.drop_path else None
+
+    def whole(model):
+        out = model(x, key)
+        return (out.logits**2).sum() + (out.pooled**2).sum(), (out.logits, out.pooled)
+
+    def alone(model):
+        logits, pooled = model.logits(x, key), model.embedding(x, key)
+        return (logits**2).sum() + (pooled**2).sum(), (logits, pooled)
+
+    of_each = jax.jit(lambda model: [jax.grad(f, has_aux=True)(model) for f in (whole, alone)])
+    (expected, outputs), (found, others) = of_each(model)
+    assert close(outputs, others)
+    for path, gradient in flat(expected).items():
+        # the true gradient of a bias of k is zero: it is measured by that of q
+        scale = float(jnp.abs(flat(expected)[path.replace("k.bias", "q.bias")]).max())
+        assert float(jnp.abs(flat(found)[path] - gradient).max()) <= 1e-4 * scale, path
+
+
+def test_a_model_without_a_classifier_has_no_logits():
+    model = abstract(small("ViT-B-16"))
+    with pytest.raises(UsageError, match="ViT-B-16 has no classifier, so it has no logits; make"):
+        model.logits(images(model.spec.image_size))
 
 
 def test_splitting_blocks_is_the_same_function_and_joins_back(model):
