@@ -1,4 +1,4 @@
-"""Examples -> batches of arrays, by Grain: decoded by threads, the same for a seed whatever their number. No jax.
+"""Examples -> batches of arrays: decoded by threads, the same for a seed whatever their number. No jax.
 
 A batch has the fields that the view gives, stacked, and weight float32 [B], index int32 [B] and reason [B]. An
 unreadable example is a blank one of weight 0 with a reason: it is left out of the loss and of every metric, and nothing
@@ -7,10 +7,11 @@ else moves. Padding has weight 0 and index -1.
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -18,6 +19,7 @@ from PIL import Image
 from fmjax.config.data import DataConfig, ImagesConfig
 from fmjax.data import masks
 from fmjax.data.example import Example, Examples
+from fmjax.data.filling import Batch, Batches, Row, unchanged
 from fmjax.data.images import Unreadable, read
 from fmjax.data.masks import WrongMask
 from fmjax.data.sampling import order_of
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     # Grain imports jax where it finds it, so each function that uses it imports it itself
     import grain.python as grain
 
-Batch = dict[str, Any]  # of numpy arrays
 Rng = np.random.Generator
 View = Callable[[Example, Rng | None], Example]  # decoded fields -> arrays; no rng: evaluation
 REASON = "U200"  # as wide for all examples: batches are stacked into one array
@@ -45,12 +46,14 @@ def train_batches(
     batch_size: int,
     seed: int,
     rows: Sequence[int] | None = None,
-) -> grain.DatasetIterator:
-    """An endless iterator of batches, shuffled or with every class as often. Its get_state and set_state are the
-    position in the data.
+    steps: int | None = None,
+) -> Batches:
+    """An iterator of batches, shuffled or with every class as often. Its get_state and set_state are the position in
+    the data.
 
     rows: only these of every batch are read and given, as they are in the whole batch. The position counts whole
-    batches, so that it is the same whoever reads which part of them.
+    batches, so that it is the same whoever reads which part of them. steps: how many batches there are, behind which
+    nothing is read; None: no end.
 
     view: gets the "image" as an upright RGB or grey PIL picture, the "mask" as uint16 [H W], `masks.IGNORED` where a
     pixel is of no class, every other field as it is, and a generator that is the same for a seed and a place in the
@@ -65,8 +68,8 @@ def train_batches(
     drawn = order_of(examples, config, seed)
     # rows are chosen after the random numbers of each place are fixed
     chosen = _of_every_batch(drawn.random_map(reading.row), batch_size, rows)
-    batches = reading.batched(chosen, batch_size if rows is None else len(rows))
-    iterator = iter(batches.to_iter_dataset(_threads(config)))
+    size = batch_size if rows is None else len(rows)
+    iterator = reading.batches(chosen, size, count=sys.maxsize if steps is None else steps)
     # at the latest when Python ends, as an endless iterator has no end of its own
     weakref.finalize(iterator, reading.close)
     return iterator
@@ -102,20 +105,19 @@ def eval_batches(
 ) -> Iterator[Batch]:
     """Every example once, in order, as the view gives it without a generator; the last batch is padded. rows: only
     these of every batch."""
-    import grain.python as grain
-
     if len(examples) == 0:
         return
     loader = Loader.of(examples, view, config, rng=None)
     indices = eval_indices(len(examples), batch_size)
     chosen = indices if rows is None else indices[:, rows]
     reading = Reading.of(loader, config.workers)
-    dataset = grain.MapDataset.source(chosen.ravel().tolist()).map(reading.row)
-    batches = reading.batched(dataset, chosen.shape[1])
+    places = Padded(reading, chosen.ravel().tolist())
+    batches = reading.batches(places, chosen.shape[1], count=len(chosen))
     # an evaluation may be left before its end, as a run is that is asked to stop
     try:
-        yield from batches.to_iter_dataset(_threads(config))
+        yield from batches
     finally:
+        batches.close()
         reading.close()
 
 
@@ -125,16 +127,9 @@ def eval_indices(count: int, batch_size: int) -> np.ndarray:
     return np.where(indices < count, indices, -1).reshape(-1, batch_size)
 
 
-def _threads(config: ImagesConfig) -> grain.ReadOptions:
-    import grain.python as grain
-
-    # a batch ahead for every thread, so that one large picture does not hold up the others
-    return grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=2 * config.threads)
-
-
 @dataclass(frozen=True)
 class Reading:
-    """How rows are read and stacked: by the threads that ask for them, or for those by worker processes."""
+    """How rows are read: by the threads that ask for them, or for those by worker processes."""
 
     loader: Loader
     workers: Workers | None
@@ -143,28 +138,59 @@ class Reading:
     def of(cls, loader: Loader, count: int) -> Reading:
         if not count:
             return cls(loader, None)
-        padding = loader.row_or_padding(-1)
-        return cls(loader, Workers(loader.row_or_padding, padding, count))
+        return cls(loader, Workers(loader.row_or_padding, loader.row_or_padding(-1), count))
 
     def row(self, index: int, rng: Rng | None = None) -> Any:
         """What is drawn at a place in the data: the row itself, or what a worker needs to make it."""
         return Ticket.of(index, rng) if self.workers else self.loader.row_or_padding(index, rng)
 
-    def batched(self, drawn: grain.MapDataset, size: int) -> grain.MapDataset:
-        """So many of them at a time, as arrays."""
-        if self.workers is None:
-            return drawn.batch(size)
-        # not by Grain's own stacking, which adds words of its own to what an example has wrong
-        return drawn.batch(size, batch_fn=list).map(self.workers.batch)
+    def batches(self, places: Places, size: int, *, count: int) -> Batches:
+        """What is drawn at the places, so many at a time as arrays. count: batches, at most."""
+
+        def start(place: int, row: Row) -> None:
+            drawn = places[place]
+            if self.workers is None:
+                row.put(drawn)
+            else:
+                self.workers.read(drawn, row)
+
+        like = self.loader.row_or_padding(-1)
+        told = self.workers.told if self.workers else unchanged
+        threads = self.loader.config.threads
+        return Batches(
+            start, like, size, count=min(len(places) // size, count), threads=threads, told=told
+        )
 
     def close(self) -> None:
         if self.workers is not None:
             self.workers.close()
 
 
+class Places(Protocol):
+    """What is drawn at each place in the data."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: int, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Padded:
+    """The rows of some examples; of index -1 padding."""
+
+    reading: Reading
+    indices: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> Any:
+        return self.reading.row(self.indices[place])
+
+
 @dataclass(frozen=True)
 class Loader:
-    """An index -> what stands in a batch. Grain's threads call it."""
+    """An index -> what stands in a batch. Threads call it, of this process or of workers."""
 
     examples: Examples
     view: View

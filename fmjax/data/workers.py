@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from fmjax.config.presets import OWN
+from fmjax.data.filling import Row
 from fmjax.errors import DataError
 
 Read = Callable[..., dict[str, Any]]  # (index, rng) -> the fields of a row
@@ -74,7 +75,7 @@ class Spawning(SpawnContext):
 
 
 class Workers:
-    """Some processes that turn tickets into batches.
+    """Some processes that turn tickets into rows of batches.
 
     read: of an index and a generator makes a row, whose fields have the shapes and kinds of `like`. It is pickled, with
     all that it holds.
@@ -101,44 +102,31 @@ class Workers:
             count, mp_context=self._context, initializer=_begin, initargs=told
         )
 
-    def batch(self, tickets: Sequence[Ticket]) -> dict[str, np.ndarray]:
-        """Their rows, stacked. Raises what reading one raises, and DataError where a worker has died."""
-        out = np.empty(len(tickets), self.row)
-        try:
-            waited = [
-                self._asked(ticket, out[place : place + 1]) for place, ticket in enumerate(tickets)
-            ]
-            for future in waited:
-                future.result()
-        except BrokenProcessPool as error:
-            raise DataError(self._died()) from error
-        names = self.row.names or ()
-        return {name: np.ascontiguousarray(out[name]) for name in names}
-
-    def _asked(self, ticket: Ticket, place: np.ndarray) -> Future[None]:
-        """Sends one off, as soon as a slot is free; its row is in its place when the future is done."""
+    def read(self, ticket: Ticket, row: Row) -> None:
+        """Sends one off, as soon as a slot is free; what comes of it is put into the row."""
         slot = self._free.get()
-        copied: Future[None] = Future()
         try:
-            read = self._pool.submit(_read, ticket, slot)
-        except BaseException:
+            found = self._pool.submit(_read, ticket, slot)
+        except BaseException as error:
             self._free.put(slot)  # another thread may wait for one
-            raise
-        read.add_done_callback(partial(self._copied, copied, slot=slot, place=place))
-        return copied
+            row.fail(error)
+            return
+        found.add_done_callback(partial(self._put, slot=slot, row=row))
 
-    def _copied(
-        self, copied: Future[None], read: Future[None], *, slot: int, place: np.ndarray
-    ) -> None:
+    def _put(self, read: Future[None], *, slot: int, row: Row) -> None:
         """Whatever came of it, the slot is free: else whoever waits for one would wait for ever."""
         error = CancelledError() if read.cancelled() else read.exception()
-        if error is None:
-            place[0] = self._rows[slot]
-        self._free.put(slot)
-        if error is None:
-            copied.set_result(None)
-        else:
-            copied.set_exception(error)
+        try:
+            if error is None:
+                row.put(self._rows[slot])
+            else:
+                row.fail(error)
+        finally:
+            self._free.put(slot)
+
+    def told(self, error: BaseException) -> BaseException:
+        """What a person is told of it: DataError where a worker has died."""
+        return DataError(self._died()) if isinstance(error, BrokenProcessPool) else error
 
     def _died(self) -> str:
         # of those that have ended the one that the pool has not ended itself

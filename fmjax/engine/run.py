@@ -89,6 +89,7 @@ class Run:
             batch_size=plan.batch_size,
             seed=seed,
             rows=own_rows(plan.batch_size, mesh),
+            steps=plan.steps,
         )
         known = hosts.by_first(lambda: steps.committed(self.folder))
         if not known:

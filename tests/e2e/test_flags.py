@@ -29,8 +29,9 @@ from tests.support.sets import folder
 COLUMNS = {
     f"data.{name}" for name in ("image_column", "label_column", "split_column", "label_separator")
 }
+MASKS = {"data.ignore"}
 STREAMS = {"data.stream_window_mib", "data.stream_cache_gib"}
-ELSEWHERE = COLUMNS | STREAMS | {"data.data_dir", "hosts.join_timeout_s"}
+ELSEWHERE = COLUMNS | MASKS | STREAMS | {"data.data_dir", "hosts.join_timeout_s"}
 FEW = c.ImagesConfig(source="digits")
 MODEL = c.ModelConfig(name="demo_vit_ti4.fashion_mnist")
 
@@ -85,7 +86,7 @@ def test_a_program_reads_every_flag_that_it_has(
     flags = dict(leaves(config))
     reads.clear()
     program(config)
-    # no table, stream or TensorFlow set is read here, nor where the latter lies; nor do several processes join
+    # no table, mask, stream or TensorFlow set is read here, nor where the latter lies; nor do several processes join
     unread = {path for path, field in flags.items() if field not in reads} - ELSEWHERE
     assert unread == set()
 

@@ -118,6 +118,19 @@ def test_batches_do_not_depend_on_threads_and_differ_between_epochs(folder):
     assert one[0]["image"].dtype == np.uint8
 
 
+def test_a_run_of_so_many_steps_reads_nothing_behind_them(folder):
+    config, read = DataConfig(threads=4), []
+
+    def view(example, rng):
+        read.append(1)
+        return VIEW(example, rng)
+
+    some = train_batches(image_folder(folder).train, view, config, batch_size=5, seed=3, steps=2)
+    assert all(same(*pair) for pair in zip(some, batches(folder, 1, 2), strict=True))
+    # and the one whose shapes they all have
+    assert len(read) == 11
+
+
 def test_position_continues_where_it_was(folder):
     config = DataConfig(source=f"folder:{folder}")
     source = image_folder(folder).train

@@ -20,6 +20,7 @@ from PIL import Image
 from fmjax.config.data import DataConfig
 from fmjax.config.tasks import ClassifyConfig
 from fmjax.data.batches import eval_batches, train_batches
+from fmjax.data.filling import Batches, Row
 from fmjax.data.sources.folder import image_folder
 from fmjax.data.workers import Ticket, Worker, Workers, _code
 from fmjax.errors import DataError, UsageError
@@ -114,13 +115,21 @@ def test_a_worker_that_dies_ends_the_run_with_its_name(examples):
 
 def test_a_worker_that_dies_while_it_waits_ends_the_run_too(examples):
     """It takes the lock of the queue with it, for which the others would wait for ever."""
-    workers = Workers(lambda index, rng: {"x": np.int32(index)}, {"x": np.int32(0)}, 3)
-    tickets = [Ticket.of(index) for index in range(24)]
-    assert workers.batch(tickets)["x"].tolist() == list(range(24))
+    like = {"x": np.int32(0)}
+    workers = Workers(lambda index, rng: {"x": np.int32(index)}, like, 3)
+
+    def start(place: int, row: Row) -> None:
+        workers.read(Ticket.of(place), row)
+
+    # 24 rows at most are under way, so that the workers wait in between
+    batches = Batches(start, like, 6, count=1000, threads=2, told=workers.told)
+    assert next(batches)["x"].tolist() == list(range(6))
+    while batches.waiting() < 4:
+        time.sleep(0.02)
     victim = _reading(workers)
     os.kill(victim, signal.SIGKILL)
     with pytest.raises(DataError, match=rf"process {victim} by SIGKILL"):
-        deque((workers.batch(tickets) for _ in range(100)), maxlen=0)
+        deque(batches, maxlen=0)
     workers.close()
 
 
