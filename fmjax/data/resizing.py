@@ -11,6 +11,8 @@ from fmjax.data.pixels import bands
 from fmjax.specs import Interpolation, PreprocessConfig
 
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+SUPPORT = {Image.Resampling.BICUBIC: 2, Image.Resampling.BILINEAR: 1}  # pixels to either side
+THIN = 100  # times as high as wide, from which on Pillow takes rows before columns
 WHOLE = 32  # a picture is scaled whole, then cropped, up to this many times the area of the crop
 Size = tuple[int, int]  # width, height
 Box = tuple[int, int, int, int]  # left, top, right, bottom
@@ -48,8 +50,30 @@ def windowed(
     if target[0] * target[1] > WHOLE * width * height:
         box = _back(window, target, image.size)
         return _pixels(image.resize((width, height), method, box=box))
-    whole = image.resize(target, method) if target != image.size else image
-    return _pixels(whole.crop(window))
+    if target == image.size:
+        return _pixels(image.crop(window))
+    # a thin picture is scaled down before it is scaled across, at once
+    if window == (0, 0, *target) or image.height > THIN * image.width:
+        return _pixels(image.resize(target, method).crop(window))
+    return _pixels(_cut(image, target, window=window, method=method))
+
+
+def _cut(image: Image.Image, target: Size, *, window: Box, method: Image.Resampling) -> Image.Image:
+    """A window of the scaled picture, bit for bit, without computing all of what lies beside it.
+
+    Pillow scales across, rounds to bytes, then scales down. So rows that the window does not need are left out of the
+    first, and columns of the second; the positions of all others stay as they are in the whole.
+    """
+    left, top, right, bottom = window
+    width, height = image.size
+    # the filter's reach, and a row for what rounds
+    factor = height / target[1]
+    reach = SUPPORT[method] * max(factor, 1) + 2
+    first, last = max(int(top * factor - reach), 0), min(int(bottom * factor + reach) + 1, height)
+    across = image.crop((0, first, width, last)).resize((target[0], last - first), method)
+    columns = Image.new(image.mode, (right - left, height))
+    columns.paste(across.crop((left, 0, right, last - first)), (0, first))
+    return columns.resize((right - left, target[1]), method).crop((0, top, right - left, bottom))
 
 
 def nearest(

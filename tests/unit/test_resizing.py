@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fmjax.data.resizing import resize, sampled, scaled
+from fmjax.data.resizing import RESAMPLING, resize, sampled, scaled, windowed
 from fmjax.data.transforms import random_resized_crop
 from fmjax.specs import PreprocessConfig
 from tests.support.real_images import photographs
@@ -107,3 +107,29 @@ def test_the_crop_of_a_thin_picture_is_where_the_whole_has_it(size):
     assert target[0] * target[1] > 32 * 64 * 64
     # Pillow rounds after columns and after rows, and may take them in another order
     assert np.abs(resize(image, config)[..., 0].astype(int) - np.asarray(whole)).max() <= 2
+
+
+def test_a_window_has_the_bits_of_the_whole_picture_scaled_and_cropped():
+    rng = np.random.default_rng(0)
+    photographs = [Image.fromarray(pixels) for pixels in PHOTOGRAPHS.values()]
+    for number in range(60):
+        size = [int(side) for side in rng.integers(4, 400, 2)]
+        image = photographs[number % len(photographs)].resize(size)
+        image = image.convert("L") if number % 5 == 0 else image
+        target = [int(side) for side in rng.integers(1, 300, 2)]
+        left, top = (int(rng.integers(0, side)) for side in target)
+        right, bottom = left + 1 + (target[0] - left) // 2, top + 1 + (target[1] - top) // 2
+        if target[0] * target[1] > 32 * (right - left) * (bottom - top):
+            continue
+        window = (left, top, right, bottom)
+        for name, method in RESAMPLING.items():
+            found = windowed(image, tuple(target), window=window, interpolation=name)
+            whole = image.resize(target, method).crop(window).convert("RGB")
+            assert np.array_equal(found, np.asarray(whole)), (size, target, window, name)
+
+
+def test_a_thin_picture_has_the_bits_of_the_whole_too():
+    image = Image.fromarray(PHOTOGRAPHS["chelsea"]).resize((3, 390))
+    found = windowed(image, (20, 350), window=(2, 5, 18, 340), interpolation="bicubic")
+    whole = image.resize((20, 350), Image.Resampling.BICUBIC).crop((2, 5, 18, 340))
+    assert np.array_equal(found, np.asarray(whole))
