@@ -104,14 +104,14 @@ def apart(source: str) -> dict[str, float]:
     return json.loads(done.stdout)
 
 
-def photographs() -> list[bytes]:
+def photographs(count: int = IMAGES) -> list[bytes]:
     """Crops of photographs as JPEGs, each another one."""
     from tests.support.real_images import photographs
 
     rng = np.random.default_rng(0)
     given = [Image.fromarray(pixels) for pixels in photographs().values()]
     out = []
-    for number in range(IMAGES):
+    for number in range(count):
         image = given[number % len(given)]
         scale = max(WIDTH / image.width, HEIGHT / image.height) * rng.uniform(1, 1.5)
         image = image.resize((round(image.width * scale) + 1, round(image.height * scale) + 1))

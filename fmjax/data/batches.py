@@ -23,6 +23,7 @@ from fmjax.data.filling import Batch, Batches, Row, unchanged
 from fmjax.data.images import Unreadable, read
 from fmjax.data.masks import WrongMask
 from fmjax.data.sampling import order_of
+from fmjax.data.transforms import Views
 from fmjax.data.workers import Ticket, Workers
 from fmjax.errors import DataError, amount, escaped
 
@@ -196,11 +197,17 @@ class Loader:
     view: View
     config: ImagesConfig
     blank: Example  # arrays that stand for an example which cannot be read
+    # of a picture's size, how many times smaller a JPEG may be decoded
+    reduction: Callable[[tuple[int, int]], int] | None = None
 
     @classmethod
     def of(cls, examples: Examples, view: View, config: ImagesConfig, *, rng: Rng | None) -> Loader:
         """With the blank that the view makes: in training, where it gets a generator, it may be another one."""
-        return cls(examples, view, config, _blank(examples, view, rng))
+        blank = _blank(examples, view, rng)
+        # in training alone; and a mask has the size of its picture
+        if rng is None or not isinstance(view, Views) or "mask" in blank:
+            return cls(examples, view, config, blank)
+        return cls(examples, view, config, blank, view.reduction)
 
     def row(self, index: int, rng: Rng | None = None) -> Batch:
         """The view of an example, its weight and index, and the reason where the weight is 0."""
@@ -244,7 +251,8 @@ class Loader:
     def _decoded(self, index: int, example: Example) -> Example:
         """The example with a picture for its image and an array of checked values for its mask, where it has one."""
         config = self.config
-        decoded = {**example, "image": read(example["image"], max_pixels=config.max_pixels)}
+        image = read(example["image"], max_pixels=config.max_pixels, reduction=self.reduction)
+        decoded = {**example, "image": image}
         if "mask" in example:
             name = self.examples.names(index)
             found = masks.read(example["mask"], name=name, max_pixels=config.max_pixels)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from PIL import Image
 
 from fmjax.config.augment import AugmentConfig
 from fmjax.data.augment import augmented
 from fmjax.data.example import Example
+from fmjax.data.fast import crop_resized, reduction
 from fmjax.data.masks import IGNORED
 from fmjax.data.resizing import (
     Box,
@@ -28,10 +30,11 @@ from fmjax.data.resizing import (
     scaled,
     windowed,
 )
-from fmjax.specs import PreprocessConfig
+from fmjax.specs import Interpolation, PreprocessConfig
 
 ASPECT = (3 / 4, 4 / 3)  # width to height of a random crop
 TRIES = 10  # at a crop that fits
+Scaled = Callable[[Image.Image, Box, Size, Interpolation], np.ndarray]  # a part at another size
 
 
 @dataclass(frozen=True)
@@ -39,23 +42,37 @@ class Views:
     """How a classifier's examples are seen: crop, mirror image and more in training, the weights' own evaluation else.
 
     crop_scale: smallest part of the image's area that a crop has; 1 switches the crop off. flip: a probability.
-    augment: all further changes, none by default.
+    augment: all further changes, none by default. decoder: "fast" for random crops by OpenCV.
     """
 
     images: PreprocessConfig
     crop_scale: float = 1
     flip: float = 0
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    decoder: Literal["exact", "fast"] = "exact"
 
     def __call__(self, example: Example, rng: np.random.Generator | None) -> Example:
         """The arrays of an example. rng None: evaluation."""
         if rng is None:
             return fit(example, self.images)
         if self.crop_scale < 1:
-            example = random_resized_crop(example, self.images, rng, scale=self.crop_scale)
+            way = crop_resized if self.decoder == "fast" else scaled
+            example = random_resized_crop(
+                example, self.images, rng, scale=self.crop_scale, scaled=way
+            )
         else:
             example = fit(example, self.images)
         return self.varied(example, rng)
+
+    def reduction(self, size: Size) -> int:
+        """How many times smaller a picture (width, height) may be decoded for training."""
+        if self.decoder == "exact" or self.crop_scale == 1:
+            return 1
+        # where nothing is antialiased, what is skipped is skipped in the picture itself
+        if self.images.interpolation == "bilinear_no_antialias":
+            return 1
+        height, width = self.images.image_size
+        return reduction(size, (width, height), scale=self.crop_scale)
 
     def varied(self, example: Example, rng: np.random.Generator) -> Example:
         """An example of arrays as training changes it once it is cropped: mirrored, turned, in other colours."""
@@ -81,12 +98,17 @@ def fit(example: Example, config: PreprocessConfig) -> Example:
 
 
 def random_resized_crop(
-    example: Example, config: PreprocessConfig, rng: np.random.Generator, *, scale: float
+    example: Example,
+    config: PreprocessConfig,
+    rng: np.random.Generator,
+    *,
+    scale: float,
+    scaled: Scaled = scaled,
 ) -> Example:
     """Part of an example, at config's image_size (arXiv:1409.4842, as torchvision draws it).
 
-    scale: smallest part of the area. The crop is resized as the weights' evaluation resizes: big_vision trains without
-    antialiasing, too.
+    scale: smallest part of the area. scaled: what resizes a part of a picture. The crop is resized as the weights'
+    evaluation resizes: big_vision trains without antialiasing, too.
     """
     height, width = config.image_size
     size, whole = (width, height), (0, 0, width, height)

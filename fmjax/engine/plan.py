@@ -107,7 +107,13 @@ class Plan(Learner):
 def make_task(config: RunConfig, images: PreprocessConfig) -> Task:
     """The task of a run, which sees examples as its weights' authors do."""
     data = config.data
-    views = Views(images, crop_scale=data.crop_scale, flip=data.flip, augment=data)
+    views = Views(
+        images,
+        crop_scale=data.crop_scale,
+        flip=data.flip,
+        augment=data,
+        decoder=data.decoder,
+    )
     return tasks.make(config.task, views)
 
 

@@ -16,6 +16,7 @@ from fmjax.data import audit
 from fmjax.data.batches import blank_batch
 from fmjax.data.commits import commit_of
 from fmjax.data.example import check_fields
+from fmjax.data.fast import opencv
 from fmjax.data.sampling import check_sampling
 from fmjax.data.sources import open_source
 from fmjax.data.split import UNRECORDED, Images, divide
@@ -184,6 +185,8 @@ def planned(config: RunConfig, backbone: ViT, images: Images) -> Plan:
     task = make_task(config, preprocess)
     check_fields(images.train, task.needs, source=config.data.source)
     check_sampling(images.train, config.data)
+    if config.data.decoder == "fast":
+        opencv()  # said before anything is read
     if "mask" in task.needs:
         config.data.check_mask()
     task = task.learning_from(images.train)
