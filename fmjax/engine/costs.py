@@ -76,12 +76,12 @@ def _exchanges(
     for instruction in program.get(name, ()):
         kind = instruction.opcode.removesuffix("-start")
         if kind in KINDS:
-            yield from _collective(kind, instruction, trips, mesh)
+            yield from collective(kind, instruction, trips, mesh)
         for inner, times in called(instruction):
             yield from _exchanges(program, inner, trips * times, mesh)
 
 
-def _collective(
+def collective(
     kind: str, instruction: Instruction, trips: int, mesh: Mapping[str, int]
 ) -> Iterator[Collective]:
     """One exchange; none where every device is alone."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 
-from benchmarks import meshes
+from benchmarks.meshes import page, scaling
+from benchmarks.meshes.cases import CASES, SCALED, SCALES, in_loop
 
-ROOT = Path(__file__).parents[2]
-ROWS = json.loads((ROOT / "benchmarks" / "results" / "meshes.json").read_text())["rows"]
+ROWS = page.results()
 SPLIT = [row for row in ROWS if row["fsdp"] > 1]
 
 
@@ -19,7 +16,7 @@ def in_layers(row: dict, kind: str) -> list[dict]:
     return [
         each
         for each in row["collectives"]
-        if each["kind"] == kind and meshes.in_loop(each, row) and each["bytes"] > 1e5
+        if each["kind"] == kind and in_loop(each["trips"], row["depth"]) and each["bytes"] > 1e5
     ]
 
 
@@ -27,14 +24,16 @@ def travelled(row: dict, kind: str) -> int:
     return sum(each["bytes"] * each["count"] for each in in_layers(row, kind))
 
 
-def test_the_tables_are_those_of_the_results():
-    page = (ROOT / "docs" / "scaling.md").read_text()
-    for table in meshes.table().split("\n\n"):
-        assert table in page, "run `python benchmarks/meshes.py --table`"
+@pytest.mark.parametrize("name", page.TABLES)
+def test_the_tables_are_those_of_the_results(name):
+    start, end = page.marks(name)
+    shown = page.PAGE.read_text().partition(start)[2].partition(end)[0]
+    told = "run `python -m benchmarks.meshes --table`"
+    assert shown.strip() == "\n".join(page.TABLES[name]()), told
 
 
 def test_every_case_was_compiled():
-    assert [row["name"] for row in ROWS] == [case.name for case in meshes.CASES]
+    assert [row["name"] for row in ROWS] == [case.name for case in CASES]
 
 
 @pytest.mark.parametrize("row", SPLIT, ids=lambda row: row["name"])
@@ -57,3 +56,16 @@ def test_weights_travel_in_half_precision_once_a_pass_and_tokens_do_not(row):
         each["count"] for each in in_layers(row, "all-reduce") if each["axes"] == ["tensor"]
     )
     assert tokens == (6 * row["depth"] if row["tensor"] > 1 else 0)
+
+
+@pytest.mark.parametrize("model", SCALED)
+def test_more_machines_are_less_efficient_and_what_hides_is_more(model):
+    rows = [row for row in ROWS if row["model"] == model and "scheduled" in row]
+    assert [(row["data"], row["fsdp"]) for row in rows] == list(SCALES)
+    found = [scaling.predicted(row) for row in rows]
+    for each in found:
+        assert each.one_by_one < each.as_scheduled < each.hidden < 1
+        # devices compute the same wherever they are
+        assert each.computing == pytest.approx(found[0].computing, rel=0.01)
+    efficiencies = [each.as_scheduled for each in found]
+    assert efficiencies == sorted(efficiencies, reverse=True)

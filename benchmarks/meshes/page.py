@@ -1,0 +1,121 @@
+"""docs/scaling.md's tables, from benchmarks/results/meshes.json. Imports no jax."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.meshes import scaling
+from benchmarks.meshes.cases import CASES, LARGEST, MODELS, SCALED, SCALES, in_loop
+from benchmarks.pages import put
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "scaling.md"
+RESULTS = ROOT / "benchmarks" / "results" / "meshes.json"
+Row = dict[str, Any]
+EXCHANGED = ("model, mesh", "exchange in a layer", "over", "dtype", "times", "MB each")
+PREDICTED = (
+    "model",
+    "devices",
+    "computing, ms",
+    "GB sent in a machine",
+    "GB to others",
+    "exchanging, ms",
+    "not hidden, ms: by blocks, as scheduled",
+    "efficiency, by blocks",
+    "as scheduled",
+    "one by one",
+)
+
+
+def results() -> list[Row]:
+    """What is there already."""
+    return json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
+
+
+def memory() -> Iterator[str]:
+    """GiB of each model on each mesh."""
+    found = {(row["model"], row["data"], row["fsdp"], row["tensor"]): row for row in results()}
+    meshes = dict.fromkeys((case.data, case.fsdp, case.tensor) for case in CASES)
+    yield from _head(("model", *(" x ".join(map(str, sizes)) for sizes in meshes)))
+    for model in MODELS:
+        yield _line(_short(model), *(_gib(found.get((model, *sizes))) for sizes in meshes))
+
+
+def exchanged() -> Iterator[str]:
+    """What travels in one layer, forward and backward together."""
+    yield from _head(EXCHANGED)
+    for row in results():
+        if row["model"] in LARGEST and row["devices"] > 1:
+            yield from _layer(row)
+    # of the others all machines of eight
+    for row in results():
+        others = row["model"] in SCALED and row["model"] not in LARGEST
+        if others and (row["data"], row["fsdp"]) in SCALES:
+            yield from _layer(row)
+
+
+def predicted() -> Iterator[str]:
+    """How a step must go on one machine and on more, for as many images a device."""
+    found = {(row["model"], row["data"], row["fsdp"]): row for row in results() if _whole(row)}
+    yield from _head(PREDICTED)
+    for model in SCALED:
+        for sizes in SCALES:
+            row = found[(model, *sizes)]
+            cells = scaling.told(scaling.predicted(row))
+            yield _line(_short(model), str(row["devices"]), *cells)
+
+
+def _whole(row: Row) -> bool:
+    return row["tensor"] == 1
+
+
+def _short(model: str) -> str:
+    return model.partition(".")[0]
+
+
+def _head(titles: tuple[str, ...]) -> Iterator[str]:
+    yield _line(*titles)
+    yield "|---" * len(titles) + "|"
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _gib(row: Row | None) -> str:
+    if row is None:
+        return ""
+    gib = row["GiB"]
+    return f"{gib['total']:.1f} ({gib['arguments']:.1f})"
+
+
+def _layer(row: Row) -> Iterator[str]:
+    """Rows of a table for what a layer exchanges, but for vectors of biases and norms."""
+    title = f"{_short(row['model'])}, {row['data']} x {row['fsdp']} x {row['tensor']}"
+    for each in row["collectives"]:
+        if in_loop(each["trips"], row["depth"]) and each["bytes"] > 1e6:
+            times = each["count"] // each["trips"]
+            size, axes = f"{each['bytes'] / 1e6:.1f}", " x ".join(each["axes"])
+            yield _line(title, each["kind"], axes, each["dtypes"], str(times), size)
+            title = ""
+
+
+# Part of the page -> its lines
+TABLES: dict[str, Callable[[], Iterator[str]]] = {
+    "memory": memory,
+    "exchanges": exchanged,
+    "scaling": predicted,
+}
+
+
+def marks(name: str) -> tuple[str, str]:
+    """What a table stands between."""
+    return f"<!-- python -m benchmarks.meshes: {name} -->", f"<!-- end of {name} -->"
+
+
+def write_page() -> None:
+    for name, lines in TABLES.items():
+        put(PAGE, *marks(name), "\n".join(lines()))
