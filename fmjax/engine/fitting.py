@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import jax
@@ -61,7 +62,26 @@ def limit_of(mesh: Mesh, gib: float) -> int:
             f"--batch auto needs to know a device's memory, which a {platform} does not tell; pass --memory-gib"
         )
     # all processes have to choose alike: the smallest device of all counts
-    return int(USABLE * min(hosts.exchanged(found)))
+    return usable(min(hosts.exchanged(found)))
+
+
+def usable(allotted: int) -> int:
+    """Of the bytes that programs may have of a device, those that a step may take."""
+    return int(USABLE * allotted)
+
+
+def first_fitting(choices: Sequence[int], takes: Callable[[int], Memory], limit: int) -> int | None:
+    """The first choice that takes at most `limit` bytes of a device, each taking no more than the one before it; None
+    where none does."""
+
+    def fits(choice: int) -> bool:
+        return takes(choice).total <= limit
+
+    # the first one mostly fits, and each that is tried is a compilation
+    if fits(choices[0]):
+        return choices[0]
+    found = bisect_left(choices, True, lo=1, key=fits)
+    return None if found == len(choices) else choices[found]
 
 
 def fit(plan: Plan, mesh: Mesh, limit: int) -> Fit:
@@ -72,19 +92,17 @@ def fit(plan: Plan, mesh: Mesh, limit: int) -> Fit:
     """
     tried: dict[int, Memory] = {}
 
-    def fits(parts: int) -> bool:
+    def takes(parts: int) -> Memory:
         if parts not in tried:
             tried[parts] = compiled_ahead(replace(plan, accumulate=parts), mesh).memory
-        return tried[parts].total <= limit
+        return tried[parts]
 
-    # smaller parts take less; the fewest are tried first, as they mostly fit
+    # smaller parts take less
     choices = choices_of(plan, mesh)
-    if not fits(choices[0]):
-        found = bisect_left(choices, True, lo=1, key=fits)
-        if found == len(choices):
-            raise UsageError(_too_large(plan, mesh, tried[choices[-1]], limit))
-        return Fit(choices[found], limit, tried)
-    return Fit(choices[0], limit, tried)
+    found = first_fitting(choices, takes, limit)
+    if found is None:
+        raise UsageError(_too_large(plan, mesh, tried[choices[-1]], limit))
+    return Fit(found, limit, tried)
 
 
 def choices_of(plan: Plan, mesh: Mesh) -> list[int]:
