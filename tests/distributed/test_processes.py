@@ -64,7 +64,7 @@ config = RunConfig(
 STEPS = 12
 SLOW = ("--task.wait-s", "0.1")
 MEMORY = (
-    "0.0195"  # GiB of a device, of which a step may take 95 %: 17.7 MiB in two parts, 20.5 in one
+    "0.0204"  # GiB of a device, of which a step may take 95 %: 19.4 MiB in two parts, 20.2 in one
 )
 NUMBERS = ("loss", "grad_norm", "accuracy", "val_accuracy", "val_loss", "val_macro_f1")
 
@@ -135,7 +135,8 @@ def test_processes_train_as_one_process_does(work, alone, tmp_path, count, devic
 
 def test_a_picture_that_breaks_the_loss_in_one_process_is_skipped_by_all(work, tmp_path):
     """And the parts of a batch are found alike in all: they have to compile the same programs."""
-    auto = ("--batch", "auto", "--memory-gib", MEMORY)
+    # what all blocks keep is what a part of half the images has less of
+    auto = ("--batch", "auto", "--memory-gib", MEMORY, "--remat", "none")
     each = {}
     for count in (1, 2):
         args = command(work, tmp_path / str(count), "--task.bright-is-wrong", *auto)

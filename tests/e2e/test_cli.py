@@ -93,7 +93,7 @@ def test_embed_knn_and_probe_run_on_digits_as_their_examples_say(tmp_path, capsy
     assert stored["features"].shape == (1797, 96)
     assert set(stored["labels"]) == set(range(10))
     out = capsys.readouterr().out
-    assert "1-NN accuracy 87.2% (leave-one-out, 1797 images, 10 classes)" in out
+    assert "1-NN accuracy 87.2% (leave-one-out, 1,797 images, 10 classes)" in out
     assert "linear probe accuracy 86.1% (2 folds" in out
 
 

@@ -163,7 +163,7 @@ def test_looking_at_a_set_and_packing_it_read_every_flag_that_they_have(tmp_path
         (
             pack,
             c.DataPackConfig(data=data, out=str(tmp_path / "packed")),
-            {"workers", "ignore", "max_pixels"},
+            {"workers", "max_pixels"},
         ),
     )
     for program, config, refused in programs:
