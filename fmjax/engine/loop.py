@@ -32,9 +32,10 @@ def train(plan: Plan, run: Run, mesh: Mesh, state: State, images: Images) -> tup
     bad = SharedBadImages(images.train, plan.data.max_bad, plan.data.max_bad_share)
     state, batches, start = run.resume(plan, mesh, state, images.train, bad, console.print)
     number = start
+    # from before there is anything to see of the run: who waits for that may ask it to stop at once
     with (
-        Watch(plan, run.metrics(start), bad, start, run.on_disk, ceiling(plan, mesh)) as watch,
         Stopping(hosts.stop_here) as stopping,
+        Watch(plan, run.metrics(start), bad, start, run.on_disk, ceiling(plan, mesh)) as watch,
     ):
         evaluated = partial(
             evaluate,
