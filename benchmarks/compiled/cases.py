@@ -52,9 +52,14 @@ LEVERS = (
 
 
 def _all() -> dict[str, Case]:
-    """Those, and what is measured on GPUs, beside which the prediction stands."""
-    measured = [x for x in MEASURED if x.side == "ours" and x.kind in ("train", "forward")]
+    """Those, and what of the same models is measured on GPUs, beside which the prediction stands."""
+    known = {_shape(case) for case in DEFAULTS}
+    measured = [x for x in MEASURED if x.side == "ours" and _shape(x) in known]
     return {case.name: case for case in (*DEFAULTS, *LEVERS, *measured)}
+
+
+def _shape(case: Case) -> tuple[str, str, int]:
+    return case.kind, case.model, case.batch
 
 
 CASES = tuple(_all().values())
