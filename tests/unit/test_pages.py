@@ -160,13 +160,14 @@ def test_every_command_of_a_page_is_understood(page, understands, capsys):
     assert wrong == []
 
 
-# launchers' own, those of timm's script that training was compared with, and big_vision's
+# launchers' own, those of timm's script that training was compared with, big_vision's, and those of a benchmark
 OTHERS = {
     "scaling.md": {"--map-by", "--ntasks", "--ntasks-per-node"},
     "from_timm.md": {"--layer-decay"},
     "from_big_vision.md": {"--config", "--config.lr", "--workdir"},
     "fine_tuning.md": {"--logdir"},
     "serving.md": {"--port", "--shm-size"},
+    "speed.md": {"--after"},
 }
 COMPARED = {"parity.md"}
 
