@@ -87,7 +87,7 @@ class Rows:
         self, start: Start, like: Batch, size: int, *, first: int, last: int, ahead: int
     ) -> None:
         """first, last: batches. ahead: rows that may wait."""
-        self._start, self._like, self._size, self._ahead = start, like, size, ahead
+        self._start, self._like, self._size = start, like, size
         self._changed = threading.Condition()
         self._batches: deque[Filling] = deque()
         self._next, self._last = first * size, last * size

@@ -32,7 +32,7 @@ class Fit:
 
     def words(self, plan: Plan, mesh: Mesh) -> str:
         """A line that says what was chosen, and why."""
-        size, parts = plan.batch_size // self.parts, _parts(self.parts)
+        size, parts = plan.batch_size // self.parts, amount(self.parts, "part")
         each, takes = size // batch_divisor(mesh), in_gib(self.tried[self.parts].total)
         chosen = (
             f"batch   {plan.batch_size} images in {parts} of {size}, {each} a device: "
@@ -42,7 +42,7 @@ class Fit:
         fewer = [parts for parts in self.tried if parts < self.parts]
         if not fewer:
             return chosen
-        return f"{chosen}; {_parts(max(fewer))} would take {in_gib(self.tried[max(fewer)].total)}"
+        return f"{chosen}; {amount(max(fewer), 'part')} would take {in_gib(self.tried[max(fewer)].total)}"
 
 
 def device_bytes(mesh: Mesh, gib: float) -> int | None:
@@ -131,7 +131,3 @@ def _too_large(plan: Plan, mesh: Mesh, memory: Memory, limit: int) -> str:
     if plan.net["backbone"].remat != "full":
         return f"{why}; set --remat full, and --mesh.fsdp over more devices"
     return f"{why}; set --mesh.fsdp and --mesh.tensor over more devices, or take smaller images"
-
-
-def _parts(count: int) -> str:
-    return amount(count, "part")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,15 @@ def simulate_devices(count: int) -> None:
         )
 
 
-def mesh_of(config: MeshConfig) -> Mesh:
-    """The mesh that a config asks for, over all devices, or over simulated ones."""
+def mesh_of(config: MeshConfig, tell: Callable[[str], object] | None = None) -> Mesh:
+    """The mesh that a config asks for, over all devices, or over simulated ones.
+
+    tell: is told of a GPU that is there and is none of them.
+    """
     simulate_devices(config.simulate_devices)
+    if tell is not None:
+        for line in idle_gpu(config):
+            tell(line)
     return make_mesh(config.data, config.fsdp, config.tensor)
 
 

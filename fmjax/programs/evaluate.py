@@ -28,7 +28,7 @@ from fmjax.data.split import (
 )
 from fmjax.engine import agreement, hosts, predictions
 from fmjax.engine.evaluate import Scores, evaluate
-from fmjax.engine.placement import idle_gpu, mesh_of
+from fmjax.engine.placement import mesh_of
 from fmjax.engine.plan import Learner
 from fmjax.engine.records import read_run, same_source, split_of
 from fmjax.engine.run import chosen_step, outline, restore_params
@@ -47,9 +47,7 @@ def _scores(run: str, config: EvalConfig) -> Scores:
     # the code of a task of one's own comes from the user, and never from a run's folder
     own = load_preset(config.preset).task if config.preset else None
     trained, classes = read_run(folder, own)
-    mesh = mesh_of(config.mesh)
-    for line in idle_gpu(config.mesh):
-        console.print(line)
+    mesh = mesh_of(config.mesh, console.print)
     # a dataset of the hub that is named again is the one that was trained on, whatever it has become
     source = as_recorded(config.source, trained.data.source) or trained.data.source
     streams = trained.data.stream and source == trained.data.source

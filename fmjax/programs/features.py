@@ -19,7 +19,7 @@ from fmjax.data.sources import open_source
 from fmjax.data.transforms import Views
 from fmjax.engine import agreement, hosts
 from fmjax.engine.evaluate import divisible, evaluate
-from fmjax.engine.placement import idle_gpu, mesh_of, own_rows
+from fmjax.engine.placement import mesh_of, own_rows
 from fmjax.engine.plan import Learner
 from fmjax.engine.run import asked_size, build_model
 from fmjax.engine.step import Outputs, compiled_outputs
@@ -66,9 +66,7 @@ class Network:
 
 def network(config: FeaturesConfig) -> Network:
     """The network of a config, its weights read."""
-    mesh = mesh_of(config.mesh)
-    for line in idle_gpu(config.mesh):
-        console.print(line)
+    mesh = mesh_of(config.mesh, console.print)
     image_size = preprocess_config(config.model.name, asked_size(config.model)).image_size
     model = build_model(config.model, image_size, mesh=mesh)
     images = preprocess_config(model, image_size)

@@ -39,7 +39,7 @@ from fmjax.engine.lock import held
 from fmjax.engine.loop import train
 from fmjax.engine.metrics import METRICS, rows_in
 from fmjax.engine.optim import warmup_steps
-from fmjax.engine.placement import idle_gpu, mesh_of, on_host, simulate_devices
+from fmjax.engine.placement import mesh_of, on_host, simulate_devices
 from fmjax.engine.plan import Plan, make_task, resolve
 from fmjax.engine.run import (
     Run,
@@ -122,9 +122,7 @@ def one_run(config: RunConfig, share: Path | None = None) -> tuple[Scores, Plan]
     simulate_devices(config.mesh.simulate_devices)
     out = Path(config.out)
     config, images = examined(config, share)
-    mesh = mesh_of(config.mesh)
-    for line in idle_gpu(config.mesh):
-        console.print(line)
+    mesh = mesh_of(config.mesh, console.print)
     check_batch(config, mesh)
     backbone = build(config, mesh)
     reruns.check_spec(out, config, backbone.spec)

@@ -19,7 +19,7 @@ from fmjax.console import console, counted
 from fmjax.data import audit
 from fmjax.data.example import Examples
 from fmjax.data.unlabelled import LIST, STDIN, pictures
-from fmjax.engine.placement import idle_gpu, mesh_of
+from fmjax.engine.placement import mesh_of
 from fmjax.engine.plan import Learner
 from fmjax.engine.predict import Answered, answered
 from fmjax.engine.records import read_run
@@ -58,9 +58,7 @@ def main(run: str, config: PredictConfig) -> Counts:
     own = load_preset(config.preset).task if config.preset else None
     trained, labels = read_run(folder, own)
     path = _target(config)
-    mesh = mesh_of(config.mesh)
-    for line in idle_gpu(config.mesh):
-        _tell(line)
+    mesh = mesh_of(config.mesh, _tell)
     learner = outline(folder, trained, labels, mesh)
     step = chosen_step(folder, trained, learner.task, None if config.step < 0 else config.step)
     average = trained.recipe.averages
