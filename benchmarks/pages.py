@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 
@@ -10,3 +11,25 @@ def put(page: Path, start: str, end: str, table: str) -> None:
     before, _, rest = page.read_text().partition(start)
     after = rest.partition(end)[2]
     page.write_text(f"{before}{start}\n{table}\n{end}{after}")
+
+
+def line(*cells: str) -> str:
+    """A row of a table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def header(*titles: str) -> Iterator[str]:
+    """The rows above a table: the names of its columns."""
+    yield line(*titles)
+    yield "|---" * len(titles) + "|"
+
+
+def part(title: str, columns: int) -> str:
+    """The row above a part of a table, beside whose title so many columns are empty."""
+    return f"| **{title}** |" + " |" * columns
+
+
+def compiled_by(versions: Mapping[str, str]) -> Iterator[str]:
+    """The line above a table of what was compiled."""
+    yield f"Compiled by {', '.join(f'{name} {version}' for name, version in versions.items())}:"
+    yield ""

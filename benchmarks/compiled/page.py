@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.pages import put
+from benchmarks.pages import compiled_by, header, line, part, put
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "speed.md"
@@ -35,16 +35,13 @@ def table(results: Path = RESULTS) -> str:
 
 
 def _lines(rows: list[dict[str, Any]], versions: dict[str, str]) -> Iterator[str]:
-    told = ", ".join(f"{name} {version}" for name, version in versions.items())
-    yield f"Compiled by {told}:"
-    yield ""
-    yield f"| | {' | '.join(COLUMNS)} |"
-    yield "|---" * (len(COLUMNS) + 1) + "|"
+    yield from compiled_by(versions)
+    yield from header("", *COLUMNS)
     for title in dict.fromkeys(map(_title, rows)):
-        yield f"| **{title}** |" + " |" * len(COLUMNS)
+        yield part(title, len(COLUMNS))
         for row in rows:
             if _title(row) == title:
-                yield f"| {_options(row)} | {' | '.join(_cells(row))} |"
+                yield line(_options(row), *_cells(row))
 
 
 def _title(row: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.record import NOMINAL
-from benchmarks.pages import put
+from benchmarks.pages import header, line, part, put
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "speed.md"
@@ -105,11 +105,11 @@ def steps(rows: list[Row]) -> Iterator[str]:
             title = f"{TITLES[row['kind']]}, {row['model']}, {row['batch']} images"
             parts.setdefault(title, []).append(row)
     known = predictions()
-    yield from _header(("", *COLUMNS))
+    yield from header("", *COLUMNS)
     for title, found in parts.items():
-        yield f"| **{title}** |" + " |" * len(COLUMNS)
+        yield part(title, len(COLUMNS))
         for row in found:
-            yield f"| {_named(row)} | {' | '.join(_cells(row, known))} |"
+            yield line(_named(row), *_cells(row, known))
 
 
 def predictions() -> dict[str, float]:
@@ -170,7 +170,7 @@ def products(rows: list[Row]) -> Iterator[str]:
     if not found:
         return
     yield ""
-    yield from _header(("bfloat16 product, TFLOP/s", "jax", "torch"))
+    yield from header("bfloat16 product, TFLOP/s", "jax", "torch")
     for shape, rates in found.items():
         sizes = " x ".join(map(str, shape))
         yield f"| {sizes} | {rates.get('ours', '')} | {rates.get('peers', '')} |"
@@ -182,7 +182,7 @@ def attention(rows: list[Row]) -> Iterator[str]:
     if not found:
         return
     yield ""
-    yield from _header(("attention: tokens, width of a head", "by", "forward, ms", "both ways, ms"))
+    yield from header("attention: tokens, width of a head", "by", "forward, ms", "both ways, ms")
     for row, each in sorted(found, key=lambda pair: (pair[1]["tokens"], pair[1]["width"])):
         times = [each[way].get("ms", "") for way in ("forward", "both")]
         by = f"{_who(row)}, {each['way']}"
@@ -195,7 +195,7 @@ def profiles(rows: list[Row]) -> Iterator[str]:
     if not found:
         return
     yield ""
-    yield from _header(("kernels of a step, ms", *GROUPS, "in all"))
+    yield from header("kernels of a step, ms", *GROUPS, "in all")
     for row in found:
         sums = dict.fromkeys(GROUPS, 0.0)
         for name, time, _ in row["kernels"]:
@@ -220,11 +220,6 @@ def failures(rows: list[Row]) -> Iterator[str]:
         names = [row["row"] for row in failed if row["failed"] == reason]
         yield ""
         yield f"{', '.join(names)}: {reason}"
-
-
-def _header(columns: tuple[str, ...]) -> Iterator[str]:
-    yield f"| {' | '.join(columns)} |"
-    yield "|---" * len(columns) + "|"
 
 
 if __name__ == "__main__":

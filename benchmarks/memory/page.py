@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.memory.cases import BATCHES, CARDS
 from benchmarks.memory.fits import allotted, limit
-from benchmarks.pages import put
+from benchmarks.pages import compiled_by, header, line, part, put
 from fmjax.engine.costs import Memory
 from fmjax.engine.fitting import GIB
 
@@ -26,22 +26,15 @@ def table(results: Path = RESULTS) -> str:
 
 
 def _lines(rows: list[dict[str, Any]], versions: dict[str, str]) -> Iterator[str]:
-    told = ", ".join(f"{name} {version}" for name, version in versions.items())
-    yield f"Compiled by {told}:"
-    yield ""
-    yield f"| | state | one image | {' | '.join(CARDS)} |"
-    yield "|---" * (len(CARDS) + 3) + "|"
-    yield _row("`--memory-gib`", "", "", *(f"{allotted(card):.1f}" for card in CARDS))
-    yield _row("a step may take", "", "", *(f"{limit(card) / GIB:.1f}" for card in CARDS))
+    yield from compiled_by(versions)
+    yield from header("", "state", "one image", *CARDS)
+    yield line("`--memory-gib`", "", "", *(f"{allotted(card):.1f}" for card in CARDS))
+    yield line("a step may take", "", "", *(f"{limit(card) / GIB:.1f}" for card in CARDS))
     for model in dict.fromkeys(row["model"] for row in rows):
-        yield f"| **{model}** |" + " |" * (len(CARDS) + 2)
+        yield part(model, len(CARDS) + 2)
         for row in rows:
             if row["model"] == model:
-                yield _row(*_cells(row))
-
-
-def _row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
+                yield line(*_cells(row))
 
 
 def _cells(row: dict[str, Any]) -> Iterator[str]:

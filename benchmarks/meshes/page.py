@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.meshes import scaling
 from benchmarks.meshes.cases import CASES, LARGEST, MODELS, SCALED, SCALES, in_loop
-from benchmarks.pages import put
+from benchmarks.pages import header, line, put
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "scaling.md"
@@ -39,14 +39,14 @@ def memory() -> Iterator[str]:
     """GiB of each model on each mesh."""
     found = {(row["model"], row["data"], row["fsdp"], row["tensor"]): row for row in results()}
     meshes = dict.fromkeys((case.data, case.fsdp, case.tensor) for case in CASES)
-    yield from _head(("model", *(" x ".join(map(str, sizes)) for sizes in meshes)))
+    yield from header("model", *(" x ".join(map(str, sizes)) for sizes in meshes))
     for model in MODELS:
-        yield _line(_short(model), *(_gib(found.get((model, *sizes))) for sizes in meshes))
+        yield line(_short(model), *(_gib(found.get((model, *sizes))) for sizes in meshes))
 
 
 def exchanged() -> Iterator[str]:
     """What travels in one layer, forward and backward together."""
-    yield from _head(EXCHANGED)
+    yield from header(*EXCHANGED)
     for row in results():
         if row["model"] in LARGEST and row["devices"] > 1:
             yield from _layer(row)
@@ -60,12 +60,12 @@ def exchanged() -> Iterator[str]:
 def predicted() -> Iterator[str]:
     """How a step must go on one machine and on more, for as many images a device."""
     found = {(row["model"], row["data"], row["fsdp"]): row for row in results() if _whole(row)}
-    yield from _head(PREDICTED)
+    yield from header(*PREDICTED)
     for model in SCALED:
         for sizes in SCALES:
             row = found[(model, *sizes)]
             cells = scaling.told(scaling.predicted(row))
-            yield _line(_short(model), str(row["devices"]), *cells)
+            yield line(_short(model), str(row["devices"]), *cells)
 
 
 def _whole(row: Row) -> bool:
@@ -74,15 +74,6 @@ def _whole(row: Row) -> bool:
 
 def _short(model: str) -> str:
     return model.partition(".")[0]
-
-
-def _head(titles: tuple[str, ...]) -> Iterator[str]:
-    yield _line(*titles)
-    yield "|---" * len(titles) + "|"
-
-
-def _line(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _gib(row: Row | None) -> str:
@@ -99,7 +90,7 @@ def _layer(row: Row) -> Iterator[str]:
         if in_loop(each["trips"], row["depth"]) and each["bytes"] > 1e6:
             times = each["count"] // each["trips"]
             size, axes = f"{each['bytes'] / 1e6:.1f}", " x ".join(each["axes"])
-            yield _line(title, each["kind"], axes, each["dtypes"], str(times), size)
+            yield line(title, each["kind"], axes, each["dtypes"], str(times), size)
             title = ""
 
 
