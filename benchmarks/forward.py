@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from turns import in_turn
 
 THREADS = len(os.sched_getaffinity(0))
 BATCH = 8
@@ -81,12 +82,7 @@ def main(rounds: int) -> None:
         name: float(np.abs(out - outputs["timm eager"]).max() / scale)
         for name, out in outputs.items()
     }
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            way()
-            times[name].append(time.perf_counter() - start)
+    times = in_turn(ways, rounds, time.perf_counter)
     rate = {name: BATCH / statistics.median(t) for name, t in times.items()}
     best = {name: BATCH / min(t) for name, t in times.items()}
     ratio = {

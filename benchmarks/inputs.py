@@ -26,6 +26,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.turns import in_turn
+
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "benchmarks" / "results" / "inputs.json"
 PAGE = ROOT / "docs" / "speed.md"
@@ -162,14 +164,12 @@ def cases(found: dict[str, Path]) -> dict[str, Run]:
 
 def rates(runs: dict[str, Run]) -> dict[str, dict[str, float]]:
     """Of each case the images a second of processor time, and that over torchvision's in the same round."""
-    spent: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(ROUNDS + 1):
-        for name, run in runs.items():
-            begun = time.process_time()
-            images = run()
-            # the first round warms up
-            if number:
-                spent[name].append((time.process_time() - begun) / images)
+    # a first round warms up
+    images = {name: run() for name, run in runs.items()}
+    spent = {
+        name: [each / images[name] for each in seconds]
+        for name, seconds in in_turn(runs, ROUNDS).items()
+    }
     out = {}
     for name, seconds in spent.items():
         beside = spent[f"{name.rpartition(': ')[0]}: torchvision"]
@@ -190,12 +190,7 @@ def first_batches(folder: Path) -> dict[str, float]:
         "torchvision, no worker": theirs(folder, **options),
         "torchvision, 2 workers": theirs(folder, workers=2, **options),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(ROUNDS):
-        for name, run in runs.items():
-            begun = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - begun)
+    seconds = in_turn(runs, ROUNDS, time.perf_counter)
     return {name: round(statistics.median(taken), 3) for name, taken in seconds.items()}
 
 

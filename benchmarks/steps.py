@@ -16,7 +16,6 @@ import os
 import platform
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from turns import in_turn
 
 ROOT = Path(__file__).parents[1]
 OUT = Path(__file__).with_name("results") / "steps.json"
@@ -117,15 +117,9 @@ def timms(case: Case) -> Run:
 def measured(case: Case, rounds: int) -> dict[str, list[float]]:
     """Seconds of the processor by who computes."""
     runs = {"timm": timms(case)} | {kept: ours(case, kept) for kept in case.kept or ("",)}
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(rounds + 1):
-        for name, run in runs.items():
-            begun = time.process_time()
-            run()
-            # the first round warms up
-            if number:
-                seconds[name].append(time.process_time() - begun)
-    return seconds
+    # a first round warms up
+    in_turn(runs, 1)
+    return in_turn(runs, rounds)
 
 
 def table(found: dict[str, dict[str, list[float]]]) -> str:
