@@ -42,7 +42,9 @@ class Fit:
         fewer = [parts for parts in self.tried if parts < self.parts]
         if not fewer:
             return chosen
-        return f"{chosen}; {amount(max(fewer), 'part')} would take {in_gib(self.tried[max(fewer)].total)}"
+        next_fewer = max(fewer)
+        would = in_gib(self.tried[next_fewer].total)
+        return f"{chosen}; {amount(next_fewer, 'part')} would take {would}"
 
 
 def device_bytes(mesh: Mesh, gib: float) -> int | None:
