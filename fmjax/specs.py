@@ -107,6 +107,11 @@ class ViTSpec:
         return "swiglu" if self.mlp == "swiglu" else self.activation
 
     @property
+    def block_activation_normed(self) -> bool:
+        """Whether the blocks' MLPs have a norm behind their activation."""
+        return self.mlp == "swiglu" and self.mlp_norm
+
+    @property
     def parameters(self) -> int:
         """How many numbers the backbone has, its projection included and a classifier not.
 

@@ -101,8 +101,6 @@ def _norms(asked: Subject) -> Lever:
     """The kernel of the blocks' norms."""
     known, kind = asked.config.norms, {"dtype": asked.dtype, "width": asked.spec.width}
     function = norm.chosen(known, asked.mesh, **kind)
-    if function is not None and asked.spec.block == "post_norm":
-        return Lever("norms", known, "xla", "the blocks' norms come behind their branches")
     why = norm.unfit(asked.mesh, **kind) if known == "auto" and function is None else ""
     return Lever("norms", known, "xla" if function is None else "pallas", why)
 
@@ -110,7 +108,12 @@ def _norms(asked: Subject) -> Lever:
 def _activations(asked: Subject) -> Lever:
     """The kernel of the activations of the blocks' MLPs."""
     known, spec = asked.config.activations, asked.spec
-    kind = {"dtype": asked.dtype, "activation": spec.block_activation, "width": spec.mlp_dim}
+    kind = {
+        "dtype": asked.dtype,
+        "activation": spec.block_activation,
+        "width": spec.mlp_dim,
+        "normed": spec.block_activation_normed,
+    }
     function = activation.chosen(known, asked.mesh, **kind)
     why = activation.unfit(asked.mesh, **kind) if known == "auto" and function is None else ""
     return Lever("activations", known, "xla" if function is None else "pallas", why)

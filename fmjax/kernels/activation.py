@@ -1,11 +1,12 @@
-"""Which kernel computes the activation of an MLP: by the device that a program is made for, and the dtype."""
+"""Which kernel computes the activation of an MLP, and the norm behind it where there is one: by the device that a
+program is made for, and the dtype."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -16,42 +17,69 @@ from fmjax.kernels import single, trust, xla
 
 # auto: the fastest that the devices and the dtype allow
 Kernel = single.Kernel
-# a name of xla.ACTIVATIONS, its products [... F] without their biases, and these [F], some None -> [... F]
-Activate = Callable[[str, tuple[Array, ...], tuple[Array | None, ...]], Array]
+
+
+class Normed(NamedTuple):
+    """A norm behind the activation, over so many of its numbers as it has scales; what is beyond them stays 0."""
+
+    scale: Array  # [R]
+    bias: Array | None  # [R]
+    eps: float
+
+
+# a name of xla.ACTIVATIONS, its products [... F] without their biases, these [F], some None, and the norm
+Activate = Callable[[str, tuple[Array, ...], tuple[Array | None, ...], Normed | None], Array]
 
 # Numbers of a row go in groups of so many: XLA pads what a product gives otherwise (EVA02-L's 2730 to 2736), and would
-# copy it for a kernel, which an H100 loses more by than it gains (a forward pass predicted 61.3 ms and not 51.7)
+# copy it for a kernel. So its matrices are filled up with zeros, which are a ten thousandth of a layer's bytes
 MULTIPLE = 8
+WIDEST = 8192  # numbers of a row that a program of the kernel with a norm holds in registers
 ROWS = 1027  # of the case that a kernel is tried on: beyond whole tiles, and several for a program
+EPS = 1e-6  # there
 # what it is tried with: gradients of all of these are compared
 INPUTS = {"swiglu": ("gates", "products", "biases")}
 PLAIN_INPUTS = ("products", "biases")
+NORM_INPUTS = ("scales",)  # and biases of the norm
+
+
+def aligned(width: int) -> int:
+    """The next width that no device pads."""
+    return -(-width // MULTIPLE) * MULTIPLE
 
 
 def chosen(
-    kernel: Kernel, mesh: Mesh | None, *, dtype: DTypeLike, activation: str, width: int
+    kernel: Kernel,
+    mesh: Mesh | None,
+    *,
+    dtype: DTypeLike,
+    activation: str,
+    width: int,
+    normed: bool = False,
 ) -> Activate | None:
     """The function that computes an activation in a dtype, in a program for a mesh; None: the formula's, by XLA.
 
-    Raises UsageError where a kernel is asked for by its name and cannot run there.
+    width: of the MLP. normed: whether a norm is behind the activation. Raises UsageError where a kernel is asked for by
+    its name and cannot run there.
     """
-    reason = partial(unfit, mesh, dtype=dtype, activation=activation, width=width)
+    reason = partial(unfit, mesh, dtype=dtype, activation=activation, width=width, normed=normed)
     return activate() if single.taken(kernel, dtype, reason, flag="--activations") else None
 
 
-def unfit(mesh: Mesh | None, *, dtype: DTypeLike, activation: str, width: int) -> str:
+def unfit(
+    mesh: Mesh | None, *, dtype: DTypeLike, activation: str, width: int, normed: bool = False
+) -> str:
     """Why the kernel cannot run on a mesh, or on all devices; "" where it can."""
     reason = single.unfit(mesh, dtype)
-    if not reason and width % MULTIPLE:
-        reason = f"an MLP is {width} wide, and the kernel takes multiples of {MULTIPLE}"
+    if not reason and normed and width > WIDEST:
+        reason = f"an MLP is {width} wide, and the kernel with its norm takes {WIDEST}"
     reason = reason or lacking()
-    return reason or single.found_wrong(_tried(activation, jnp.dtype(dtype), width), mesh)
+    return reason or single.found_wrong(_tried(activation, jnp.dtype(dtype), width, normed), mesh)
 
 
 @cache
 def lacking() -> str:
     """Why this jax makes no such kernel here; "" where it does."""
-    return single.lacking(partial(_fast_case, "gelu"), len(PLAIN_INPUTS))
+    return single.lacking(partial(_fast_case, "gelu", False), len(PLAIN_INPUTS))
 
 
 def activate() -> Activate:
@@ -60,37 +88,61 @@ def activate() -> Activate:
 
 
 @cache
-def _tried(activation: str, dtype: Any, width: int) -> trust.Kernel:
+def _tried(activation: str, dtype: Any, width: int, normed: bool) -> trust.Kernel:
     # the same object each time: its functions are part of what a verdict is remembered by
+    inputs = INPUTS.get(activation, PLAIN_INPUTS)
+    behind = " and its norm" if normed else ""
     return trust.Kernel(
-        f"the kernel of {activation}",
-        partial(_fast_case, activation),
-        partial(_plain_case, activation),
+        f"the kernel of {activation}{behind}",
+        partial(_fast_case, activation, normed),
+        partial(_plain_case, activation, normed),
         (ROWS, width),
         str(dtype),
-        INPUTS.get(activation, PLAIN_INPUTS),
+        inputs + NORM_INPUTS * normed,
     )
 
 
-def _fast_case(activation: str, *inputs: Array) -> Array:
-    return activate()(activation, *_parts(inputs))
+def _fast_case(activation: str, normed: bool, *inputs: Array) -> Array:
+    return _case(activate(), activation, normed, inputs)
 
 
-def _plain_case(activation: str, *inputs: Array) -> Array:
-    return plain(activation, *_parts(inputs))
+def _plain_case(activation: str, normed: bool, *inputs: Array) -> Array:
+    return _case(plain, activation, normed, inputs)
 
 
-def _parts(inputs: tuple[Array, ...]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-    """Products, and for each a row of the last input as its bias."""
-    *products, biases = inputs
-    return tuple(products), tuple(biases[: len(products)])
+def _case(activate: Activate, activation: str, normed: bool, inputs: tuple[Array, ...]) -> Array:
+    y = activate(activation, *_parts(inputs, normed))
+    return y[..., : inputs[0].shape[-1]]
 
 
-def plain(activation: str, products: tuple[Array, ...], biases: tuple[Array | None, ...]) -> Array:
+def _parts(
+    inputs: tuple[Array, ...], normed: bool
+) -> tuple[tuple[Array, ...], tuple[Array, ...], Normed | None]:
+    """Products, filled up as a block does it; for each a row of the next input as its bias; of the last the norm."""
+    arrays, norm = inputs, None
+    if normed:
+        arrays, vectors = inputs[:-1], inputs[-1]
+        norm = Normed(vectors[0], vectors[1], EPS)
+    *products, biases = (filled(x, aligned(x.shape[-1])) for x in arrays)
+    return tuple(products), tuple(biases[: len(products)]), norm
+
+
+def filled(x: Array, width: int, axis: int = -1) -> Array:
+    """With zeros behind, to a width."""
+    lacking = [(0, 0)] * x.ndim
+    lacking[axis] = (0, width - x.shape[axis])
+    return jnp.pad(x, lacking) if width > x.shape[axis] else x
+
+
+def plain(
+    activation: str,
+    products: tuple[Array, ...],
+    biases: tuple[Array | None, ...],
+    norm: Normed | None = None,
+) -> Array:
     """What the kernel computes, by XLA."""
-    biased = map(_biased, products, biases)
-    return xla.ACTIVATIONS[activation](*biased)
-
-
-def _biased(product: Array, bias: Array | None) -> Array:
-    return product if bias is None else product + bias.astype(product.dtype)
+    y = xla.ACTIVATIONS[activation](*map(xla.biased, products, biases))
+    if norm is None:
+        return y
+    normalised = xla.normalised(y[..., : norm.scale.shape[-1]], *norm).astype(y.dtype)
+    return filled(normalised, y.shape[-1])

@@ -72,6 +72,8 @@ def _plain_case(x: Array, scales: Array, biases: Array) -> Array:
 
 
 def _case(fork: Fork, x: Array, scales: Array, biases: Array) -> Array:
-    """Both results in one, by the first of several scales and biases."""
+    """All results in one, by the first of several scales and biases: of a norm in front of a branch, and of one that
+    nothing goes past."""
     past, normed = fork(x, scales[0], biases[0], EPS)
-    return past - normed
+    _, alone = fork(x, scales[1], biases[1], EPS)
+    return past - normed + alone

@@ -17,8 +17,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
-from fmjax.kernels import formulas
-from fmjax.kernels.activation import plain
+from fmjax.kernels import formulas, pallas_gate
+from fmjax.kernels.activation import Normed, plain
 from fmjax.kernels.formulas import FORMULAS, Fast
 
 # Of the tiles tried on an H200 (8 forward, 14 backward, 32896 x 4096 and 25216 x 3072) these are fastest, by a few %
@@ -55,11 +55,15 @@ def activated(
     activation: str,
     products: tuple[Float[Array, "*B F"], ...],
     biases: tuple[Float[Array, " F"] | None, ...],
+    norm: Normed | None = None,
 ) -> Float[Array, "*B F"]:
     """`activation.plain` in bfloat16 or float16, computed in float32; the products are all that is kept of it. On other
     devices than CUDA's it is that."""
     # the kernel has a bias for every product, so that there is one of it
-    return _activated(activation, products, tuple(map(_given, products, biases)))
+    given = tuple(map(_given, products, biases))
+    if norm is not None:
+        return pallas_gate.normed(activation, products, given, norm)
+    return _activated(activation, products, given)
 
 
 def _given(product: Array, bias: Array | None) -> Array:

@@ -140,6 +140,11 @@ def normalised(
     return y if bias is None else y + bias.astype(jnp.float32)
 
 
+def biased(product: Float[Array, "*B F"], bias: Float[Array, " F"] | None) -> Float[Array, "*B F"]:
+    """A product, and its bias in the same dtype."""
+    return product if bias is None else product + bias.astype(product.dtype)
+
+
 def gelu(x: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
     """x Phi(x), in the erf form: torch's formula, and twice as fast on CPU as jax.nn.gelu's erfc."""
     # halved first: the order of these lines is that in which a gradient is summed

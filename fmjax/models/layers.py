@@ -6,7 +6,9 @@ Parameters: kernels are (in, out). Norms, softmax and rope are computed in float
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fmjax.kernels import xla
-from fmjax.kernels.activation import Activate
+from fmjax.kernels.activation import Activate, Normed, aligned, filled
 from fmjax.kernels.attention import Attend
 from fmjax.kernels.norm import Fork
 from fmjax.models.rope import rotate
@@ -31,6 +33,17 @@ PRODUCT = "product"
 Init = Callable[..., Array]
 Asking = Callable[[Array], Array]  # tokens [B L D] -> all of them, or the leading ones [B T D]
 Dtype = DTypeLike | None
+
+
+class Kernels(NamedTuple):
+    """By what a block computes its attention, its norms and its activations; None: by XLA."""
+
+    attend: Attend = xla.attend
+    fork: Fork | None = None
+    activate: Activate | None = None
+
+
+BY_XLA = Kernels()
 
 
 def every(x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
@@ -59,19 +72,44 @@ class Linear(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
-        return self._product(x, biased=True)
+        return self._output(x, self.kernel[...], self._bias())
 
-    def unbiased(self, x: Float[Array, "*B I"]) -> tuple[Float[Array, "*B O"], Array | None]:
-        """The output without the bias, and the bias: for what adds it itself."""
-        bias = None if self.bias is None else self.bias[...]
-        return self._product(x, biased=False), bias
+    def scaled(
+        self, x: Float[Array, "*B W"], scale: Float[Array, " O"] | None
+    ) -> Float[Array, "*B O"]:
+        """The output times a factor for each of its numbers, if there are factors; x may have zeros behind."""
+        kernel, bias = filled(self.kernel[...], x.shape[-1], axis=0), self._bias()
+        if scale is None:
+            return self._output(x, kernel, bias)
+        if not self._folds(x):
+            y = self._output(x, kernel, bias)
+            return y * scale.astype(y.dtype)
+        return self._output(x, kernel * scale, None if bias is None else bias * scale)
 
-    def _product(self, x: Array, *, biased: bool) -> Array:
+    def _folds(self, x: Array) -> bool:
+        """Whether factors go into the kernel: where that is smaller than its input, so that on both ways nothing goes
+        over the output once more."""
+        # float16 has no numbers as small as a weight times a layer scale, and float32 keeps the bits that it had
+        narrow = self.dtype is not None and jnp.dtype(self.dtype) == jnp.bfloat16
+        return narrow and self.lora is None and math.prod(x.shape[:-1]) >= x.shape[-1]
+
+    def unbiased(
+        self, x: Float[Array, "*B I"], width: int
+    ) -> tuple[Float[Array, "*B W"], Float[Array, " W"] | None]:
+        """The output without the bias, and the bias, for what adds it itself; with zeros behind, to a width."""
+        bias = self._bias()
+        y = self._output(x, filled(self.kernel[...], width), None)
+        return y, None if bias is None else filled(bias, width)
+
+    def _bias(self) -> Array | None:
+        return None if self.bias is None else self.bias[...]
+
+    def _output(self, x: Array, kernel: Array, bias: Array | None) -> Array:
         x = x.astype(self.dtype or x.dtype)
-        y = x @ self.kernel[...].astype(x.dtype)
-        if biased and self.bias is not None:
-            y = y + self.bias[...].astype(x.dtype)
-        y = y if self.lora is None else y + self.lora(x)
+        y = xla.biased(x @ kernel.astype(x.dtype), bias)
+        if self.lora is not None:
+            # adapters have the layer's own sizes
+            y = y + filled(self.lora(x[..., : self.kernel.shape[0]]), y.shape[-1])
         # kept with its bias (`stack.run_stack`), or the bias is added apart from the product, and twice
         return checkpoint_name(y, PRODUCT)
 
@@ -88,7 +126,9 @@ class Norm(nnx.Module):
         self.eps = spec.norm_eps
         self.dtype = dtype
 
-    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+    def __call__(self, x: Float[Array, "*B D"], fork: Fork | None = None) -> Float[Array, "*B D"]:
+        if fork is not None:
+            return self.forked(x, fork)[1]
         y = xla.normalised(x, self.scale[...], self._bias(), self.eps)
         return y.astype(self.dtype or x.dtype)
 
@@ -97,6 +137,11 @@ class Norm(nnx.Module):
     ) -> tuple[Float[Array, "*B D"], Float[Array, "*B D"]]:
         """x and x normalised, by a kernel that has both."""
         return fork(x, self.scale[...], self._bias(), self.eps)
+
+    @property
+    def parts(self) -> Normed:
+        """For a kernel that normalises what it has computed."""
+        return Normed(self.scale[...], self._bias(), self.eps)
 
     def _bias(self) -> Array | None:
         return None if self.bias is None else self.bias[...]
@@ -154,18 +199,19 @@ class Attention(nnx.Module):
         self,
         x: Float[Array, "B L D"],
         rope: Float[Array, "2 L K"] | None,
-        attend: Attend = xla.attend,
+        kernels: Kernels = BY_XLA,
         asking: Asking = every,
+        scale: Float[Array, " D"] | None = None,
     ) -> Float[Array, "B T D"]:
-        """asking: which of the tokens look at all of them, and come back."""
+        """asking: which of the tokens look at all of them, and come back. scale: what comes out is multiplied by."""
         inputs = ((self.q, asking(x)), (self.k, x), (self.v, x))
         q, k, v = (split_heads(f(tokens), self.num_heads) for f, tokens in inputs)
         if rope is not None:
             # v stays: only the angle between a query and a key is to tell their distance
             angles = rope[:, : q.shape[2]]
             q, k = rotate(q, angles, self.pairs), rotate(k, rope, self.pairs)
-        y = rearrange(attend(q, k, v), "b n l k -> b l (n k)")
-        return self.out(y if self.norm is None else self.norm(y))
+        y = rearrange(kernels.attend(q, k, v), "b n l k -> b l (n k)")
+        return self.out.scaled(y if self.norm is None else self.norm(y, kernels.fork), scale)
 
 
 def split_heads(x: Float[Array, "B L D"], heads: int) -> Float[Array, "B N L K"]:
@@ -197,23 +243,28 @@ class Mlp(nnx.Module):
         self.activation = "swiglu" if gated else spec.activation
 
     def __call__(
-        self, x: Float[Array, "*B D"], activate: Activate | None = None
+        self,
+        x: Float[Array, "*B D"],
+        activate: Activate | None = None,
+        scale: Float[Array, " D"] | None = None,
     ) -> Float[Array, "*B D"]:
         y = self._plain(x) if activate is None else self._fused(x, activate)  # *B F
-        if self.norm is not None:
-            y = self.norm(y)
-        return self.down(y)
+        return self.down.scaled(y, scale)
 
     def _plain(self, x: Array) -> Array:
         up = self.up(x)
         activation = xla.ACTIVATIONS[self.activation]
-        return activation(up) if self.gate is None else activation(self.gate(x), up)
+        y = activation(up) if self.gate is None else activation(self.gate(x), up)
+        return y if self.norm is None else self.norm(y)
 
     def _fused(self, x: Array, activate: Activate) -> Array:
-        """By a kernel that adds the biases itself."""
+        """By a kernel that adds the biases itself, and normalises."""
         layers = [layer for layer in (self.gate, self.up) if layer is not None]
-        products, biases = zip(*(layer.unbiased(x) for layer in layers), strict=True)
-        return activate(self.activation, products, biases)
+        # filled up here, where a matrix is cast anyway: parameters keep the published width
+        width = aligned(self.up.kernel.shape[-1])
+        products, biases = zip(*(layer.unbiased(x, width) for layer in layers), strict=True)
+        norm = None if self.norm is None else self.norm.parts
+        return activate(self.activation, products, biases, norm)
 
 
 class Block(nnx.Module):
@@ -237,28 +288,35 @@ class Block(nnx.Module):
         self,
         x: Float[Array, "B L D"],
         rope: Float[Array, "2 L K"] | None,
-        attend: Attend = xla.attend,
+        kernels: Kernels = BY_XLA,
         seen: Float[Array, "B L D"] | None = None,
         asking: Asking = every,
     ) -> Float[Array, "B T D"]:
         # of what a kernel has normalised already, x is not looked at
         if seen is None:
             seen = x if self.post_norm else self.norm1(x)
-        y = self.attn(seen, rope, attend, asking)
-        y = self.norm1(y) if self.post_norm else y
+        if not self.post_norm:
+            return self.attn(seen, rope, kernels, asking, _factors(self.ls1))
+        y = self.norm1(self.attn(seen, rope, kernels, asking), kernels.fork)
         return y if self.ls1 is None else self.ls1(y)
 
     def mlp_branch(
         self,
         x: Float[Array, "B L D"],
+        kernels: Kernels = BY_XLA,
         seen: Float[Array, "B L D"] | None = None,
-        activate: Activate | None = None,
     ) -> Float[Array, "B L D"]:
         if seen is None:
             seen = x if self.post_norm else self.norm2(x)
-        y = self.mlp(seen, activate)
-        y = self.norm2(y) if self.post_norm else y
+        if not self.post_norm:
+            return self.mlp(seen, kernels.activate, _factors(self.ls2))
+        y = self.norm2(self.mlp(seen, kernels.activate), kernels.fork)
         return y if self.ls2 is None else self.ls2(y)
+
+
+def _factors(scale: LayerScale | None) -> Array | None:
+    """Those of a layer scale that follows a linear layer."""
+    return None if scale is None else scale.scale[...]
 
 
 class AttentionPool(nnx.Module):

@@ -12,10 +12,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from fmjax.kernels import xla
-from fmjax.kernels.activation import Activate
-from fmjax.kernels.attention import Attend
 from fmjax.kernels.norm import Fork
-from fmjax.models.layers import PRODUCT, Asking, Block, Norm, drop_path, every
+from fmjax.models.layers import PRODUCT, Asking, Block, Kernels, Norm, drop_path, every
 from fmjax.sharding import first_device, over_batch
 
 # what a block keeps for its backward pass: everything; its products, with what a kernel of attention gives; its input
@@ -57,9 +55,7 @@ def run_stack(
     rope: Float[Array, "2 L K"] | None,
     rates: Float[Array, " N"],
     keys: Array | None,
-    attend: Attend,
-    fork: Fork | None,
-    activate: Activate | None,
+    kernels: Kernels,
     remat: Remat,
     unroll: Unroll,
     mesh: Mesh | None,
@@ -68,18 +64,16 @@ def run_stack(
 ) -> Float[Array, "B T D"]:
     """Tokens after a stack of N blocks.
 
-    rates, keys: of drop path, one for each block; without keys nothing is dropped. attend: the kernel of their
-    attention. fork: that of the norms before their branches, activate: that of their MLPs' activations; None: XLA's.
+    rates, keys: of drop path, one for each block; without keys nothing is dropped. kernels: by what they compute.
     remat: what blocks keep for the backward pass. unroll: trace every block instead of scanning over them. mesh: keeps
     activations spread over it. few: the last block gives so many leading tokens; None: all. training: whether there
     will be a gradient, which decides over time alone.
     """
-    fork = None if blocks.post_norm else fork
-    body: Any = partial(_block, rope=rope, fork=fork, activate=activate, mesh=mesh)
+    body: Any = partial(_block, rope=rope, mesh=mesh)
     layers, depth = (blocks, rates, keys), stack_depth(blocks)
     how, traced = kept(remat), unrolled(unroll, mesh, depth=depth)
     wrapped = partial(_rematerialised, kept=how, scanned=not traced)
-    whole = partial(body, attend=attend)
+    whole = partial(body, kernels=kernels)
     if few is None:
         return jax.lax.scan(wrapped(whole), x, layers, unroll=traced or 1)[0]
 
@@ -92,7 +86,8 @@ def run_stack(
         indexed = wrapped(lambda x, index: whole(x, _layer(layers, index)))
         x, _ = jax.lax.scan(indexed, x, jnp.arange(depth - 1))
     # few queries: no kernel is faster than a product of that size
-    last = partial(body, attend=xla.attend, asking=lambda x: over_batch(x[:, :few], mesh))
+    kernels = kernels._replace(attend=xla.attend)
+    last = partial(body, kernels=kernels, asking=lambda x: over_batch(x[:, :few], mesh))
     return _rematerialised(last, how, scanned=False)(x, _layer(layers, depth - 1))[0]
 
 
@@ -101,9 +96,7 @@ def _block(
     layer: tuple[Block, Array, Array | None],
     *,
     rope: Float[Array, "2 L K"] | None,
-    attend: Attend,
-    fork: Fork | None,
-    activate: Activate | None,
+    kernels: Kernels,
     mesh: Mesh | None,
     asking: Asking = every,
 ) -> tuple[Float[Array, "B T D"], None]:
@@ -114,11 +107,12 @@ def _block(
     # a branch sees its input by a constraint of its own: on the way back the parts that q, k and v have in its
     # gradient are added up before the devices of a tensor axis exchange their sum
     x = over_batch(x, mesh)
+    fork = None if block.post_norm else kernels.fork
     x, seen = _parted(block.norm1, x, fork)
-    attended = block.attention_branch(over_batch(x, mesh), rope, attend, seen, asking)
+    attended = block.attention_branch(over_batch(x, mesh), rope, kernels, seen, asking)
     x = over_batch(asking(x) + drop_path(attended, rate, first), mesh)
     x, seen = _parted(block.norm2, x, fork)
-    branch = block.mlp_branch(over_batch(x, mesh), seen, activate)
+    branch = block.mlp_branch(over_batch(x, mesh), kernels, seen)
     return x + drop_path(branch, rate, second), None
 
 

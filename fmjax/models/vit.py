@@ -21,7 +21,16 @@ from fmjax.kernels import norm as norm_kernels
 from fmjax.kernels.attention import Attend, Kernel, chosen, of_many
 from fmjax.models.features import Features
 from fmjax.models.heads import classifier_head, classifier_input, projection
-from fmjax.models.layers import SMALL_INIT, AttentionPool, Block, Dtype, Linear, Norm, PatchEmbed
+from fmjax.models.layers import (
+    SMALL_INIT,
+    AttentionPool,
+    Block,
+    Dtype,
+    Kernels,
+    Linear,
+    Norm,
+    PatchEmbed,
+)
 from fmjax.models.resample import resample_grid
 from fmjax.models.rope import rope_table
 from fmjax.models.stack import Remat, Unroll, between, run_stack
@@ -292,8 +301,11 @@ class ViT(nnx.Module):
         rates = jnp.asarray(np.linspace(0, self.drop_path, depth), jnp.float32)
         key = key if self.drop_path else None  # with nothing to drop, nothing is drawn
         keys = None if key is None else jax.random.split(key, depth)
-        attend, fork = self._attend(x.dtype, tokens=x.shape[1]), self._fork(x.dtype)
-        activate = self._activate(x.dtype)
+        kernels = Kernels(
+            self._attend(x.dtype, tokens=x.shape[1]),
+            self._fork(x.dtype),
+            self._activate(x.dtype),
+        )
         stacks = [stack for stack in (self.frozen_blocks, self.blocks) if stack is not None]
         for blocks, depths in between(stacks, start, stop):
             own = None if keys is None else keys[depths]
@@ -304,9 +316,7 @@ class ViT(nnx.Module):
                 rope=rope,
                 rates=rates[depths],
                 keys=own,
-                attend=attend,
-                fork=fork,
-                activate=activate,
+                kernels=kernels,
                 remat=self.remat,
                 unroll=self.unroll,
                 mesh=self.mesh,
@@ -336,6 +346,7 @@ class ViT(nnx.Module):
             dtype=self.dtype or dtype,
             activation=self.spec.block_activation,
             width=self.spec.mlp_dim,
+            normed=self.spec.block_activation_normed,
         )
 
     def final_norm(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:

@@ -14,10 +14,9 @@ from flax import nnx
 
 from fmjax.errors import UsageError
 from fmjax.kernels import activation, formulas, pallas_activation, single, trust, xla
-from fmjax.kernels.activation import chosen, plain, unfit
+from fmjax.kernels.activation import Normed, chosen, plain, unfit
 from fmjax.models.build import initialise
 from fmjax.models.functional import functional
-from fmjax.models.layers import Linear
 from fmjax.sharding import make_mesh
 from tests.support.checkpoints import small
 from tests.unit.test_kernels import (  # noqa: F401
@@ -121,16 +120,6 @@ def test_a_product_may_be_without_a_bias():
     np.testing.assert_allclose(found[-1], expected[-1], rtol=1e-6)
 
 
-def test_a_linear_layer_gives_its_bias_apart():
-    layer = Linear(4, 3, bias=True, dtype=None, param_dtype=jnp.float32, rngs=nnx.Rngs(0))
-    layer.bias = nnx.Param(jnp.arange(3.0))
-    layer.lora = lambda x: x[..., :3]
-    x = jax.random.normal(jax.random.key(1), (2, 4))
-    product, bias = layer.unbiased(x)
-    assert bias is not None
-    np.testing.assert_allclose(product + bias, layer(x), rtol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("device", "dtype", "reason"),
     [
@@ -165,11 +154,15 @@ def test_a_program_of_several_devices_has_xlas_activations(monkeypatch):
     assert found == "the kernel is for programs of one device, and this one has 8"
 
 
-def test_a_width_that_xla_pads_has_xlas_activations(monkeypatch):
+def test_a_width_that_xla_pads_is_filled_up(monkeypatch):
     monkeypatch.setattr(single, "first_device", lambda mesh: H100)
     monkeypatch.setattr(activation, "lacking", lambda: "")
-    found = unfit(HERE, **ASKED | {"width": 2730})
-    assert found == "an MLP is 2730 wide, and the kernel takes multiples of 8"
+    asked = {**ASKED, "activation": "swiglu", "normed": True}
+    assert activation.aligned(2730) == 2736
+    assert unfit(HERE, **asked | {"width": 2730}) == ""
+    found = unfit(HERE, **asked | {"width": 8200})
+    assert found == "an MLP is 8200 wide, and the kernel with its norm takes 8192"
+    assert unfit(HERE, **ASKED | {"width": 8200}) == ""
 
 
 def kernels(text: str) -> int:
@@ -192,18 +185,21 @@ def test_the_flag_and_a_cpu_keep_xlas_program(params):  # noqa: F811
         lowered(params, activations="pallas")
 
 
-def rounded_once(name, products, biases):
+def rounded_once(name, products, biases, norm):
     """What the kernel gives where it runs."""
-    return plain(name, *widened((products, biases))).astype(products[0].dtype)
+    eps = None if norm is None else norm.eps
+    wide = widened((products, biases, norm and norm[:2]))
+    norm = wide[2] and Normed(*wide[2], eps)
+    return plain(name, *wide[:2], norm).astype(products[0].dtype)
 
 
-def doubled(name, products, biases):
+def doubled(name, products, biases, norm):
     """The gradient of a bias twice."""
     twice = [2 * bias - jax.lax.stop_gradient(bias) for bias in biases]
-    return plain(name, products, tuple(twice))
+    return plain(name, products, tuple(twice), norm)
 
 
-def failing(name, products, biases):
+def failing(name, products, biases, norm):
     raise RuntimeError("no PTX")
 
 
@@ -220,8 +216,10 @@ def test_a_wrong_kernel_is_switched_off(wrong, monkeypatch, capsys):
     trust.verdict.cache_clear()
     monkeypatch.setattr(activation, "activate", lambda: rounded_once)
     for name in NAMES:
-        asked: dict[str, Any] = ASKED | {"activation": name}
-        assert chosen("auto", HERE, **asked) is rounded_once
+        # 60: a width that is filled up to 64
+        for more in ({}, {"width": 60, "normed": True}):
+            asked: dict[str, Any] = ASKED | {"activation": name} | more
+            assert chosen("auto", HERE, **asked) is rounded_once
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(activation, "activate", lambda: wrong)
     monkeypatch.setattr(trust, "versions", lambda: f"with {wrong.__name__}")
@@ -237,9 +235,18 @@ def waved(x: Any) -> Any:
     return x + 0.1 * jnp.sin(jnp.arange(x.size)).reshape(x.shape)
 
 
-@pytest.mark.parametrize("mlp", ["mlp", "swiglu"])
-def test_a_tower_and_its_gradients_are_the_same_by_the_kernel(mlp, monkeypatch):
-    spec = replace(small("ViT-B-16", depth=2), mlp=mlp)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"mlp": "swiglu"},
+        # as EVA02's: a norm behind the activation, and a width that is filled up
+        {"mlp": "swiglu", "mlp_norm": True, "mlp_dim": 51},
+    ],
+    ids=["mlp", "swiglu", "normed"],
+)
+def test_a_tower_and_its_gradients_are_the_same_by_the_kernel(changes, monkeypatch):
+    spec = replace(small("ViT-B-16", depth=2), **changes)
 
     def gradients(**options: Any) -> Any:
         apply, found = functional(initialise(spec, nnx.Rngs(0), **options))

@@ -57,6 +57,27 @@ def test_the_kernels_compute_what_xla_does(bias, dtype, allowed, monkeypatch):
             assert np.abs(a - b).max() <= allowed * np.abs(b).max()
 
 
+def test_where_nothing_goes_past_a_norm_no_zeros_are_read(monkeypatch):
+    asked = []
+    kernel = pallas._plain_gradients
+    monkeypatch.setattr(
+        pallas, "_plain_gradients", lambda *given: (asked.append(given[4]), kernel(*given))[1]
+    )
+    arrays, gradients = given((2, 5, 16), jnp.float32, bias=True)
+
+    def back(fork):
+        return jax.vjp(lambda *given: jax.checkpoint(fork)(*given), *arrays)[1](gradients[0])
+
+    found = back(lambda *given: pallas.forked(*given, EPS)[1])
+    assert asked == [None]
+    for a, b in zip(found, back(lambda *given: xla.forked(*given, EPS)[1]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    # the kernel without that array
+    rows = pallas.Rows(10, 16, EPS, centred=True, interpret=True)
+    for a, b in zip(pallas._gradients(rows, *arrays, None, gradients[0]), found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
 def test_where_there_is_no_cuda_the_kernel_is_the_plain_function():
     arrays, gradients = given((2, 5, 16), jnp.float32, bias=True)
 

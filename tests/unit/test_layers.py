@@ -1,0 +1,91 @@
+"""Linear layers with a factor for each number of their output, and with zeros behind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from fmjax.models.layers import Linear
+
+INPUTS, OUTPUTS = 6, 5
+MANY = 24  # rows: more than the kernel has
+
+
+def linear(dtype: Any = None, *, adapter: bool = False) -> Linear:
+    param = {"param_dtype": jnp.float32, "rngs": nnx.Rngs(0)}
+    layer = Linear(INPUTS, OUTPUTS, bias=True, dtype=dtype, **param)
+    # they are made as zeros, which would hide one that is left out
+    layer.bias = nnx.Param(1 + jnp.arange(float(OUTPUTS)))
+    if adapter:
+        layer.lora = lambda x: x[..., :OUTPUTS]
+    return layer
+
+
+def tokens(rows: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(1), (rows, INPUTS))
+
+
+SCALE = jnp.linspace(-2.0, 3.0, OUTPUTS)
+
+
+def lowered(layer: Linear, rows: int) -> str:
+    """How the output is computed."""
+    return str(jax.make_jaxpr(lambda x: layer.scaled(x, SCALE))(tokens(rows)))
+
+
+def test_a_linear_layer_gives_its_bias_apart():
+    layer, x = linear(adapter=True), tokens(2)
+    product, bias = layer.unbiased(x, OUTPUTS)
+    assert bias is not None
+    np.testing.assert_allclose(product + bias, layer(x), rtol=1e-6)
+
+
+def test_it_is_the_same_with_zeros_behind():
+    layer, x = linear(adapter=True), tokens(2)
+    # behind what it gives, and behind what it is given
+    product, bias = layer.unbiased(x, 8)
+    assert bias is not None
+    assert not product[:, OUTPUTS:].any()
+    assert not bias[OUTPUTS:].any()
+    np.testing.assert_allclose((product + bias)[:, :OUTPUTS], layer(x), rtol=1e-6)
+    wide = jnp.pad(x, [(0, 0), (0, 2)])
+    np.testing.assert_allclose(layer.scaled(wide, None), layer(x), rtol=1e-6)
+    # where neither is asked for, a wrong width is still refused
+    with pytest.raises(TypeError, match="contracting dimensions"):
+        layer(wide)
+
+
+@pytest.mark.parametrize("adapter", [False, True], ids=["alone", "with an adapter"])
+@pytest.mark.parametrize("dtype", [None, jnp.float16, jnp.bfloat16])
+@pytest.mark.parametrize("rows", [INPUTS - 1, MANY])
+def test_factors_and_their_gradients_are_those_of_the_output(adapter, dtype, rows):
+    x, learned = tokens(rows), linear()
+
+    def loss(kernel: Any, bias: Any, scale: Any, *, folded: bool) -> Any:
+        layer = linear(dtype if folded else None, adapter=adapter)
+        layer.kernel, layer.bias = nnx.Param(kernel), nnx.Param(bias)
+        y = layer.scaled(x, scale) if folded else layer(x) * scale
+        return jnp.sin(y.astype(jnp.float32)).sum()
+
+    assert learned.bias is not None
+    both = jax.value_and_grad(loss, (0, 1, 2))
+    given = (learned.kernel[...], learned.bias[...], SCALE)
+    found, expected = (jax.tree.leaves(both(*given, folded=way)) for way in (True, False))
+    within = 1e-5 if dtype is None else 0.1
+    for a, b in zip(found, expected, strict=True):
+        assert np.abs(a - b).max() <= within * max(1.0, np.abs(b).max())
+
+
+def test_factors_go_into_the_kernel_in_bfloat16_where_that_is_smaller():
+    of_kernel = f"f32[{INPUTS},{OUTPUTS}] = mul"
+    assert of_kernel in lowered(linear(jnp.bfloat16), MANY)
+    assert of_kernel not in lowered(linear(jnp.bfloat16), INPUTS - 1)
+    assert of_kernel not in lowered(linear(jnp.bfloat16, adapter=True), MANY)
+    # its smallest number is 6e-8: a weight of 1e-2 and a layer scale of 1e-6 would be 0
+    assert of_kernel not in lowered(linear(jnp.float16), MANY)
+    assert of_kernel not in lowered(linear(), MANY)
