@@ -18,6 +18,7 @@ from fmjax.config.switch import Switch
 from fmjax.config.tasks import ClassifyConfig, TaskConfig
 
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+OPTION = re.compile(r"(xla_[a-z0-9_]+)=(\S+)", re.ASCII)  # of XLA's compiler
 PROJECT = re.compile(r"[\w.-]{1,100}", re.ASCII)  # what all tools take
 STEPS = re.compile(r"(\d{1,9}):(\d{1,9})", re.ASCII)
 MAX_PROFILED = 100  # of a step a trace has megabytes
@@ -82,6 +83,9 @@ class RunConfig:
     # go back to this checkpoint, with another recipe if need be; 0 is the newest
     from_step: int = 0
     deterministic: bool = False  # the same bits on a GPU each time, as on other devices, for speed
+    # options of XLA's compiler for the run's own programs, as xla_gpu_enable_latency_hiding_scheduler=true; one that it
+    # does not know is left out
+    compiler_options: tuple[str, ...] = ()
     seed: int = 0  # of new parameters, drop path and the order of the images
     compare_random: bool = False  # also train the same model from random weights, and print both
     # dialect of the file that is written at the end
@@ -118,6 +122,7 @@ class RunConfig:
         require(len(set(tools)) == len(tools), "--log", " ".join(tools), "each tool once")
         known = PROJECT.fullmatch(project) is not None
         require(known, "--log-project", project, "1 to 100 letters, digits, '.', '_' or '-'")
+        self._check_options()
         asked = self.profiled
         fits = not self.profile_steps or (0 < len(asked) <= MAX_PROFILED and asked[0] > 0)
         spelled = f"FIRST:LAST, from 1 on, at most {MAX_PROFILED} steps"
@@ -125,6 +130,13 @@ class RunConfig:
         self.task.check_data(self.data)
         if self.export != "none":
             self.task.check_export(self.export)
+
+    def _check_options(self) -> None:
+        found = [OPTION.fullmatch(option) for option in self.compiler_options]
+        names = [option[1] for option in found if option is not None]
+        spelled = len(set(names)) == len(self.compiler_options)
+        told = " ".join(self.compiler_options)
+        require(spelled, "--compiler-options", told, "xla_NAME=VALUE, each name once")
 
     @property
     def profiled(self) -> range:

@@ -71,6 +71,7 @@ class Plan(Learner):
     keep_best: bool
     max_skipped: int
     deterministic: bool
+    compiler_options: tuple[str, ...]  # NAME=VALUE, as they were asked for
     profiled: range  # steps of which a trace is written
 
     @property
@@ -193,6 +194,7 @@ def resolve(
         keep_best=config.keep_best,
         max_skipped=recipe.max_skipped,
         deterministic=config.deterministic,
+        compiler_options=config.compiler_options,
         profiled=config.profiled,
     )
 

@@ -59,6 +59,7 @@ SAFE = (
     "memory_gib",
     "dry_run",
     "deterministic",
+    "compiler_options",
 )
 SAFE_RECIPE = ("max_skipped",)
 # what may be another from a step on that the user goes back to: it changes no array of the state

@@ -13,7 +13,8 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
-from fmjax.engine.determinism import compiler_options
+from fmjax.engine.compiler import Options, asked
+from fmjax.engine.determinism import of_same_bits
 from fmjax.engine.freeze import merge, partition
 from fmjax.engine.guard import after, all_finite, kept, told
 from fmjax.engine.plan import Learner, Plan, prepared
@@ -39,28 +40,28 @@ class Compiled:
 def compiled(plan: Plan, mesh: Mesh) -> Compiled:
     """Nothing is compiled before the first call."""
     where = places(plan, mesh)
-    options = compiler_options(mesh) if plan.deterministic else None
+    options = asked(plan.compiler_options)
+    if plan.deterministic:
+        options |= of_same_bits(mesh)
     # the old state is given up: its memory becomes that of the new one
     step = jax.jit(
         partial(train_step, plan=plan, mesh=mesh),
         in_shardings=(where, batch_sharding(mesh)),
         out_shardings=(where, replicated(mesh)),
         donate_argnums=0,
-        compiler_options=options,
+        compiler_options=options or None,
     )
     return Compiled(step, compiled_outputs(plan, mesh, options))
 
 
-def compiled_outputs(
-    learner: Learner, mesh: Mesh, options: dict[str, Any] | None = None
-) -> Outputs:
+def compiled_outputs(learner: Learner, mesh: Mesh, options: Options | None = None) -> Outputs:
     """What evaluation runs; its rows are whole on every device, so that each host can take them, and with them the
     weights of the rows that another host has read."""
 
     def outputs(params: Params, batch: Batch) -> tuple[Rows, Array]:
         return learner.outputs(params, batch), batch["weight"]
 
-    return jax.jit(outputs, out_shardings=replicated(mesh), compiler_options=options)
+    return jax.jit(outputs, out_shardings=replicated(mesh), compiler_options=options or None)
 
 
 def train_step(state: State, batch: Batch, *, plan: Plan, mesh: Mesh) -> tuple[State, Logs]:
