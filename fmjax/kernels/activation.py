@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from fmjax.kernels import single, trust, xla
+from fmjax.sharding import make_mesh
 
 # auto: the fastest that the devices and the dtype allow
 Kernel = single.Kernel
@@ -36,6 +37,11 @@ MULTIPLE = 8
 WIDEST = 8192  # numbers of a row that a program of the kernel with a norm holds in registers
 ROWS = 1027  # of the case that a kernel is tried on: beyond whole tiles, and several for a program
 EPS = 1e-6  # there
+# for what is told of a device: ViT-L's MLP and EVA02-L's
+USUAL: tuple[dict[str, Any], ...] = (
+    {"activation": "gelu", "width": 4096},
+    {"activation": "swiglu", "width": 2730, "normed": True},
+)
 # what it is tried with: gradients of all of these are compared
 INPUTS = {"swiglu": ("gates", "products", "biases")}
 PLAIN_INPUTS = ("products", "biases")
@@ -74,6 +80,13 @@ def unfit(
         reason = f"an MLP is {width} wide, and the kernel with its norm takes {WIDEST}"
     reason = reason or lacking()
     return reason or single.found_wrong(_tried(activation, jnp.dtype(dtype), width, normed), mesh)
+
+
+def told(device: Any, dtype: DTypeLike) -> str:
+    """The kernels of activations in a dtype on a device, in words; tried there if they were not yet."""
+    mesh = make_mesh(1, devices=[device])
+    reasons = [unfit(mesh, dtype=dtype, **each) for each in USUAL]
+    return single.told(next(filter(None, reasons), ""))
 
 
 @cache

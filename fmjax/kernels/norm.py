@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache, partial
 from importlib import import_module
+from typing import Any
 
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -12,6 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from fmjax.kernels import single, trust, xla
+from fmjax.sharding import make_mesh
 
 # auto: the fastest that the devices, the dtype and the width allow
 Kernel = single.Kernel
@@ -19,6 +21,7 @@ Kernel = single.Kernel
 Fork = Callable[[Array, Array, Array | None, float], tuple[Array, Array]]
 
 WIDEST = 8192  # numbers of a row that a program holds in registers
+WIDTH = 1024  # of ViT-L, for what is told of a device
 ROWS = 67  # of the case that a kernel is tried on
 EPS = 1e-6  # there
 INPUTS = ("tokens", "scales", "biases")
@@ -39,6 +42,11 @@ def unfit(mesh: Mesh | None, *, dtype: DTypeLike, width: int) -> str:
     if not reason and width > WIDEST:
         reason = f"tokens are {width} wide, and the kernel takes {WIDEST}"
     return reason or lacking() or single.found_wrong(_tried(dtype, width), mesh)
+
+
+def told(device: Any, dtype: DTypeLike) -> str:
+    """The kernel of norms in a dtype on a device, in words; tried there if it was not yet."""
+    return single.told(unfit(make_mesh(1, devices=[device]), dtype=dtype, width=WIDTH))
 
 
 @cache

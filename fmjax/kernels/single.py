@@ -50,6 +50,11 @@ def unfit(mesh: Mesh | None, dtype: DTypeLike) -> str:
     return ""
 
 
+def told(reason: str) -> str:
+    """The kernel that computes what it can on a device, in words; reason: why it cannot."""
+    return f"XLA's: {reason}" if reason else "kernels in Pallas, in programs of one device"
+
+
 def lacking(case: Callable[..., Array], arguments: int) -> str:
     """Why this jax makes no kernel here for a case of so many arguments; "" where it does."""
     # the language is to leave jax, and since 0.11 it asks for a GPU that is here before it makes a kernel for another

@@ -13,7 +13,7 @@ def look() -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
-    from fmjax.kernels.attention import told
+    from fmjax.kernels import activation, attention, norm
     from fmjax.models.build import compute_dtype
 
     devices = jax.devices()
@@ -26,7 +26,9 @@ def look() -> dict[str, Any]:
         "kinds": [device.device_kind for device in devices],
         "memory_bytes": stats.get("bytes_limit"),
         "dtype": str(dtype),
-        "attention": told(devices[0], dtype),
+        "attention": attention.told(devices[0], dtype),
+        "norms": norm.told(devices[0], dtype),
+        "activations": activation.told(devices[0], dtype),
         "compile_cache": getattr(jax.config, "jax_compilation_cache_dir", None) or "",
         "error": "",
     }

@@ -66,6 +66,8 @@ def rows(facts: Facts) -> list[tuple[str, str]]:
         "devices": _devices(facts),
         "dtype": facts.devices.dtype and f"{facts.devices.dtype}, by --model.dtype auto",
         "attention": facts.devices.attention,
+        "norms": facts.devices.norms,
+        "activations": facts.devices.activations,
         "gpus": ", ".join(
             f"{gpu.name} ({in_gib(gpu.memory_bytes)}, driver {gpu.driver})" for gpu in facts.gpus
         ),

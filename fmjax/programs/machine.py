@@ -54,7 +54,10 @@ class Devices:
     kinds: tuple[str, ...] = ()
     memory_bytes: int | None = None  # of the first device, where it tells
     dtype: str = ""
-    attention: str = ""  # the kernel that computes it, and why none of the device's own does
+    # the kernels that compute these parts of a block, and why none of the device's own does
+    attention: str = ""
+    norms: str = ""
+    activations: str = ""
     compile_cache: str = ""
     error: str = ""
 

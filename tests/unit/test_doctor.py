@@ -298,6 +298,8 @@ def test_this_machine_is_looked_at_without_jax_in_the_process():
     assert facts["devices"]["dtype"] == "float32"
     kernel = "XLA's products: cuDNN runs on GPUs of NVIDIA, and not on 'cpu'"
     assert facts["devices"]["attention"] == kernel
+    for part in ("norms", "activations"):
+        assert facts["devices"][part].endswith("of compute capability 8.0, and not for 'cpu'")
     assert facts["unmet"] == []
     assert set(facts["extras"]) >= {"cuda12", "cuda13", "tpu"}
     assert facts["packages"]["jax"]

@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import Mesh
 
 from fmjax.errors import UsageError
-from fmjax.kernels import norm, pallas, single, trust, xla
+from fmjax.kernels import activation, norm, pallas, single, trust, xla
 from fmjax.kernels.norm import chosen, unfit
 from fmjax.models.functional import functional
 from fmjax.sharding import make_mesh
@@ -119,6 +119,18 @@ def test_a_kernel_is_chosen_by_device_dtype_and_width(device, dtype, width, reas
     with pytest.raises(UsageError) as refused:
         chosen("pallas", HERE, **asked)
     assert str(refused.value) == f"--norms pallas: {reason}; choose xla, or auto"
+
+
+@pytest.mark.parametrize("kernels", [norm, activation])
+def test_what_computes_on_a_device_is_told(kernels, monkeypatch):
+    assert kernels.told(CPU, BF16).startswith("XLA's: the kernel is for GPUs of NVIDIA")
+    monkeypatch.setattr(single, "first_device", lambda mesh: H100)
+    for reason, told in {
+        "": "kernels in Pallas, in programs of one device",
+        "no": "XLA's: no",
+    }.items():
+        monkeypatch.setattr(kernels, "lacking", lambda reason=reason: reason)
+        assert kernels.told(CPU, BF16) == told
 
 
 @pytest.mark.parametrize("mesh", [make_mesh(), None], ids=["a mesh", "all devices"])
