@@ -20,6 +20,7 @@ ATTENTION = ("attention forward", "attention backward")
 COLUMNS = (
     "predicted ms",
     "images/s",
+    "over its products",
     *KINDS,
     "attention",
     "kernels a layer",
@@ -57,6 +58,7 @@ def _cells(row: dict[str, Any]) -> Iterator[str]:
     ms, layer = row["ms"], row["layer"]
     yield f"{row['predicted_ms']:.1f}"
     yield f"{row['batch'] / row['predicted_ms'] * 1e3:,.0f}"
+    yield f"{row['predicted_ms'] / ms['products']:.2f}"
     for kind in KINDS:
         yield f"{ms.get(kind, 0.0):.1f}"
     yield f"{sum(ms.get(kind, 0.0) for kind in ATTENTION):.1f}"
