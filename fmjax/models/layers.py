@@ -41,6 +41,8 @@ class Kernels(NamedTuple):
     attend: Attend = xla.attend
     fork: Fork | None = None
     activate: Activate | None = None
+    # whether factors go into the kernel in front of them. Several devices exchange kernels, and would not all at once
+    folded: bool = False
 
 
 BY_XLA = Kernels()
@@ -75,20 +77,21 @@ class Linear(nnx.Module):
         return self._output(x, self.kernel[...], self._bias())
 
     def scaled(
-        self, x: Float[Array, "*B W"], scale: Float[Array, " O"] | None
+        self, x: Float[Array, "*B W"], scale: Float[Array, " O"] | None, *, folded: bool = False
     ) -> Float[Array, "*B O"]:
-        """The output times a factor for each of its numbers, if there are factors; x may have zeros behind."""
+        """The output times a factor for each of its numbers, if there are factors; x may have zeros behind. folded:
+        whether factors may go into the kernel."""
         kernel, bias = filled(self.kernel[...], x.shape[-1], axis=0), self._bias()
         if scale is None:
             return self._output(x, kernel, bias)
-        if not self._folds(x):
+        if not (folded and self._folds(x)):
             y = self._output(x, kernel, bias)
             return y * scale.astype(y.dtype)
         return self._output(x, kernel * scale, None if bias is None else bias * scale)
 
     def _folds(self, x: Array) -> bool:
-        """Whether factors go into the kernel: where that is smaller than its input, so that on both ways nothing goes
-        over the output once more."""
+        """Whether it pays to multiply factors into the kernel: where that is smaller than its input, nothing goes over
+        the output once more, on both ways."""
         # float16 has no numbers as small as a weight times a layer scale, and float32 keeps the bits that it had
         narrow = self.dtype is not None and jnp.dtype(self.dtype) == jnp.bfloat16
         return narrow and self.lora is None and math.prod(x.shape[:-1]) >= x.shape[-1]
@@ -211,7 +214,8 @@ class Attention(nnx.Module):
             angles = rope[:, : q.shape[2]]
             q, k = rotate(q, angles, self.pairs), rotate(k, rope, self.pairs)
         y = rearrange(kernels.attend(q, k, v), "b n l k -> b l (n k)")
-        return self.out.scaled(y if self.norm is None else self.norm(y, kernels.fork), scale)
+        y = y if self.norm is None else self.norm(y, kernels.fork)
+        return self.out.scaled(y, scale, folded=kernels.folded)
 
 
 def split_heads(x: Float[Array, "B L D"], heads: int) -> Float[Array, "B N L K"]:
@@ -245,11 +249,12 @@ class Mlp(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "*B D"],
-        activate: Activate | None = None,
+        kernels: Kernels = BY_XLA,
         scale: Float[Array, " D"] | None = None,
     ) -> Float[Array, "*B D"]:
+        activate = kernels.activate
         y = self._plain(x) if activate is None else self._fused(x, activate)  # *B F
-        return self.down.scaled(y, scale)
+        return self.down.scaled(y, scale, folded=kernels.folded)
 
     def _plain(self, x: Array) -> Array:
         up = self.up(x)
@@ -309,8 +314,8 @@ class Block(nnx.Module):
         if seen is None:
             seen = x if self.post_norm else self.norm2(x)
         if not self.post_norm:
-            return self.mlp(seen, kernels.activate, _factors(self.ls2))
-        y = self.norm2(self.mlp(seen, kernels.activate), kernels.fork)
+            return self.mlp(seen, kernels, _factors(self.ls2))
+        y = self.norm2(self.mlp(seen, kernels), kernels.fork)
         return y if self.ls2 is None else self.ls2(y)
 
 

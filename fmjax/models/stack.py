@@ -74,8 +74,12 @@ def run_stack(
     how, traced = kept(remat), unrolled(unroll, mesh, depth=depth)
     wrapped = partial(_rematerialised, kept=how, scanned=not traced)
     whole = partial(body, kernels=kernels)
-    if few is None:
-        return jax.lax.scan(wrapped(whole), x, layers, unroll=traced or 1)[0]
+    # to scan over all blocks but the last copies the parameters of all (of EVA02-E 16 GiB), which is more than a last
+    # block of so many is worth
+    deep = training and not traced and depth > MOST_UNROLLED
+    if few is None or deep:
+        x, _ = jax.lax.scan(wrapped(whole), x, layers, unroll=traced or 1)
+        return x if few is None else over_batch(x[:, :few], mesh)
 
     if traced or training:
         leading = jax.tree.map(lambda leaf: leaf[:-1], layers)

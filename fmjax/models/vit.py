@@ -305,6 +305,7 @@ class ViT(nnx.Module):
             self._attend(x.dtype, tokens=x.shape[1]),
             self._fork(x.dtype),
             self._activate(x.dtype),
+            folded=self.mesh is None or self.mesh.size == 1,
         )
         stacks = [stack for stack in (self.frozen_blocks, self.blocks) if stack is not None]
         for blocks, depths in between(stacks, start, stop):

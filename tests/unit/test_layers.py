@@ -33,9 +33,9 @@ def tokens(rows: int) -> jax.Array:
 SCALE = jnp.linspace(-2.0, 3.0, OUTPUTS)
 
 
-def lowered(layer: Linear, rows: int) -> str:
+def lowered(layer: Linear, rows: int, *, folded: bool = True) -> str:
     """How the output is computed."""
-    return str(jax.make_jaxpr(lambda x: layer.scaled(x, SCALE))(tokens(rows)))
+    return str(jax.make_jaxpr(lambda x: layer.scaled(x, SCALE, folded=folded))(tokens(rows)))
 
 
 def test_a_linear_layer_gives_its_bias_apart():
@@ -69,7 +69,7 @@ def test_factors_and_their_gradients_are_those_of_the_output(adapter, dtype, row
     def loss(kernel: Any, bias: Any, scale: Any, *, folded: bool) -> Any:
         layer = linear(dtype if folded else None, adapter=adapter)
         layer.kernel, layer.bias = nnx.Param(kernel), nnx.Param(bias)
-        y = layer.scaled(x, scale) if folded else layer(x) * scale
+        y = layer.scaled(x, scale, folded=True) if folded else layer(x) * scale
         return jnp.sin(y.astype(jnp.float32)).sum()
 
     assert learned.bias is not None
@@ -85,6 +85,7 @@ def test_factors_go_into_the_kernel_in_bfloat16_where_that_is_smaller():
     of_kernel = f"f32[{INPUTS},{OUTPUTS}] = mul"
     assert of_kernel in lowered(linear(jnp.bfloat16), MANY)
     assert of_kernel not in lowered(linear(jnp.bfloat16), INPUTS - 1)
+    assert of_kernel not in lowered(linear(jnp.bfloat16), MANY, folded=False)
     assert of_kernel not in lowered(linear(jnp.bfloat16, adapter=True), MANY)
     # its smallest number is 6e-8: a weight of 1e-2 and a layer scale of 1e-6 would be 0
     assert of_kernel not in lowered(linear(jnp.float16), MANY)
