@@ -14,6 +14,7 @@ from flax import nnx
 
 import fmjax
 from fmjax.errors import UsageError
+from fmjax.models import stack
 from fmjax.models.build import abstract, initialise, resized
 from fmjax.models.features import Features
 from fmjax.models.functional import functional, with_params
@@ -206,6 +207,20 @@ def test_embedding_and_logits_alone_are_those_of_a_call_with_their_gradients(
         # the true gradient of a bias of k is zero: it is measured by that of q
         scale = float(jnp.abs(flat(expected)[path.replace("k.bias", "q.bias")]).max())
         assert float(jnp.abs(flat(found)[path] - gradient).max()) <= 1e-4 * scale, path
+
+
+def test_a_deep_network_that_trains_scans_over_all_of_its_blocks(monkeypatch):
+    model = random_like(initialise(small("EVA02-E-14", depth=3)))
+    x, key = images(model.spec.image_size), jax.random.key(0)
+
+    def scanned() -> str:
+        return str(jax.make_jaxpr(lambda model: model.embedding(x, key))(model))
+
+    # parameters of all blocks but the last are a copy
+    assert "length=2" in scanned()
+    monkeypatch.setattr(stack, "MOST_UNROLLED", 2)
+    assert "length=2" not in scanned()
+    assert close(jax.jit(lambda model: model.embedding(x, key))(model), model(x, key).pooled)
 
 
 def test_a_model_without_a_classifier_has_no_logits():
