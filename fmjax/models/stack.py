@@ -74,10 +74,7 @@ def run_stack(
     how, traced = kept(remat), unrolled(unroll, mesh, depth=depth)
     wrapped = partial(_rematerialised, kept=how, scanned=not traced)
     whole = partial(body, kernels=kernels)
-    # to scan over all blocks but the last copies the parameters of all (of EVA02-E 16 GiB), which is more than a last
-    # block of so many is worth
-    deep = training and not traced and depth > MOST_UNROLLED
-    if few is None or deep:
+    if few is None or (training and not traced and not shortened(mesh, depth=depth)):
         x, _ = jax.lax.scan(wrapped(whole), x, layers, unroll=traced or 1)
         return x if few is None else over_batch(x[:, :few], mesh)
 
@@ -138,6 +135,18 @@ def unrolled(unroll: Unroll, mesh: Mesh | None, *, depth: int) -> bool:
     # CPU no time beside its products; over several devices a loop keeps the weights of one block at a time
     alone = mesh is None or mesh.size == 1
     return alone and depth <= MOST_UNROLLED and first_device(mesh).platform != "cpu"
+
+
+def shortened(mesh: Mesh | None, *, depth: int) -> bool:
+    """Whether a scan that has a gradient leaves out the last of so many blocks, where that computes few tokens.
+
+    Its slices copy the parameters of all others (of EVA02-E 16 GiB). On one accelerator blocks are scanned to take less
+    memory, and of very many the last one is no share of a step.
+    """
+    alone = mesh is None or mesh.size == 1
+    if alone and first_device(mesh).platform != "cpu":
+        return False
+    return depth <= MOST_UNROLLED
 
 
 def kept(remat: Remat) -> Kept:

@@ -301,16 +301,12 @@ class ViT(nnx.Module):
         rates = jnp.asarray(np.linspace(0, self.drop_path, depth), jnp.float32)
         key = key if self.drop_path else None  # with nothing to drop, nothing is drawn
         keys = None if key is None else jax.random.split(key, depth)
-        kernels = Kernels(
-            self._attend(x.dtype, tokens=x.shape[1]),
-            self._fork(x.dtype),
-            self._activate(x.dtype),
-            folded=self.mesh is None or self.mesh.size == 1,
-        )
+        attend, fork = self._attend(x.dtype, tokens=x.shape[1]), self._fork(x.dtype)
+        alone = self.mesh is None or self.mesh.size == 1
+        kernels = Kernels(attend, fork, self._activate(x.dtype), folded=alone)
         stacks = [stack for stack in (self.frozen_blocks, self.blocks) if stack is not None]
         for blocks, depths in between(stacks, start, stop):
             own = None if keys is None else keys[depths]
-            asked = few if depths.stop == stop else None
             x = run_stack(
                 blocks,
                 x,
@@ -321,7 +317,7 @@ class ViT(nnx.Module):
                 remat=self.remat,
                 unroll=self.unroll,
                 mesh=self.mesh,
-                few=asked,
+                few=few if depths.stop == stop else None,
                 training=training,
             )
         return x

@@ -20,6 +20,11 @@ def in_layers(row: dict, kind: str) -> list[dict]:
     ]
 
 
+def looped(row: dict) -> int:
+    """Blocks in the loop: the last one is not where it computes class tokens alone."""
+    return max(each["trips"] for each in row["collectives"])
+
+
 def travelled(row: dict, kind: str) -> int:
     return sum(each["bytes"] * each["count"] for each in in_layers(row, kind))
 
@@ -55,7 +60,7 @@ def test_weights_travel_in_half_precision_once_a_pass_and_tokens_do_not(row):
     tokens = sum(
         each["count"] for each in in_layers(row, "all-reduce") if each["axes"] == ["tensor"]
     )
-    assert tokens == (6 * row["depth"] if row["tensor"] > 1 else 0)
+    assert tokens == (6 * looped(row) if row["tensor"] > 1 else 0)
 
 
 @pytest.mark.parametrize("model", SCALED)

@@ -209,7 +209,7 @@ def test_embedding_and_logits_alone_are_those_of_a_call_with_their_gradients(
         assert float(jnp.abs(flat(found)[path] - gradient).max()) <= 1e-4 * scale, path
 
 
-def test_a_deep_network_that_trains_scans_over_all_of_its_blocks(monkeypatch):
+def test_where_a_slice_costs_more_a_network_scans_over_all_of_its_blocks(monkeypatch):
     model = random_like(initialise(small("EVA02-E-14", depth=3)))
     x, key = images(model.spec.image_size), jax.random.key(0)
 
@@ -218,9 +218,24 @@ def test_a_deep_network_that_trains_scans_over_all_of_its_blocks(monkeypatch):
 
     # parameters of all blocks but the last are a copy
     assert "length=2" in scanned()
-    monkeypatch.setattr(stack, "MOST_UNROLLED", 2)
+    monkeypatch.setattr(stack, "shortened", lambda *_, **__: False)
     assert "length=2" not in scanned()
     assert close(jax.jit(lambda model: model.embedding(x, key))(model), model(x, key).pooled)
+
+
+@pytest.mark.parametrize(
+    ("platform", "devices", "depth", "expected"),
+    [("cpu", 1, 12, True), ("cpu", 1, 64, False), ("gpu", 1, 12, False), ("gpu", 8, 12, True)],
+)
+def test_a_slice_is_taken_on_a_cpu_and_over_devices(
+    platform, devices, depth, expected, monkeypatch
+):
+    device = SimpleNamespace(platform=platform)
+    monkeypatch.setattr(stack, "first_device", lambda mesh: device)
+    assert (
+        stack.shortened(make_mesh(devices, devices=jax.devices()[:devices]), depth=depth)
+        == expected
+    )
 
 
 def test_a_model_without_a_classifier_has_no_logits():
