@@ -61,7 +61,11 @@ def _flags(row: dict[str, Any]) -> str:
 
 def _each_image(tried: dict[int, Memory]) -> str:
     """GiB that an image more takes in the largest two batches that fit something."""
-    few, many = sorted(batch for batch in tried if batch in BATCHES)[-2:]
+    largest = sorted(batch for batch in tried if batch in BATCHES)[-2:]
+    # where every card has room for the most, no other batch was tried
+    if len(largest) < 2:
+        return ""
+    few, many = largest
     return f"{(tried[many].total - tried[few].total) / (many - few) / GIB:.2f}"
 
 
