@@ -114,6 +114,11 @@ def batch_divisor(mesh: Mesh) -> int:
     return int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
 
 
+def alone(mesh: Mesh | None) -> bool:
+    """Whether a program for a mesh, or for none, is of one device."""
+    return mesh is None or mesh.size == 1
+
+
 def first_device(mesh: Mesh | None = None) -> Any:
     """A device that a program for a mesh is made for; without one the device that jax puts it on."""
     if mesh is not None:

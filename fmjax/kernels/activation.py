@@ -32,7 +32,7 @@ class Normed(NamedTuple):
 Activate = Callable[[str, tuple[Array, ...], tuple[Array | None, ...], Normed | None], Array]
 
 # Numbers of a row go in groups of so many: XLA pads what a product gives otherwise (EVA02-L's 2730 to 2736), and would
-# copy it for a kernel. So its matrices are filled up with zeros, which are a ten thousandth of a layer's bytes
+# copy it for a kernel. So its matrices are filled up with zeros, which there are 0.2 % of them
 MULTIPLE = 8
 WIDEST = 8192  # numbers of a row that a program of the kernel with a norm holds in registers
 ROWS = 1027  # of the case that a kernel is tried on: beyond whole tiles, and several for a program

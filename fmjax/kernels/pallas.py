@@ -132,7 +132,7 @@ def _differentiate(rows: Rows, programs: int, *refs: Any) -> None:
     dx_ref, *sum_refs = refs[-3:]
     first, scale = pl.program_id(0), held.vector(rows, scale_ref)
 
-    def turn(index: Any, sums: tuple[Array, Array]) -> tuple[Array, Array]:
+    def turn(index: Any, sums: tuple[Array, ...]) -> tuple[Array, ...]:
         row = first + index * programs
         x, dy, *past = (held.row(rows, ref, row) for ref in (x_ref, dy_ref, *past_refs))
         centred, inverse = held.centred(rows, x)
@@ -142,7 +142,7 @@ def _differentiate(rows: Rows, programs: int, *refs: Any) -> None:
         return sums[0] + dy * unit, sums[1] + dy
 
     turns = math.ceil(rows.total / programs)
-    totals = jax.lax.fori_loop(0, turns, turn, tuple(held.sums(rows, 2)))
+    totals = jax.lax.fori_loop(0, turns, turn, held.sums(rows, 2))
     for ref, total in zip(sum_refs, totals, strict=True):
         triton.store(ref.at[first, rows.columns], total, mask=rows.real)
 

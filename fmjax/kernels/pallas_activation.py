@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 from fmjax.kernels import formulas, pallas_gate
 from fmjax.kernels.activation import Normed, plain
 from fmjax.kernels.formulas import FORMULAS, Fast
+from fmjax.kernels.platform import on_cuda
 
 # Of the tiles tried on an H200 (8 forward, 14 backward, 32896 x 4096 and 25216 x 3072) these are fastest, by a few %
 FORWARD, FORWARD_TILES = (4, 512), 2  # rows and columns of a tile, and tiles of a program
@@ -41,7 +42,7 @@ class Products(NamedTuple):
 
     @property
     def fast(self) -> Fast:
-        return formulas.PLAIN if self.interpret else formulas.TRITON
+        return formulas.fast(interpret=self.interpret)
 
 
 class Columns(NamedTuple):
@@ -63,33 +64,11 @@ def activated(
     given = tuple(map(_given, products, biases))
     if norm is not None:
         return pallas_gate.normed(activation, products, given, norm)
-    return _activated(activation, products, given)
+    return on_cuda(_values, _gradients, plain)(activation, products, given)
 
 
 def _given(product: Array, bias: Array | None) -> Array:
     return jnp.zeros(product.shape[-1:], jnp.float32) if bias is None else bias
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _activated(activation: str, products: Arrays, biases: Arrays) -> Array:
-    kernel, default = partial(_values, activation), partial(plain, activation)
-    return jax.lax.platform_dependent(products, biases, cuda=kernel, default=default)
-
-
-def _forward(activation: str, products: Arrays, biases: Arrays) -> tuple[Array, Any]:
-    return _activated(activation, products, biases), (products, biases)
-
-
-def _backward(activation: str, kept: tuple[Arrays, Arrays], gradient: Array) -> Any:
-    kernel, default = partial(_gradients, activation), partial(_plain_gradients, activation)
-    return jax.lax.platform_dependent(*kept, gradient, cuda=kernel, default=default)
-
-
-_activated.defvjp(_forward, _backward)
-
-
-def _plain_gradients(activation: str, products: Arrays, biases: Arrays, gradient: Array) -> Any:
-    return jax.vjp(partial(plain, activation), products, biases)[1](gradient)
 
 
 def _values(activation: str, products: Arrays, biases: Arrays, *, interpret: bool = False) -> Array:

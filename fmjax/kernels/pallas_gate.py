@@ -23,6 +23,7 @@ from fmjax.kernels import rows as held
 from fmjax.kernels.activation import Normed
 from fmjax.kernels.activation import plain as by_xla
 from fmjax.kernels.formulas import FORMULAS, Fast
+from fmjax.kernels.platform import on_cuda
 from fmjax.kernels.rows import PROGRAMS, WIDE, Rows
 
 Arrays = tuple[Array, ...]
@@ -38,16 +39,15 @@ class Form(NamedTuple):
 
     @property
     def fast(self) -> Fast:
-        return formulas.PLAIN if self.interpret else formulas.TRITON
+        return formulas.fast(interpret=self.interpret)
 
 
 class Vectors(NamedTuple):
     """What is learned, but for the products. A norm without a bias has none."""
 
     biases: Arrays  # of the products [F]
-    scale: (
-        Array  # of the norm [R]; of a row of products so many numbers are there, and all others 0
-    )
+    # of the norm [R]: of a row of products so many numbers are there, and all others are 0
+    scale: Array
     bias: Array | None
 
 
@@ -60,35 +60,14 @@ def normed(
     """`activation.plain` with a norm, in bfloat16 or float16, computed in float32; beyond the norm's width, where
     products and biases are 0, so is what comes out. On other devices than CUDA's it is that."""
     form = Form(name, norm.eps, norm.bias is not None)
-    return _normed(form, products, Vectors(biases, norm.scale, norm.bias))
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _normed(form: Form, products: Arrays, vectors: Vectors) -> Array:
-    kernel, default = partial(values, form), partial(plain, form)
-    return jax.lax.platform_dependent(products, vectors, cuda=kernel, default=default)
-
-
-def _forward(form: Form, products: Arrays, vectors: Vectors) -> tuple[Array, Any]:
-    return _normed(form, products, vectors), (products, vectors)
-
-
-def _backward(form: Form, kept: tuple[Arrays, Vectors], gradient: Array) -> Any:
-    kernel, default = partial(gradients, form), partial(_plain_gradients, form)
-    return jax.lax.platform_dependent(*kept, gradient, cuda=kernel, default=default)
-
-
-_normed.defvjp(_forward, _backward)
+    vectors = Vectors(biases, norm.scale, norm.bias)
+    return on_cuda(values, gradients, plain)(form, products, vectors)
 
 
 def plain(form: Form, products: Arrays, vectors: Vectors) -> Array:
     """The same by XLA."""
     norm = Normed(vectors.scale, vectors.bias, form.eps)
     return by_xla(form.activation, products, vectors.biases, norm)
-
-
-def _plain_gradients(form: Form, products: Arrays, vectors: Vectors, gradient: Array) -> Any:
-    return jax.vjp(partial(plain, form), products, vectors)[1](gradient)
 
 
 def values(form: Form, products: Arrays, vectors: Vectors) -> Array:
@@ -179,7 +158,7 @@ def _differentiate(form: Form, rows: Rows, programs: int, count: int, *refs: Any
         return tuple(total + new for total, new in zip(sums, added, strict=True))
 
     turns = math.ceil(rows.total / programs)
-    totals = jax.lax.fori_loop(0, turns, turn, tuple(held.sums(rows, len(sum_refs))))
+    totals = jax.lax.fori_loop(0, turns, turn, held.sums(rows, len(sum_refs)))
     for ref, total in zip(sum_refs, totals, strict=True):
         triton.store(ref.at[first, rows.columns], total, mask=rows.real)
 

@@ -80,6 +80,6 @@ def before_norm(rows: Rows, weighed: Array, unit: Array, inverse: Array) -> Arra
     return change * inverse
 
 
-def sums(rows: Rows, count: int) -> list[Array]:
+def sums(rows: Rows, count: int) -> tuple[Array, ...]:
     """Where a program adds up over its rows."""
-    return [jnp.zeros(rows.block, jnp.float32)] * count
+    return (jnp.zeros(rows.block, jnp.float32),) * count

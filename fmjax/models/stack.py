@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from fmjax.kernels import xla
 from fmjax.kernels.norm import Fork
 from fmjax.models.layers import PRODUCT, Asking, Block, Kernels, Norm, drop_path, every
-from fmjax.sharding import first_device, over_batch
+from fmjax.sharding import alone, first_device, over_batch
 
 # what a block keeps for its backward pass: everything; its products, with what a kernel of attention gives; its input
 Kept = Literal["none", "dots", "full"]
@@ -133,8 +133,7 @@ def unrolled(unroll: Unroll, mesh: Mesh | None, *, depth: int) -> bool:
         return unroll
     # a loop zero-fills, slices and writes what its rounds keep, which takes an accelerator a sixth of a step, and a
     # CPU no time beside its products; over several devices a loop keeps the weights of one block at a time
-    alone = mesh is None or mesh.size == 1
-    return alone and depth <= MOST_UNROLLED and first_device(mesh).platform != "cpu"
+    return alone(mesh) and depth <= MOST_UNROLLED and first_device(mesh).platform != "cpu"
 
 
 def shortened(mesh: Mesh | None, *, depth: int) -> bool:
@@ -143,8 +142,7 @@ def shortened(mesh: Mesh | None, *, depth: int) -> bool:
     Its slices copy the parameters of all others (of EVA02-E 16 GiB). On one accelerator blocks are scanned to take less
     memory, and of very many the last one is no share of a step.
     """
-    alone = mesh is None or mesh.size == 1
-    if alone and first_device(mesh).platform != "cpu":
+    if alone(mesh) and first_device(mesh).platform != "cpu":
         return False
     return depth <= MOST_UNROLLED
 

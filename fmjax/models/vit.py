@@ -34,7 +34,7 @@ from fmjax.models.layers import (
 from fmjax.models.resample import resample_grid
 from fmjax.models.rope import rope_table
 from fmjax.models.stack import Remat, Unroll, between, run_stack
-from fmjax.sharding import first_device, over_batch
+from fmjax.sharding import alone, first_device, over_batch
 from fmjax.specs import ClassifierInput, ModelFacts, ViTSpec, check_image_size
 
 Grid = tuple[int, int]
@@ -302,8 +302,7 @@ class ViT(nnx.Module):
         key = key if self.drop_path else None  # with nothing to drop, nothing is drawn
         keys = None if key is None else jax.random.split(key, depth)
         attend, fork = self._attend(x.dtype, tokens=x.shape[1]), self._fork(x.dtype)
-        alone = self.mesh is None or self.mesh.size == 1
-        kernels = Kernels(attend, fork, self._activate(x.dtype), folded=alone)
+        kernels = Kernels(attend, fork, self._activate(x.dtype), folded=alone(self.mesh))
         stacks = [stack for stack in (self.frozen_blocks, self.blocks) if stack is not None]
         for blocks, depths in between(stacks, start, stop):
             own = None if keys is None else keys[depths]
@@ -327,8 +326,7 @@ class ViT(nnx.Module):
         head_dim = self.spec.width // self.spec.num_heads
         attend = chosen(self.attention, device, dtype=self.dtype or dtype, head_dim=head_dim)
         # heads that lie on several devices are not to be gone through, nor those of a program for any device
-        alone = self.mesh is None or self.mesh.size == 1
-        if self.attention != "auto" or not alone:
+        if self.attention != "auto" or not alone(self.mesh):
             return attend
         return of_many(attend, device, tokens=tokens)
 

@@ -28,7 +28,7 @@ LEFT: dict[str, dict[str, float]] = {
     "fmjax/data/sources": {"nodes": 8.8},
     "fmjax/deploy": {"nodes": 7.6},
     "fmjax/engine": {"nodes": 8.6},
-    "fmjax/kernels": {"nodes": 10.8},
+    "fmjax/kernels": {"nodes": 10.6},
     "fmjax/models": {"nodes": 9.2},
     "fmjax/programs": {"nodes": 9.2},
     "fmjax/programs/tao": {"nodes": 8.3},
