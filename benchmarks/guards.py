@@ -23,9 +23,10 @@ from fmjax.data.batches import train_batches
 from fmjax.data.sources import open_source
 from fmjax.data.split import divide
 from fmjax.engine import step
+from fmjax.engine.backbone import build
 from fmjax.engine.placement import on_mesh
 from fmjax.engine.plan import Plan
-from fmjax.engine.run import build, start_params
+from fmjax.engine.run import start_params
 from fmjax.engine.state import State, begin
 from fmjax.programs.finetune import planned
 from fmjax.sharding import make_mesh

@@ -13,6 +13,8 @@ from typing import Any
 os.environ["JAX_PLATFORMS"] = "cpu"
 # kernels are not chosen by trying them, and untried tiles of Triton's products do not fit
 os.environ["XLA_FLAGS"] = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"
+# what is looked at are kernels, not their machine code, whose optimisation takes longer than all else
+os.environ["XLA_FLAGS"] += " --xla_gpu_disable_gpuasm_optimizations=true"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 GIB = 2**30

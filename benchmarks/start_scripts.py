@@ -125,7 +125,8 @@ def step_ours(files: Path) -> None:
     from fmjax.bench.plans import planned
     from fmjax.config.model import ModelConfig
     from fmjax.config.run import RunConfig
-    from fmjax.engine.run import build, start_params
+    from fmjax.engine.backbone import build
+    from fmjax.engine.run import start_params
     from fmjax.engine.state import begin
     from fmjax.engine.step import compiled
     from fmjax.sharding import make_mesh

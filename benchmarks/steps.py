@@ -67,7 +67,7 @@ def ours(case: Case, kept: str) -> Run:
     from fmjax.bench.plans import planned
     from fmjax.config.model import ModelConfig
     from fmjax.config.run import RunConfig
-    from fmjax.engine.run import outlined, preprocessing
+    from fmjax.engine.backbone import outlined, preprocessing
     from fmjax.sharding import make_mesh
 
     model = ModelConfig(name=case.name, init="random", image_size=(case.side, case.side))

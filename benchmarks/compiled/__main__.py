@@ -1,6 +1,6 @@
 """Compiles fmjax's own step and forward pass for an H100 that is not here, and says what they must take there.
 
-python -m benchmarks.compiled [--out FILE.json] [--rows PART ... | --defaults] [--keep FOLDER] [--table]
+python -m benchmarks.compiled [--out FILE.json] [--rows PART ... | --held] [--keep FOLDER] [--table]
 
 Needs jax-cuda13-plugin and jax-cuda13-pjrt of jax's own version (benchmarks/h100.py); `.ci/run` puts them into .aot.
 """
@@ -23,7 +23,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import fmjax
 from benchmarks.compiled import roofline
-from benchmarks.compiled.cases import CASES, DEFAULTS, SPLIT
+from benchmarks.compiled.cases import HELD, KNOWN, SPLIT
 from benchmarks.compiled.page import RESULTS, write_page
 from benchmarks.compiled.program import kernels
 from benchmarks.gpu import cases, ours
@@ -50,12 +50,12 @@ def compile_all(asked: argparse.Namespace) -> None:
     mesh, versions = make_mesh(devices=h100.devices(1)), {"jax": jax.__version__}
     found = {row["row"]: row for row in stored(asked.out)}
     layer = known_exchanges(asked.out) if asked.rows else exchanges()
-    for case in CASES:
+    for case in KNOWN.values():
         if not chosen(case, asked):
             continue
         found[case.name] = measured(case, mesh, asked.keep)
         print(case.name, found[case.name], flush=True)
-        rows = [found[each.name] for each in CASES if each.name in found]
+        rows = [found[name] for name in KNOWN if name in found]
         results = {"versions": versions, "exchanges": layer, "rows": rows}
         asked.out.write_text(json.dumps(results, indent=1) + "\n")
 
@@ -74,8 +74,8 @@ def exchanges() -> list[dict[str, Any]]:
 
 def chosen(case: Case, asked: argparse.Namespace) -> bool:
     """Whether a row is asked for."""
-    if asked.defaults:
-        return case in DEFAULTS
+    if asked.held:
+        return case in HELD
     return not asked.rows or any(part in case.name for part in asked.rows)
 
 
@@ -96,7 +96,7 @@ def measured(case: Case, mesh: Mesh, keep: Path | None) -> dict[str, Any]:
     if keep:
         keep.mkdir(parents=True, exist_ok=True)
         (keep / f"{case.slug}.hlo.gz").write_bytes(gzip.compress(text.encode()))
-    model = cases.MODELS[case.model]
+    model = cases.model_of(case, tiny=False)
     spec = resized(fmjax.get_spec(model.ours), model.size)
     found = roofline.figures(kernels(text), depth=spec.depth, tokens=flops(spec).tokens)
     gib = {"temporary_gib": round(memory.temporaries / h100.GIB, 2)}
@@ -113,7 +113,7 @@ def train(case: Case, mesh: Mesh) -> tuple[Memory, str]:
 def forward(case: Case, mesh: Mesh) -> tuple[Memory, str]:
     """Bytes of pictures to embeddings."""
     function, shapes = ours.embedder(case, mesh)
-    size, place = cases.MODELS[case.model].size, NamedSharding(mesh, PartitionSpec())
+    size, place = cases.model_of(case, tiny=False).size, NamedSharding(mesh, PartitionSpec())
     images = jax.ShapeDtypeStruct((case.batch, size, size, 3), jnp.uint8, sharding=place)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
     program = function.lower(shapes, images).compile()
@@ -127,7 +127,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compiled", description=__doc__)
     parser.add_argument("--out", type=Path, default=RESULTS, help="the results, which are added to")
     parser.add_argument("--rows", nargs="*", default=[], help="parts of names; all without any")
-    parser.add_argument("--defaults", action="store_true", help="the rows of a run without flags")
+    parser.add_argument(
+        "--held", action="store_true", help="what a test holds: a run without flags"
+    )
     parser.add_argument("--keep", type=Path, help="a folder for the programs")
     parser.add_argument("--table", action="store_true", help="writes the page's table, no more")
     return parser.parse_args()

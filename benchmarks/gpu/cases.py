@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from fmjax.bench.timing import STEPS as ROUND_STEPS
 from fmjax.bench.timing import TIME_S
-from fmjax.names import get_spec
+from fmjax.names import get_spec, get_weights, register
 from fmjax.specs import ViTSpec
 
 Side = Literal["ours", "peers"]
@@ -98,12 +98,14 @@ class Case:
     model: str = "ViT-L/14"
     batch: int = 128
     options: Mapping[str, Any] = field(default_factory=dict)
+    blocks: int = 0  # so many first ones alone, of fmjax's; 0: all
 
     @property
     def name(self) -> str:
         told = " ".join(f"{name}={value}" for name, value in self.options.items())
         library = {"ours": "fmjax", "peers": "torch"}[self.side]
-        of = f" {self.model} batch {self.batch}" if self.kind in STEPS else ""
+        cut = f" of {self.blocks} blocks" if self.blocks else ""
+        of = f" {self.model}{cut} batch {self.batch}" if self.kind in STEPS else ""
         return f"{library} {self.kind}{of} {told}".rstrip()
 
     @property
@@ -119,7 +121,8 @@ class Case:
     def told(self) -> dict[str, Any]:
         """What a row of the results begins with."""
         told = {"row": self.name, "side": self.side, "kind": self.kind, "model": self.model}
-        return told | {"batch": self.batch, "options": dict(self.options)}
+        cut = {"blocks": self.blocks} if self.blocks else {}
+        return told | {"batch": self.batch, "options": dict(self.options)} | cut
 
     @property
     def slug(self) -> str:
@@ -246,8 +249,19 @@ NAMED = {case.name: case for case in CASES}
 def model_of(case: Case, *, tiny: bool) -> Model:
     """The networks of a row."""
     if not tiny:
-        return MODELS[case.model]
+        model = MODELS[case.model]
+        return replace(model, ours=_cut(model.ours, case.blocks)) if case.blocks else model
     return TINY if library_of(case) == "timm" else TINY_CLIP
+
+
+def _cut(name: str, blocks: int) -> str:
+    """Adds a network of so many blocks of one to the roster of this process, and returns its name."""
+    spec, weights = get_spec(name), get_weights(name)
+    cut = replace(spec, name=f"{spec.name}_{blocks}", depth=blocks, aliases=(), weights="")
+    # its preprocessing is that of the weights
+    own = replace(weights, model=cut.name, aliases=())
+    register(cut, own)
+    return own.name
 
 
 def library_of(case: Case) -> str:

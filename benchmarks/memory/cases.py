@@ -58,11 +58,13 @@ ADAMW: Fields = {}
 HALF: Fields = {"moments": "bfloat16"}
 FACTORED: Fields = {"optimiser": "adafactor"}
 ADAPTERS: Fields = {"lora_rank": 16}
+NARROW: Fields = ADAPTERS | {"frozen": "bfloat16"}
 TRAINED = {
     "AdamW": ADAMW,
     "AdamW, --recipe.moments bfloat16": HALF,
     "--recipe.optimiser adafactor": FACTORED,
     "AdamW, --recipe.lora-rank 16": ADAPTERS,
+    "AdamW, --recipe.lora-rank 16 --recipe.frozen bfloat16": NARROW,
 }
 # how a step computes: a T4 has neither bfloat16 nor cuDNN's attention, nor the kernels in Pallas
 FAST: Fields = {"dtype": "bfloat16"}
@@ -92,7 +94,8 @@ def _of(table: Mapping[str, Any], value: Any) -> str:
 
 def _cases() -> Iterator[Case]:
     dots, default, full = _of(KEPT, SCANNED), _of(KEPT, UNROLLED), _of(KEPT, LEAST)
-    half, factored, adapters = _of(TRAINED, HALF), _of(TRAINED, FACTORED), _of(TRAINED, ADAPTERS)
+    half, factored = _of(TRAINED, HALF), _of(TRAINED, FACTORED)
+    adapters, narrow = _of(TRAINED, ADAPTERS), _of(TRAINED, NARROW)
     for model in MODELS:
         if model in TRACED:
             yield Case(model, default)
@@ -100,9 +103,9 @@ def _cases() -> Iterator[Case]:
         yield Case(model, full)
     # the state is most of what the largest take
     largest = list(MODELS)[-1]
-    for trained in (half, factored, adapters):
+    for trained in (half, factored, adapters, narrow):
         yield Case(largest, full, trained)
-    for trained in (half, adapters):
+    for trained in (half, adapters, narrow):
         yield Case("DINOv2-g/14", full, trained)
     yield Case("ViT-B/16", dots, computed=_of(COMPUTED, OLD))
 

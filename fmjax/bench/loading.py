@@ -13,7 +13,7 @@ from fmjax.bench.rows import Row
 from fmjax.bench.subject import Subject
 from fmjax.bench.timing import several
 from fmjax.config.model import ModelConfig
-from fmjax.engine.run import build_model
+from fmjax.engine.backbone import build_model
 from fmjax.errors import CheckpointError, in_bytes
 from fmjax.store.locate import locate
 from fmjax.weights.load import read

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from fmjax.config.run import RunConfig
+from fmjax.engine.backbone import outlined, preprocessing
 from fmjax.engine.plan import Plan, make_task, resolve
-from fmjax.engine.run import outlined, preprocessing
 
 CLASSES = tuple(f"class {number}" for number in range(1000))
 

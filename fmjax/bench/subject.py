@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from fmjax.bench.timing import STEPS
 from fmjax.config.bench import BenchConfig
 from fmjax.config.run import RunConfig
-from fmjax.engine.run import outlined, preprocessing
+from fmjax.engine.backbone import outlined, preprocessing
 from fmjax.kernels import activation, attention, norm
 from fmjax.models.peaks import peak
 from fmjax.models.stack import kept, unrolled

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from fmjax.config.checks import compiles, require
+from fmjax.specs import ParamDtype
 
 Table = tuple[tuple[str, float], ...]
 # the share of the old moment that the authors of each optimiser give it; AdamW has b1 and b2 instead. Lion
@@ -45,6 +46,9 @@ class Recipe:
     b2: float = 0.999  # share of the old second moment
     eps: float = 1e-8  # added to the root of the second moment
     train: Literal["all", "head", "norms_and_biases"] = "all"  # of a tower; heads always are
+    # how kernels of the backbone are kept that no block trains: in the computation's numbers (--model.dtype) they take
+    # half the memory, the step is the same, and what is exported is rounded to them
+    frozen: ParamDtype = "float32"
     last_blocks: int = 0  # train so many blocks of a tower and what follows them; 0 is all of it
     rates: Table = ()  # lr of parameters in units of lr, 1 without a row; those of 0 are not trained, and cost nothing
     # weight decay of parameters in units of weight_decay, 0 without a row

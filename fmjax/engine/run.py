@@ -12,12 +12,12 @@ from flax import nnx
 from jax.sharding import Mesh, SingleDeviceSharding
 
 from fmjax import specs
-from fmjax.config.model import ModelConfig
 from fmjax.config.run import RunConfig
 from fmjax.config.tasks import TaskConfig
 from fmjax.data.batches import BadImages, train_batches
 from fmjax.data.example import Examples
-from fmjax.engine import adapters, hosts, predictions, steps
+from fmjax.engine import hosts, predictions, steps
+from fmjax.engine.backbone import asked_size, final_spec, of_spec, preprocessing
 from fmjax.engine.checkpoint import Checkpoints, Damaged, average_shapes, restore_average
 from fmjax.engine.checkpoint import restore as restore_state
 from fmjax.engine.checkpoint import restore_params as params_of
@@ -46,14 +46,12 @@ from fmjax.engine.state import (
 )
 from fmjax.engine.unreadable import Tell
 from fmjax.errors import CheckpointError, UsageError
-from fmjax.models.build import ImageSize, abstract, compute_dtype, initialise, resized
 from fmjax.models.lora import merged
 from fmjax.models.vit import ViT
-from fmjax.preprocessing import PreprocessConfig, preprocess_config
+from fmjax.preprocessing import PreprocessConfig
 from fmjax.tasks.task import Labels, Net, Task
 from fmjax.trees import Params, flat, nested
 from fmjax.weights import export as files
-from fmjax.weights.load import load, published
 
 
 @dataclass
@@ -203,88 +201,6 @@ def _placed(shapes: dict[str, Any], mesh: Mesh | None) -> Params:
     )
 
 
-def preprocessing(config: RunConfig, spec: specs.ViTSpec | None = None) -> PreprocessConfig:
-    """How the run's images are brought to the network; `spec`, of its model, knows its size and whose file the weights
-    are from."""
-    if spec is None:
-        return preprocess_config(config.model.name, asked_size(config.model))
-    return preprocess_config(spec, spec.image_size)
-
-
-def asked_size(config: ModelConfig) -> ImageSize | None:
-    """The image size that the config asks for; None is the weights' own."""
-    return config.image_size if config.image_size != (0, 0) else None
-
-
-def build(config: RunConfig, mesh: Mesh | None) -> ViT:
-    """The backbone that a run starts from, its position table resized to the run's images, on the mesh; with new
-    adapters where the recipe trains some."""
-    # how it computes is part of it: the loop has no word about kernels
-    model = build_model(
-        config.model,
-        preprocessing(config).image_size,
-        nnx.Rngs(config.seed),
-        drop_path=config.drop_path,
-        attention=config.attention,
-        norms=config.norms,
-        activations=config.activations,
-        remat=config.remat,
-        unroll=config.unroll,
-        mesh=mesh,
-    )
-    return adapters.attached(model, config.recipe, stream_seed(config.seed, "lora"), mesh)
-
-
-def outlined(config: RunConfig, mesh: Mesh | None) -> ViT:
-    """The backbone that `build` returns, of shapes: no weights are looked for."""
-    return _outlined(config, _final_spec(config.model, preprocessing(config).image_size), mesh)
-
-
-def _outlined(config: RunConfig, spec: specs.ViTSpec, mesh: Mesh | None) -> ViT:
-    """A backbone of shapes, with the options of the run: what is scored is the function that was trained."""
-    model = abstract(
-        spec,
-        drop_path=config.drop_path,
-        attention=config.attention,
-        norms=config.norms,
-        activations=config.activations,
-        remat=config.remat,
-        unroll=config.unroll,
-        dtype=compute_dtype(config.model.dtype),
-        mesh=mesh,
-    )
-    return adapters.outlined(model, config.recipe)
-
-
-def build_model(
-    config: ModelConfig, size: ImageSize, rngs: nnx.Rngs | None = None, **options: Any
-) -> ViT:
-    """The backbone of a config for images of a size, with its weights or random ones. options: as of `create`."""
-    dtype = compute_dtype(config.dtype)
-    # the same graph, size and position policy in both cases: only the numbers differ
-    if config.init == "random":
-        return initialise(_final_spec(config, size), rngs, dtype=dtype, **options)
-    return load(
-        config.name,
-        checkpoint=config.checkpoint or None,
-        dialect=config.dialect or None,
-        resample=None if config.resample == "weights" else config.resample,
-        offline=config.offline,
-        rngs=rngs,
-        image_size=size,
-        num_classes=0,
-        dtype=dtype,
-        **options,
-    )
-
-
-def _final_spec(config: ModelConfig, size: ImageSize) -> specs.ViTSpec:
-    spec = published(config.name, config.checkpoint or None)[1]
-    return resized(
-        spec if config.resample == "weights" else replace(spec, resample=config.resample), size
-    )
-
-
 def start_params(task: Task, backbone: ViT, labels: Labels, seed: int, mesh: Mesh) -> Params:
     """The parameters of a task's net, born on the mesh; the backbone's are taken over, not copied."""
 
@@ -303,7 +219,7 @@ def _recorded(run: Path, config: RunConfig) -> tuple[specs.ViTSpec, PreprocessCo
     images = read_preprocessing(run)
     asked = asked_size(config.model) if images else None
     size = asked or (images or preprocessing(config)).image_size
-    spec = read_spec(run) or _final_spec(config.model, size)
+    spec = read_spec(run) or final_spec(config.model, size)
     # of two that differ nobody knows which is right
     for name, other in ((PREPROCESSING, (images or spec).image_size), (CONFIG, size)):
         if spec.image_size != other:
@@ -325,7 +241,7 @@ def outline(run: Path, config: RunConfig, labels: Labels, mesh: Mesh | None = No
         config = replace(config, norms="auto")
     if config.activations == "pallas":
         config = replace(config, activations="auto")
-    net = net_of_shapes(task, _outlined(config, spec, mesh), labels)
+    net = net_of_shapes(task, of_spec(config, spec, mesh), labels)
     return Learner(task, labels, images, net)
 
 

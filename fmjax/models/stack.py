@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Literal
@@ -23,6 +24,9 @@ Unroll = Literal["auto"] | bool  # auto: by the device
 # blocks that are unrolled unasked: each takes a GPU's compiler 0.3 to 0.8 s. On an H200
 # ViT-L/14 (24 blocks) is compiled in 6.8 s (scanned in 3.5), DINOv2-g (40) in 15.8, EVA02-L at 336 (24, SwiGLU) in 20
 MOST_UNROLLED = 48
+# Paths in a backbone of what is most of it. These are rounded to the computation's numbers before every product anyway,
+# which norms, tokens and tables of positions are not
+KERNELS = re.compile(r"blocks\..*\.kernel")
 
 
 def stack_depth(blocks: Block) -> int:

@@ -61,6 +61,7 @@ def export_adapters(
         "targets": recipe.lora_targets,
         "classes": labels,
         "reading": learner.task.reading,
+        "frozen": recipe.frozen,
     }
     model = learner.task.joined(net)
     size = adapters.write(path, model, facts, _trained(net, recipe), classifier=classifier)

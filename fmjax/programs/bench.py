@@ -25,7 +25,7 @@ from fmjax.bench.subject import Subject, levers, subject
 from fmjax.bench.timing import device_now
 from fmjax.config.bench import KINDS, BenchConfig, Kind
 from fmjax.console import console
-from fmjax.engine.run import asked_size
+from fmjax.engine.backbone import asked_size
 from fmjax.errors import DataError, FmjaxError, escaped, sentence
 from fmjax.kernels import trust
 from fmjax.preprocessing import preprocess_config

@@ -13,11 +13,12 @@ from pathlib import Path
 from fmjax.config.presets import load_preset
 from fmjax.console import Column, console, show_table
 from fmjax.engine import checkpoint, manifest, steps
+from fmjax.engine.backbone import preprocessing
 from fmjax.engine.lock import held
 from fmjax.engine.metrics import METRICS, rows_in
 from fmjax.engine.plan import make_task
 from fmjax.engine.records import read_run
-from fmjax.engine.run import preprocessing, restore
+from fmjax.engine.run import restore
 from fmjax.errors import CheckpointError, UsageError, in_bytes
 from fmjax.programs.convert import SUFFIX, tell_differences
 from fmjax.targets import check_target

@@ -10,11 +10,11 @@ from fmjax.config.run import RunConfig
 from fmjax.console import console
 from fmjax.engine import hosts
 from fmjax.engine.ahead import Ahead, compiled_ahead
+from fmjax.engine.backbone import outlined
 from fmjax.engine.costs import Collective, Memory, collectives
 from fmjax.engine.fitting import device_bytes
 from fmjax.engine.placement import mesh_of
 from fmjax.engine.plan import Plan
-from fmjax.engine.run import outlined
 from fmjax.engine.throughput import step_flops
 from fmjax.errors import in_bytes, in_gib
 from fmjax.models.stack import kept

@@ -18,10 +18,10 @@ from fmjax.data.example import Examples, Splits, check_fields
 from fmjax.data.sources import open_source
 from fmjax.data.transforms import Views
 from fmjax.engine import agreement, hosts
+from fmjax.engine.backbone import asked_size, build_model
 from fmjax.engine.evaluate import divisible, evaluate
 from fmjax.engine.placement import mesh_of, own_rows
 from fmjax.engine.plan import Learner
-from fmjax.engine.run import asked_size, build_model
 from fmjax.engine.step import Outputs, compiled_outputs
 from fmjax.errors import DataError, UsageError, amount
 from fmjax.models.vit import ViT

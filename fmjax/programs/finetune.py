@@ -31,6 +31,7 @@ from fmjax.engine import (
     steps,
     throughput,
 )
+from fmjax.engine.backbone import build, preprocessing
 from fmjax.engine.checkpoint import Checkpoints, check_room
 from fmjax.engine.evaluate import Scores
 from fmjax.engine.fitting import fit, limit_of
@@ -41,14 +42,7 @@ from fmjax.engine.metrics import METRICS, rows_in
 from fmjax.engine.optim import warmup_steps
 from fmjax.engine.placement import mesh_of, on_host, simulate_devices
 from fmjax.engine.plan import Plan, make_task, resolve
-from fmjax.engine.run import (
-    Run,
-    build,
-    chosen_step,
-    preprocessing,
-    restore_params,
-    start_params,
-)
+from fmjax.engine.run import Run, chosen_step, restore_params, start_params
 from fmjax.engine.signals import Terminated
 from fmjax.engine.state import State, begin, handed_out, size
 from fmjax.engine.steps import committed, has_steps

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
@@ -16,9 +17,10 @@ from fmjax import names
 from fmjax.config.recipe import Recipe
 from fmjax.config.run import RunConfig
 from fmjax.config.tasks import TaskConfig
+from fmjax.engine.backbone import build
 from fmjax.engine.plan import Learner
 from fmjax.engine.records import read_run
-from fmjax.engine.run import build, chosen_step, outline, restore_params
+from fmjax.engine.run import chosen_step, outline, restore_params
 from fmjax.errors import UsageError
 from fmjax.models.lora import PART, merged
 from fmjax.trees import Params, flat, nested
@@ -69,6 +71,7 @@ def whole(config: RunConfig) -> RunConfig:
     """A config without adapters and averages over steps, as the parameters of an average of runs are whole."""
     usual = Recipe()
     none = {"lora_rank": 0, "lora_alpha": usual.lora_alpha, "lora_targets": usual.lora_targets}
+    none |= {"frozen": usual.frozen}
     return replace(config, recipe=replace(config.recipe, **none, ema=0.0))
 
 
@@ -119,7 +122,9 @@ def _run(name: str, mesh: Mesh, own: TaskConfig | None) -> Member:
 
     def read() -> Params:
         net = learner.bound(restore_params(folder, learner.net, step, mesh, average=average))
-        return nested(flat(net | {PART: merged(net[PART])}))
+        params = nested(flat(net | {PART: merged(net[PART])}))
+        # what was kept in fewer bits is not to be rounded to them again
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
 
     return Member(name, step, config, labels, learner, read)
 

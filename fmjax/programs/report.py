@@ -13,11 +13,11 @@ from fmjax.config.tasks import TaskConfig
 from fmjax.console import console
 from fmjax.data.split import Images, Split
 from fmjax.engine import predictions as saved
+from fmjax.engine.backbone import preprocessing
 from fmjax.engine.metrics import METRICS, rows_in
 from fmjax.engine.plan import make_task
 from fmjax.engine.predictions import Predictions
 from fmjax.engine.records import read_run, split_of
-from fmjax.engine.run import preprocessing
 from fmjax.errors import CheckpointError, amount, escaped, in_bytes, sentence
 from fmjax.programs.report_facts import data_facts, run_parts
 from fmjax.programs.report_images import Gallery, of_images, opened

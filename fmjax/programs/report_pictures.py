@@ -17,8 +17,9 @@ from fmjax.config.report import ReportConfig
 from fmjax.config.run import RunConfig
 from fmjax.config.tasks import TaskConfig
 from fmjax.console import counted
+from fmjax.engine.backbone import preprocessing
 from fmjax.engine.predictions import Predictions
-from fmjax.engine.run import preprocessing, restore
+from fmjax.engine.run import restore
 from fmjax.models.attention import class_attention, has_class_attention
 from fmjax.models.vit import ViT
 from fmjax.preprocessing import PreprocessConfig, normalise, resize

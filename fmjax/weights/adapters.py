@@ -14,15 +14,18 @@ from pathlib import Path
 from typing import Any, get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import xxhash
+from jax.typing import DTypeLike
 
 import weights_conversion as wc
 from fmjax import names
 from fmjax.errors import CheckpointError, UsageError
+from fmjax.models.stack import KERNELS
 from fmjax.models.vit import ViT
 from fmjax.serial import from_dict
-from fmjax.specs import ClassifierInput, LogitReading, Resample, ViTSpec
+from fmjax.specs import ClassifierInput, LogitReading, ParamDtype, Resample, ViTSpec
 from fmjax.trees import flat
 from weights_conversion.readers import open_checkpoint
 from weights_conversion.writer import write_safetensors
@@ -48,6 +51,7 @@ class Facts:
     classifier: ClassifierInput = "pool"  # what the classifier sees, where there is one
     classes: tuple[str, ...] = ()  # in the order of its outputs
     reading: LogitReading = "softmax"  # of its logits
+    frozen: ParamDtype = "float32"  # in which the base's kernels were kept beside them
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ class Adapters:
                     f"{self.path}: {path} is {tensor.shape}, and {called} would take {expected}; {fix}, for images of "
                     f"{facts.image_size[0]} x {facts.image_size[1]}"
                 )
-        digest = digest_of(base, self.tensors)
+        digest = digest_of(base, self.tensors, jnp.dtype(facts.frozen))
         if digest != facts.digest:
             raise UsageError(
                 f"{self.path} was trained beside other weights than these of {called}: their digest is "
@@ -178,10 +182,11 @@ def _check_whole(found: Adapters) -> None:
                 )
 
 
-def digest_of(leaves: Tensors, trained: Iterable[str]) -> str:
+def digest_of(leaves: Tensors, trained: Iterable[str], kernels: DTypeLike = np.float32) -> str:
     """What tells a base from others: a digest of the names and numbers (float32) of all that was not trained.
 
-    XXH3 of 128 bits: it is against mistakes, and many times as fast as a cryptographic one.
+    kernels: the dtype that those of blocks are rounded to before. XXH3 of 128 bits: it is against mistakes, and many
+    times as fast as a cryptographic one.
     """
     trained = set(trained)
     mine = {
@@ -192,8 +197,11 @@ def digest_of(leaves: Tensors, trained: Iterable[str]) -> str:
     total = xxhash.xxh3_128()
     for path, tensor in mine.items():
         total.update(path.encode())
+        # beside adapters they may have been kept in fewer bits
+        kept = kernels if KERNELS.fullmatch(path) else np.float32
         for index in tensor.pieces():
-            total.update(np.ascontiguousarray(tensor.read(index), np.float32).data)
+            numbers = tensor.read(index).astype(kept, copy=False)
+            total.update(np.ascontiguousarray(numbers, np.float32).data)
     return total.hexdigest()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import weights_conversion as wc
@@ -51,7 +52,9 @@ def tensors(
     model = merged(model)
     table, left_out = _target(model, dialect, classifier=classifier)
     leaves = flat(join_blocks(model))
-    params = {name: _lazy(leaf) for name, leaf in leaves.items()}
+    # what was kept in fewer bits comes beside the rest, and into one tensor with some of it
+    widest = np.dtype(jnp.result_type(*leaves.values()))
+    params = {name: _lazy(leaf, widest) for name, leaf in leaves.items()}
     out = wc.to_torch(params, table, leave_out=left_out, heads=model.spec.num_heads)
     # what the model has no parameter for, out of the original
     if base is not None:
@@ -95,9 +98,9 @@ def _target(model: ViT, dialect: str, *, classifier: bool) -> tuple[wc.Dialect, 
     return table, left_out
 
 
-def _lazy(leaf: jax.Array) -> wc.LazyTensor:
+def _lazy(leaf: jax.Array, dtype: np.dtype) -> wc.LazyTensor:
     # a slice at a time comes to the host: the writer asks for pieces
     def read(index: Any) -> np.ndarray:
-        return np.asarray(leaf[index])
+        return np.asarray(leaf[index]).astype(dtype, copy=False)
 
-    return wc.LazyTensor(tuple(leaf.shape), np.dtype(leaf.dtype), read)
+    return wc.LazyTensor(tuple(leaf.shape), dtype, read)

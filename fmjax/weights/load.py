@@ -80,6 +80,7 @@ def load(
     unroll: Unroll = "auto",
     dtype: Dtype = None,
     param_dtype: DTypeLike = jnp.float32,
+    param_dtypes: Mapping[str, DTypeLike] | None = None,
     mesh: Mesh | None = None,
 ) -> ViT:
     """A model filled with published weights, every tensor of the file accounted for; each device is given its own
@@ -107,6 +108,7 @@ def load(
     unroll: trace every block instead of scanning over them; "auto": on one device that is no CPU, up to 48 blocks.
     dtype: the compute dtype; None: that of the images.
     param_dtype: of the parameters.
+    param_dtypes: of those that have another one, by their paths, as blocks.attn.q.kernel.
     mesh: where the parameters lie; None is one device.
     Raises UsageError for names and sizes, CheckpointError for files; MisfitError lists all that does not fit.
     """
@@ -121,7 +123,8 @@ def load(
         )
     spec, params = _for_size(loaded, image_size, resample)
     if tuned is not None:
-        params = _rounded(tuned.onto(params, spec), param_dtype)
+        params = tuned.onto(params, spec)
+        params = _rounded(params, dict.fromkeys(params, param_dtype))
         loaded = replace(
             loaded,
             path=tuned.path,
@@ -148,7 +151,7 @@ def load(
         param_dtype=param_dtype,
         mesh=mesh,
     )
-    model = fill(outline, params, mesh=mesh)
+    model = fill(outline, params | _rounded(params, param_dtypes), mesh=mesh)
     return known.with_facts(model, tuned, published=_is_published(name, checkpoint), own=own)
 
 
@@ -170,16 +173,17 @@ def _for_size(
     return final, params
 
 
-def _rounded(params: Mapping[str, wc.LazyTensor], dtype: DTypeLike) -> dict[str, wc.LazyTensor]:
-    """The parameters in a dtype."""
-    kind = np.dtype(dtype)
+def _rounded(
+    params: Mapping[str, wc.LazyTensor], dtypes: Mapping[str, DTypeLike] | None
+) -> dict[str, wc.LazyTensor]:
+    """Some of the parameters, each in its dtype; None: none of them."""
 
-    def rounded(tensor: wc.LazyTensor) -> wc.LazyTensor:
+    def rounded(tensor: wc.LazyTensor, kind: np.dtype) -> wc.LazyTensor:
         return wc.LazyTensor(
             tensor.shape, kind, lambda index: tensor.read(index).astype(kind, copy=False)
         )
 
-    return {path: rounded(tensor) for path, tensor in params.items()}
+    return {path: rounded(params[path], np.dtype(dtype)) for path, dtype in (dtypes or {}).items()}
 
 
 def _as_in_the_file(loaded: Loaded, asked: ClassifierInput | None) -> ClassifierInput:

@@ -1,5 +1,5 @@
 """The smallest model of every family in every dialect of it, against its reference; `python -m weights_conversion
-parity` compares all of them."""
+parity` compares all of them, and at another square size too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from tests.parity.measure import Result, measure
 
 @pytest.fixture(scope="module", params=sample(), ids=lambda case: case.id)
 def results(request) -> list[Result]:
-    return measure(request.param)
+    # what follows another size does so to one that is not square, too
+    return measure(request.param, ("native", "wide"))
 
 
 def test_all_tokens_and_pooled_output_equal_the_reference(results):

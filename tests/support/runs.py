@@ -16,9 +16,10 @@ from fmjax.config.run import RunConfig
 from fmjax.data.batches import train_batches
 from fmjax.data.sources import open_source
 from fmjax.data.split import divide
+from fmjax.engine.backbone import build
 from fmjax.engine.placement import on_mesh
 from fmjax.engine.plan import Plan
-from fmjax.engine.run import build, start_params
+from fmjax.engine.run import start_params
 from fmjax.engine.state import State, begin
 from fmjax.engine.step import Compiled, compiled
 from fmjax.models.vit import ViT

@@ -28,10 +28,10 @@ from fmjax.data.example import Examples, Splits
 from fmjax.data.sources.digits import digits
 from fmjax.data.split import divide
 from fmjax.data.transforms import Views
+from fmjax.engine.backbone import outlined
 from fmjax.engine.evaluate import evaluate
 from fmjax.engine.placement import on_mesh
 from fmjax.engine.plan import make_task
-from fmjax.engine.run import outlined
 from fmjax.errors import UsageError
 from fmjax.preprocessing import preprocess_config
 from fmjax.programs.finetune import planned

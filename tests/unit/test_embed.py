@@ -20,7 +20,7 @@ import fmjax
 from fmjax.cli import main
 from fmjax.config import EmbedConfig, ImagesConfig, ModelConfig
 from fmjax.data.sources.digits import digits
-from fmjax.engine.run import build_model
+from fmjax.engine.backbone import build_model
 from fmjax.errors import DataError, FilesError, UsageError
 from fmjax.programs import embed as programs
 from fmjax.programs.embed import main as embed

@@ -29,8 +29,8 @@ from fmjax.console import SafeConsole
 from fmjax.data import unlabelled
 from fmjax.data.sources.digits import digits
 from fmjax.data.unlabelled import lines, pictures
+from fmjax.engine.backbone import preprocessing
 from fmjax.engine.records import read_preprocessing
-from fmjax.engine.run import preprocessing
 from fmjax.errors import CheckpointError, DataError, UsageError
 from fmjax.models.build import abstract
 from fmjax.programs import answers

@@ -20,10 +20,10 @@ from fmjax.cli import main
 from fmjax.config import ClassifyConfig, MultiLabelConfig, RunConfig, SegmentConfig, TaskConfig
 from fmjax.data import masks
 from fmjax.data.split import Part, Split
+from fmjax.engine.backbone import build, preprocessing
 from fmjax.engine.checkpoint import save_params
 from fmjax.engine.plan import make_task
 from fmjax.engine.records import write_run
-from fmjax.engine.run import build, preprocessing
 from fmjax.models.heads import linear_head
 from fmjax.tasks.task import Task
 from fmjax.trees import flat, nested

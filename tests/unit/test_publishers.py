@@ -13,8 +13,8 @@ import fmjax
 from fmjax.config.model import ModelConfig
 from fmjax.config.run import RunConfig
 from fmjax.data.split import Part, Split
+from fmjax.engine import backbone
 from fmjax.engine import records as files
-from fmjax.engine import run as runs
 from fmjax.engine.reruns import check_spec
 from fmjax.preprocessing import PreprocessConfig, preprocess_config
 from fmjax.programs.convert import convert
@@ -171,20 +171,20 @@ def test_a_run_follows_the_publisher_of_its_file_and_remembers_it(tmp_path):
     name = "ViT-B-16-SigLIP2.webli"
     config = RunConfig(out=str(tmp_path / "run"), model=ModelConfig(name=name))
     spec = spec_of_publisher(fmjax.get_spec(name), fmjax.get_weights(name), "hf_siglip")
-    assert runs.preprocessing(config).interpolation == "bilinear_no_antialias"
-    assert runs.preprocessing(config, spec).interpolation == "bilinear"
+    assert backbone.preprocessing(config).interpolation == "bilinear_no_antialias"
+    assert backbone.preprocessing(config, spec).interpolation == "bilinear"
     part = Part(["a/0.png", "b/0.png"], np.arange(2, dtype=np.int32), np.full(2, 9, np.int64))
     files.write_run(
         tmp_path / "run",
         config,
         Split(("a", "b"), part, part),
         spec,
-        runs.preprocessing(config, spec),
+        backbone.preprocessing(config, spec),
     )
     stored = files.read_spec(tmp_path / "run")
     assert stored == spec
     seen = files.read_preprocessing(tmp_path / "run")
-    assert seen == runs.preprocessing(config, spec)
+    assert seen == backbone.preprocessing(config, spec)
     assert stored.publisher == "hf_siglip"
 
 
