@@ -21,7 +21,10 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 from jaxtyping import install_import_hook
 
-install_import_hook(["fmjax", "weights_conversion"], "beartype.beartype")
+from tests.support import shaped
+
+# of what says shapes: checking every other call would be a quarter of the time of tests that run whole commands
+install_import_hook(shaped.modules(), "beartype.beartype")
 
 import pytest
 from filelock import FileLock

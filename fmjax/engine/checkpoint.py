@@ -138,13 +138,18 @@ def _remove(folder: Path) -> None:
 
 
 def _cause(error: Exception) -> str:
-    """What the operating system says of a save that failed; tensorstore hands it on in the middle of its own words."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    text = " ".join(str(error).split())
-    # "...: No space left on device [os_error_code='28'] ...": what stands before the bracket
-    found = re.search(r"([^:]+) \[os_error_code", text)
-    return found[1].strip() if found else text[-200:]
+    """What the operating system says of a save that failed; tensorstore hands it on in the middle of its own words, and
+    Orbax may raise an error of its own over it."""
+    each: BaseException | None = error
+    while each is not None:
+        if isinstance(each, OSError) and each.strerror:
+            return each.strerror
+        # "...: No space left on device [os_error_code='28'] ...": what stands before the bracket
+        found = re.search(r"([^:]+) \[os_error_code", " ".join(str(each).split()))
+        if found:
+            return found[1].strip()
+        each = each.__cause__ or each.__context__
+    return " ".join(str(error).split())[-200:]
 
 
 def check_room(run: Path, size: int) -> None:

@@ -6,12 +6,14 @@ import functools
 import gc
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 # What the other reads of a step say when one of them has failed: they end later, in a closed event loop
 ORPHANS = ("Event loop is closed", "Encountered error while reading array index")
+NOT_BEGUN = r"coroutine 'Store\._get_array_metadatas' was never awaited"
 
 
 def saving() -> None:
@@ -24,6 +26,8 @@ def saving() -> None:
 
 def _hush_forgotten() -> None:
     _add_once("asyncio", _not_forgotten)
+    # a read of Orbax's that was made and not begun when another one failed
+    warnings.filterwarnings("ignore", NOT_BEGUN, RuntimeWarning)
 
 
 def _add_once(name: str, rule: Callable[[logging.LogRecord], bool]) -> None:
