@@ -224,6 +224,7 @@ class PreprocessConfig:
 
 # how the logits of a classifier are read: as shares of one, or each as a yes or no
 LogitReading = Literal["softmax", "sigmoid"]
+DropPathBy = Literal["image", "subset"]
 ParamDtype = Literal["float32", "bfloat16", "float16"]
 
 

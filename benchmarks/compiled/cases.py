@@ -48,6 +48,8 @@ LEVERS = (
     ours("train", **NORMED),
     ours("train", **FUSED),
     ours("train", **UNROLLED),
+    ours("train", drop_path=0.4),
+    ours("train", drop_path=0.4, drop_path_by="subset"),
     ours("forward", **FORWARD_XLA),
     ours("forward", **FORWARD_XLA | {"attention": "cudnn"}),
     ours("forward", **FORWARD_XLA | {"norms": "pallas"}),

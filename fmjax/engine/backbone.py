@@ -41,15 +41,16 @@ def build(config: RunConfig, mesh: Mesh | None) -> ViT:
         preprocessing(config).image_size,
         nnx.Rngs(config.seed),
         param_dtypes=narrow.dtypes(lambda: outlined(config, mesh), config.recipe),
-        drop_path=config.drop_path,
-        attention=config.attention,
-        norms=config.norms,
-        activations=config.activations,
-        remat=config.remat,
-        unroll=config.unroll,
+        **_options(config),
         mesh=mesh,
     )
     return adapters.attached(model, config.recipe, stream_seed(config.seed, "lora"), mesh)
+
+
+def _options(config: RunConfig) -> dict[str, Any]:
+    """How a run's backbone computes, as arguments of `create`."""
+    names = ("drop_path", "drop_path_by", "attention", "norms", "activations", "remat", "unroll")
+    return {name: getattr(config, name) for name in names}
 
 
 def outlined(config: RunConfig, mesh: Mesh | None) -> ViT:
@@ -61,12 +62,7 @@ def of_spec(config: RunConfig, spec: specs.ViTSpec, mesh: Mesh | None) -> ViT:
     """A backbone of shapes, with the options of the run: what is scored is the function that was trained."""
     model = abstract(
         spec,
-        drop_path=config.drop_path,
-        attention=config.attention,
-        norms=config.norms,
-        activations=config.activations,
-        remat=config.remat,
-        unroll=config.unroll,
+        **_options(config),
         dtype=compute_dtype(config.model.dtype),
         mesh=mesh,
     )

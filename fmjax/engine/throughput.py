@@ -12,9 +12,11 @@ from jax.sharding import Mesh
 from fmjax.engine.adapters import INFIX
 from fmjax.engine.metrics import Row
 from fmjax.engine.plan import Plan
+from fmjax.models import subset
 from fmjax.models.build import resized
 from fmjax.models.flops import flops
 from fmjax.models.peaks import TERA, peak
+from fmjax.sharding import batch_divisor
 from fmjax.trees import flat, leaf_paths
 
 
@@ -35,6 +37,7 @@ def step_flops(plan: Plan) -> int:
         head="proj.kernel" in trained or "pool.q.kernel" in trained,
         kernels=any(re.fullmatch(r"blocks\..*\.kernel", path) for path in trained),
         adapters=_adapters(plan),
+        dropped=_dropped(plan),
     )
     return plan.batch_size * image
 
@@ -43,6 +46,16 @@ def _adapters(plan: Plan) -> int:
     """How many numbers of adapters are trained."""
     leaves = flat(plan.params)
     return sum(leaves[path].size for path in _trained(plan) if INFIX in path)
+
+
+def _dropped(plan: Plan) -> float:
+    """The share of the images that blocks do not compute: drop path by itself computes all of them."""
+    backbone, images = plan.net["backbone"], plan.part_size
+    if backbone.drop_path_by == "image":
+        return 0.0
+    groups = 1 if backbone.mesh is None else batch_divisor(backbone.mesh)
+    each = images // groups
+    return 1 - subset.kept(each, backbone.drop_path) / each
 
 
 def _trained(plan: Plan) -> list[str]:

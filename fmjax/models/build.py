@@ -22,7 +22,7 @@ from fmjax.models.stack import Remat, Unroll
 from fmjax.models.vit import ViT
 from fmjax.names import get_spec
 from fmjax.sharding import param_shardings
-from fmjax.specs import ClassifierInput, ViTSpec, check_image_size
+from fmjax.specs import ClassifierInput, DropPathBy, ViTSpec, check_image_size
 from fmjax.trees import flat
 
 ImageSize = int | tuple[int, int]
@@ -36,6 +36,7 @@ def create(
     num_classes: int = 0,
     classifier: ClassifierInput = "pool",
     drop_path: float = 0.0,
+    drop_path_by: DropPathBy = "image",
     attention: Kernel = "auto",
     norms: norm.Kernel = "auto",
     activations: activation.Kernel = "auto",
@@ -52,6 +53,8 @@ def create(
     num_classes: width of a new classifier, which starts at zero; 0 for none.
     classifier: what it is computed from.
     drop_path: the last block's rate; blocks before it have less, linearly.
+    drop_path_by: "image", each by a draw of its own; "subset": every block has the rate, and computes its branches for
+    so many images less.
     attention: "cudnn" for cuDNN's kernels, which GPUs of NVIDIA have for bfloat16 and float16, "xla" for XLA's own
     products; "auto" takes the faster one that can run.
     norms: "pallas" for a kernel of the blocks' norms, on one GPU of NVIDIA in bfloat16 and float16; else as attention.
@@ -71,6 +74,7 @@ def create(
         num_classes=num_classes,
         classifier=classifier,
         drop_path=drop_path,
+        drop_path_by=drop_path_by,
         attention=attention,
         norms=norms,
         activations=activations,
@@ -89,6 +93,7 @@ def initialise(
     num_classes: int = 0,
     classifier: ClassifierInput = "pool",
     drop_path: float = 0.0,
+    drop_path_by: DropPathBy = "image",
     attention: Kernel = "auto",
     norms: norm.Kernel = "auto",
     activations: activation.Kernel = "auto",
@@ -106,6 +111,7 @@ def initialise(
         num_classes=num_classes,
         classifier=classifier,
         drop_path=drop_path,
+        drop_path_by=drop_path_by,
         attention=attention,
         norms=norms,
         activations=activations,
@@ -131,6 +137,7 @@ def abstract(
     num_classes: int = 0,
     classifier: ClassifierInput = "pool",
     drop_path: float = 0.0,
+    drop_path_by: DropPathBy = "image",
     attention: Kernel = "auto",
     norms: norm.Kernel = "auto",
     activations: activation.Kernel = "auto",
@@ -149,6 +156,7 @@ def abstract(
             num_classes=num_classes,
             classifier=classifier,
             drop_path=drop_path,
+            drop_path_by=drop_path_by,
             attention=attention,
             norms=norms,
             activations=activations,

@@ -44,18 +44,20 @@ class Flops:
         head: bool = True,
         kernels: bool = True,
         adapters: int = 0,
+        dropped: float = 0.0,
     ) -> int:
         """One way there and back; what a layer computes again for its backward pass is not counted.
 
         frozen_blocks: leading ones, which only go there, as the embedding and the head do where they are False.
         kernels: whether those of the other blocks are trained. adapters: how many numbers are, beside the kernels.
+        dropped: the share of the images that each block leaves out.
         """
-        back = sum(block.back(kernels=kernels) for block in self.blocks[frozen_blocks:])
+        # in blocks: there, back, and every token meets every number of an adapter once there and twice back
+        inside = sum(block.products for block in self.blocks) + 6 * self.tokens * adapters
+        inside += sum(block.back(kernels=kernels) for block in self.blocks[frozen_blocks:])
         # of images nobody asks for the gradient
-        back += self.embedding * embedding + 2 * self.head * head
-        # every token meets every number of an adapter once there and twice back
-        beside = 6 * self.tokens * adapters
-        return self.forward + back + beside
+        outside = self.embedding * (1 + embedding) + self.head * (1 + 2 * head)
+        return outside + round(inside * (1 - dropped))
 
 
 def flops(spec: ViTSpec, *, patches: bool = True) -> Flops:

@@ -15,7 +15,8 @@ from jaxtyping import Array, Float
 from fmjax.kernels import xla
 from fmjax.kernels.norm import Fork
 from fmjax.models.layers import PRODUCT, Asking, Block, Kernels, Norm, drop_path, every
-from fmjax.sharding import alone, first_device, over_batch
+from fmjax.models.subset import added, drawn, taken
+from fmjax.sharding import alone, batch_divisor, first_device, over_batch
 
 # what a block keeps for its backward pass: everything; its products, with what a kernel of attention gives; its input
 Kept = Literal["none", "dots", "full"]
@@ -65,15 +66,17 @@ def run_stack(
     mesh: Mesh | None,
     few: int | None = None,
     training: bool = False,
+    subset: float = 0.0,
 ) -> Float[Array, "B T D"]:
     """Tokens after a stack of N blocks.
 
-    rates, keys: of drop path, one for each block; without keys nothing is dropped. kernels: by what they compute.
+    rates, keys: of drop path, one for each block; without keys nothing is dropped. subset: with this rate instead, by
+    leaving images out of what is computed; 0: not so. kernels: by what they compute.
     remat: what blocks keep for the backward pass. unroll: trace every block instead of scanning over them. mesh: keeps
     activations spread over it. few: the last block gives so many leading tokens; None: all. training: whether there
     will be a gradient, which decides over time alone.
     """
-    body: Any = partial(_block, rope=rope, mesh=mesh)
+    body: Any = partial(_block, rope=rope, mesh=mesh, subset=subset)
     layers, depth = (blocks, rates, keys), stack_depth(blocks)
     how, traced = kept(remat), unrolled(unroll, mesh, depth=depth)
     wrapped = partial(_rematerialised, kept=how, scanned=not traced)
@@ -103,22 +106,50 @@ def _block(
     rope: Float[Array, "2 L K"] | None,
     kernels: Kernels,
     mesh: Mesh | None,
+    subset: float = 0.0,
     asking: Asking = every,
 ) -> tuple[Float[Array, "B T D"], None]:
     """Tokens after one block, all or those that ask; the two residual branches are dropped independently of each
     other."""
     block, rate, key = layer
     first, second = (None, None) if key is None else jax.random.split(key)
+    fork = None if block.post_norm else kernels.fork
+    half = partial(_half, rate=rate, fork=fork, mesh=mesh, subset=subset)
+
+    def attention(x: Array, seen: Array | None) -> Array:
+        return block.attention_branch(x, rope, kernels, seen, asking)
+
+    def mlp(x: Array, seen: Array | None) -> Array:
+        return block.mlp_branch(x, kernels, seen)
+
+    x = half(x, attention, block.norm1, key=first, asking=asking)
+    return half(x, mlp, block.norm2, key=second), None
+
+
+def _half(
+    x: Float[Array, "B L D"],
+    branch: Callable[[Array, Array | None], Array],
+    norm: Norm,
+    *,
+    rate: Array,
+    key: Array | None,
+    fork: Fork | None,
+    mesh: Mesh | None,
+    subset: float,
+    asking: Asking = every,
+) -> Float[Array, "B T D"]:
+    """Tokens after one residual branch of a block."""
     # a branch sees its input by a constraint of its own: on the way back the parts that q, k and v have in its
     # gradient are added up before the devices of a tensor axis exchange their sum
     x = over_batch(x, mesh)
-    fork = None if block.post_norm else kernels.fork
-    x, seen = _parted(block.norm1, x, fork)
-    attended = block.attention_branch(over_batch(x, mesh), rope, kernels, seen, asking)
-    x = over_batch(asking(x) + drop_path(attended, rate, first), mesh)
-    x, seen = _parted(block.norm2, x, fork)
-    branch = block.mlp_branch(over_batch(x, mesh), kernels, seen)
-    return x + drop_path(branch, rate, second), None
+    if key is None or not subset:
+        x, seen = _parted(norm, x, fork)
+        return asking(x) + drop_path(branch(over_batch(x, mesh), seen), rate, key)
+
+    groups = 1 if mesh is None else batch_divisor(mesh)
+    places = drawn(key, x.shape[0], subset, groups=groups)
+    some, seen = _parted(norm, over_batch(taken(x, places), mesh), fork)
+    return added(asking(x), branch(over_batch(some, mesh), seen), places)
 
 
 def _layer(layers: Any, index: Array | int) -> Any:

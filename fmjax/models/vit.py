@@ -35,7 +35,7 @@ from fmjax.models.resample import resample_grid
 from fmjax.models.rope import rope_table
 from fmjax.models.stack import Remat, Unroll, between, run_stack
 from fmjax.sharding import alone, first_device, over_batch
-from fmjax.specs import ClassifierInput, ModelFacts, ViTSpec, check_image_size
+from fmjax.specs import ClassifierInput, DropPathBy, ModelFacts, ViTSpec, check_image_size
 
 Grid = tuple[int, int]
 
@@ -63,6 +63,7 @@ class ViT(nnx.Module):
         num_classes: int = 0,
         classifier: ClassifierInput = "pool",
         drop_path: float = 0.0,
+        drop_path_by: DropPathBy = "image",
         attention: Kernel = "auto",
         norms: norm_kernels.Kernel = "auto",
         activations: activation_kernels.Kernel = "auto",
@@ -112,6 +113,7 @@ class ViT(nnx.Module):
         self.facts: ModelFacts | None = None  # of a run's model, and of a published classifier
         self.classifier_input: ClassifierInput = classifier
         self.drop_path = drop_path
+        self.drop_path_by: DropPathBy = drop_path_by
         self.attention: Kernel = attention
         self.norms: norm_kernels.Kernel = norms
         self.activations: activation_kernels.Kernel = activations
@@ -318,6 +320,7 @@ class ViT(nnx.Module):
                 mesh=self.mesh,
                 few=few if depths.stop == stop else None,
                 training=training,
+                subset=self.drop_path * (self.drop_path_by == "subset"),
             )
         return x
 

@@ -76,7 +76,7 @@ def lines(config: RunConfig, plan: Plan, mesh: Mesh, costs: Costs) -> list[str]:
     # a line for each question: what is trained how, when it is kept, does it fit, how much is computed, how long until
     return [
         f"recipe  lr {recipe.lr:g}, weight decay {recipe.weight_decay:g}, {plan.accumulate} x {plan.part_size} "
-        f"images, remat {kept(config.remat)}, drop path {config.drop_path:g}",
+        f"images, remat {kept(config.remat)}, drop path {config.drop_path:g} by {config.drop_path_by}",
         f"would   score every {plan.eval_every} and save every {plan.save_every} steps into {config.out}",
         f"memory  {in_gib(memory.total)} a device{room}: {in_gib(memory.arguments)} state and batch, "
         f"{in_gib(memory.temporaries)} temporaries, {in_gib(memory.results)} results; without libraries' work space",

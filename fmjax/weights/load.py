@@ -24,7 +24,7 @@ from fmjax.models.layers import Dtype
 from fmjax.models.resample import resample_table
 from fmjax.models.stack import Remat, Unroll
 from fmjax.models.vit import ViT
-from fmjax.specs import ClassifierInput, Resample, ViTSpec
+from fmjax.specs import ClassifierInput, DropPathBy, Resample, ViTSpec
 from fmjax.store import locate
 from fmjax.trees import leaf_paths
 from fmjax.weights import identify, known
@@ -73,6 +73,7 @@ def load(
     num_classes: int | None = None,
     classifier: ClassifierInput | None = None,
     drop_path: float = 0.0,
+    drop_path_by: DropPathBy = "image",
     attention: Kernel = "auto",
     norms: norm.Kernel = "auto",
     activations: activation.Kernel = "auto",
@@ -99,6 +100,7 @@ def load(
     num_classes: of a new classifier, which starts at zero; 0 for none; None keeps the file's own where it has one.
     classifier: what it is computed from; None: as in the file, and the pooled tokens for a new one.
     drop_path: the last block's rate; blocks before it have less, linearly.
+    drop_path_by: "subset": every block has the rate, and computes its branches for so many images less.
     attention: "cudnn" for cuDNN's kernels, which GPUs of NVIDIA have for bfloat16 and float16, "xla" for XLA's own
     products; "auto" takes the faster one that can run.
     norms: "pallas" for a kernel of the blocks' norms, on one GPU of NVIDIA in bfloat16 and float16; else as attention.
@@ -117,10 +119,8 @@ def load(
     dtypes = param_dtype if tuned is None else np.float32
     loaded = read(name, checkpoint=checkpoint, dialect=dialect, offline=offline, dtype=dtypes)
     if tuned is not None:
-        image_size, resample = (
-            image_size or tuned.facts.image_size,
-            resample or tuned.facts.resample,
-        )
+        image_size = image_size or tuned.facts.image_size
+        resample = resample or tuned.facts.resample
     spec, params = _for_size(loaded, image_size, resample)
     if tuned is not None:
         params = tuned.onto(params, spec)
@@ -142,6 +142,7 @@ def load(
         num_classes=num_classes or 0,
         classifier=classifier or "pool",
         drop_path=drop_path,
+        drop_path_by=drop_path_by,
         attention=attention,
         norms=norms,
         activations=activations,
