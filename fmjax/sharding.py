@@ -109,8 +109,10 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batch_divisor(mesh: Mesh) -> int:
-    """Over how many devices a batch is split."""
+def batch_divisor(mesh: Mesh | None) -> int:
+    """Over how many devices a batch is split; without a mesh over one."""
+    if mesh is None:
+        return 1
     return int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
 
 

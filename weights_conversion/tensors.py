@@ -33,6 +33,12 @@ class LazyTensor:
     def nbytes(self) -> int:
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
+    def astype(self, dtype: np.dtype) -> LazyTensor:
+        """The same numbers in another dtype; of a part no more is read than before."""
+        return LazyTensor(
+            self.shape, dtype, lambda index: self.read(index).astype(dtype, copy=False)
+        )
+
     def pieces(self) -> Iterator[Index]:
         """The parts of the tensor in C order, along the first axis, of about CHUNK_BYTES each."""
         if not self.shape or self.nbytes <= CHUNK_BYTES:

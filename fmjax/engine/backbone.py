@@ -35,12 +35,15 @@ def asked_size(config: ModelConfig) -> ImageSize | None:
 def build(config: RunConfig, mesh: Mesh | None) -> ViT:
     """The backbone that a run starts from, its position table resized to the run's images, on the mesh; with new
     adapters where the recipe trains some."""
+    # weights become what they are kept in as they are read: nothing is on a device in float32 before
+    narrowed = config.recipe.frozen != "float32"
+    kept = narrow.dtypes(outlined(config, mesh)) if narrowed else None
     # how it computes is part of it: the loop has no word about kernels
     model = build_model(
         config.model,
         preprocessing(config).image_size,
         nnx.Rngs(config.seed),
-        param_dtypes=narrow.dtypes(lambda: outlined(config, mesh), config.recipe),
+        param_dtypes=kept,
         **_options(config),
         mesh=mesh,
     )
@@ -83,7 +86,7 @@ def build_model(
     # the same graph, size and position policy in both cases: only the numbers differ
     if config.init == "random":
         model = initialise(final_spec(config, size), rngs, dtype=dtype, **options)
-        return narrow.rounded(model, param_dtypes or {})
+        return narrow.rounded(model, param_dtypes) if param_dtypes else model
     return load(
         config.name,
         checkpoint=config.checkpoint or None,

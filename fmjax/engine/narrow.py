@@ -3,7 +3,7 @@ them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -22,13 +22,13 @@ from fmjax.trees import flat
 Dtypes = Mapping[str, DTypeLike]
 
 
-def dtypes(shapes: Callable[[], ViT], recipe: Recipe) -> Dtypes:
-    """Path in a backbone -> dtype, of the kernels that the recipe keeps in fewer bits. shapes: makes the backbone, its
-    adapters included, of shapes. Raises UsageError where it keeps some so, and trains each in some block."""
+def outlined(backbone: ViT, recipe: Recipe) -> ViT:
+    """A backbone of shapes, its adapters included, with its kernels as the recipe keeps them. Raises UsageError where
+    it keeps some in fewer bits, and trains each in some block."""
     if recipe.frozen == "float32":
-        return {}
+        return backbone
     # by the recipe alone: no weight has been read yet
-    leaves = flat(shapes())
+    leaves = flat(backbone)
     rates = completed(recipe, {f"{PART}.{path}": x.shape for path, x in leaves.items()}).rates
     found = [
         path
@@ -40,7 +40,8 @@ def dtypes(shapes: Callable[[], ViT], recipe: Recipe) -> Dtypes:
             f"--recipe.frozen is {recipe.frozen}, and no kernel is left alone in all blocks; set it to float32, or "
             f"train less (--recipe.lora-rank, --recipe.train head)"
         )
-    return dict.fromkeys(found, jnp.dtype(recipe.frozen))
+    kept = dict.fromkeys(found, jnp.dtype(recipe.frozen))
+    return jax.eval_shape(lambda model: rounded(model, kept), backbone)
 
 
 def _still(path: str, leaf: Any, rates: Table) -> bool:
@@ -48,15 +49,12 @@ def _still(path: str, leaf: Any, rates: Table) -> bool:
     return all(rate(name, rates) == 0 for name in names(f"{PART}.{path}", leaf.shape))
 
 
-def outlined(backbone: ViT, recipe: Recipe) -> ViT:
-    """A backbone of shapes, with its kernels as the recipe keeps them. Raises what `dtypes` raises."""
-    kept = dtypes(lambda: backbone, recipe)
-    return jax.eval_shape(lambda model: rounded(model, kept), backbone) if kept else backbone
+def dtypes(backbone: ViT) -> Dtypes:
+    """Path -> dtype, of the parameters that are not float32."""
+    return {path: leaf.dtype for path, leaf in flat(backbone).items() if leaf.dtype != jnp.float32}
 
 
 def rounded(backbone: ViT, kept: Dtypes) -> ViT:
     """A backbone with some parameters in other dtypes, by their paths."""
-    if not kept:
-        return backbone
     leaves = [leaf.astype(kept.get(path, leaf.dtype)) for path, leaf in flat(backbone).items()]
     return jax.tree.unflatten(jax.tree.structure(backbone), leaves)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ from fmjax.models import subset
 from fmjax.models.build import resized
 from fmjax.models.flops import flops
 from fmjax.models.peaks import TERA, peak
+from fmjax.models.stack import KERNELS
 from fmjax.sharding import batch_divisor
 from fmjax.trees import flat, leaf_paths
 
@@ -35,7 +35,7 @@ def step_flops(plan: Plan) -> int:
         frozen_blocks=frozen,
         embedding="patch_embed.kernel" in trained,
         head="proj.kernel" in trained or "pool.q.kernel" in trained,
-        kernels=any(re.fullmatch(r"blocks\..*\.kernel", path) for path in trained),
+        kernels=any(map(KERNELS.fullmatch, trained)),
         adapters=_adapters(plan),
         dropped=_dropped(plan),
     )
@@ -50,11 +50,10 @@ def _adapters(plan: Plan) -> int:
 
 def _dropped(plan: Plan) -> float:
     """The share of the images that blocks do not compute: drop path by itself computes all of them."""
-    backbone, images = plan.net["backbone"], plan.part_size
+    backbone = plan.net["backbone"]
     if backbone.drop_path_by == "image":
         return 0.0
-    groups = 1 if backbone.mesh is None else batch_divisor(backbone.mesh)
-    each = images // groups
+    each = plan.part_size // batch_divisor(backbone.mesh)
     return 1 - subset.kept(each, backbone.drop_path) / each
 
 

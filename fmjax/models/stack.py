@@ -106,7 +106,7 @@ def _block(
     rope: Float[Array, "2 L K"] | None,
     kernels: Kernels,
     mesh: Mesh | None,
-    subset: float = 0.0,
+    subset: float,
     asking: Asking = every,
 ) -> tuple[Float[Array, "B T D"], None]:
     """Tokens after one block, all or those that ask; the two residual branches are dropped independently of each
@@ -146,8 +146,7 @@ def _half(
         x, seen = _parted(norm, x, fork)
         return asking(x) + drop_path(branch(over_batch(x, mesh), seen), rate, key)
 
-    groups = 1 if mesh is None else batch_divisor(mesh)
-    places = drawn(key, x.shape[0], subset, groups=groups)
+    places = drawn(key, x.shape[0], subset, groups=batch_divisor(mesh))
     some, seen = _parted(norm, over_batch(taken(x, places), mesh), fork)
     return added(asking(x), branch(over_batch(some, mesh), seen), places)
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import xxhash
@@ -27,6 +26,7 @@ from fmjax.models.vit import ViT
 from fmjax.serial import from_dict
 from fmjax.specs import ClassifierInput, LogitReading, ParamDtype, Resample, ViTSpec
 from fmjax.trees import flat
+from fmjax.weights.lazy import lazy
 from weights_conversion.readers import open_checkpoint
 from weights_conversion.writer import write_safetensors
 
@@ -134,7 +134,7 @@ def write(
     classifier: False leaves it out.
     """
     # all else is the base, of which the file has a digest alone
-    leaves = {name: _lazy(leaf) for name, leaf in flat(model).items()}
+    leaves = {name: lazy(leaf) for name, leaf in flat(model).items()}
     wanted = {name for name in leaves if name.endswith((A, B))} | set(trained)
     if classifier:
         wanted |= {name for name in leaves if name.startswith(CLASSIFIER)}
@@ -198,10 +198,9 @@ def digest_of(leaves: Tensors, trained: Iterable[str], kernels: DTypeLike = np.f
     for path, tensor in mine.items():
         total.update(path.encode())
         # beside adapters they may have been kept in fewer bits
-        kept = kernels if KERNELS.fullmatch(path) else np.float32
-        for index in tensor.pieces():
-            numbers = tensor.read(index).astype(kept, copy=False)
-            total.update(np.ascontiguousarray(numbers, np.float32).data)
+        kept = tensor.astype(np.dtype(kernels)) if KERNELS.fullmatch(path) else tensor
+        for index in kept.pieces():
+            total.update(np.ascontiguousarray(kept.read(index), np.float32).data)
     return total.hexdigest()
 
 
@@ -225,9 +224,3 @@ def _sum(kernel: wc.LazyTensor, a: wc.LazyTensor, b: wc.LazyTensor, scale: float
         return kernel.read(index) + delta[index]
 
     return wc.LazyTensor(kernel.shape, np.dtype(np.float32), read)
-
-
-def _lazy(leaf: jax.Array) -> wc.LazyTensor:
-    return wc.LazyTensor(
-        tuple(leaf.shape), np.dtype(leaf.dtype), lambda index: np.asarray(leaf[index])
-    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ from fmjax.models.surgery import join_blocks
 from fmjax.models.vit import ViT
 from fmjax.targets import check_not_source
 from fmjax.trees import flat, leaf_paths
+from fmjax.weights.lazy import lazy
 from fmjax.weights.tuned import facts_of
 from weights_conversion.readers import open_checkpoint
 from weights_conversion.writer import write_safetensors
@@ -54,7 +54,7 @@ def tensors(
     leaves = flat(join_blocks(model))
     # what was kept in fewer bits comes beside the rest, and into one tensor with some of it
     widest = np.dtype(jnp.result_type(*leaves.values()))
-    params = {name: _lazy(leaf, widest) for name, leaf in leaves.items()}
+    params = {name: lazy(leaf).astype(widest) for name, leaf in leaves.items()}
     out = wc.to_torch(params, table, leave_out=left_out, heads=model.spec.num_heads)
     # what the model has no parameter for, out of the original
     if base is not None:
@@ -96,11 +96,3 @@ def _target(model: ViT, dialect: str, *, classifier: bool) -> tuple[wc.Dialect, 
             f"--task.classifier {table.classifier}"
         )
     return table, left_out
-
-
-def _lazy(leaf: jax.Array, dtype: np.dtype) -> wc.LazyTensor:
-    # a slice at a time comes to the host: the writer asks for pieces
-    def read(index: Any) -> np.ndarray:
-        return np.asarray(leaf[index]).astype(dtype, copy=False)
-
-    return wc.LazyTensor(tuple(leaf.shape), dtype, read)

@@ -178,13 +178,7 @@ def _rounded(
     params: Mapping[str, wc.LazyTensor], dtypes: Mapping[str, DTypeLike] | None
 ) -> dict[str, wc.LazyTensor]:
     """Some of the parameters, each in its dtype; None: none of them."""
-
-    def rounded(tensor: wc.LazyTensor, kind: np.dtype) -> wc.LazyTensor:
-        return wc.LazyTensor(
-            tensor.shape, kind, lambda index: tensor.read(index).astype(kind, copy=False)
-        )
-
-    return {path: rounded(params[path], np.dtype(dtype)) for path, dtype in (dtypes or {}).items()}
+    return {path: params[path].astype(np.dtype(dtype)) for path, dtype in (dtypes or {}).items()}
 
 
 def _as_in_the_file(loaded: Loaded, asked: ClassifierInput | None) -> ClassifierInput:
