@@ -7,6 +7,7 @@ takes the nearest value.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -33,6 +34,7 @@ from fmjax.data.resizing import (
 from fmjax.specs import Interpolation, PreprocessConfig
 
 ASPECT = (3 / 4, 4 / 3)  # width to height of a random crop
+LOG_ASPECT = tuple(np.log(ASPECT).tolist())
 TRIES = 10  # at a crop that fits
 Scaled = Callable[[Image.Image, Box, Size, Interpolation], np.ndarray]  # a part at another size
 
@@ -136,10 +138,19 @@ def mirror(example: Example, rng: np.random.Generator, *, probability: float) ->
     if rng.random() >= probability:
         return example
 
-    def turned(array: np.ndarray) -> np.ndarray:
-        return array[:, ::-1]
+    return _moved(example, image=_mirrored, mask=_mirrored)
 
-    return _moved(example, image=turned, mask=turned)
+
+def _mirrored(array: np.ndarray) -> np.ndarray:
+    """[h w ...] -> the same from right to left."""
+    turned = array[:, ::-1]
+    if array.ndim == 2:
+        return turned
+    # a channel at a time takes a fifth of what numpy takes for pixels of three bytes
+    out = np.empty_like(array)
+    for channel in range(array.shape[2]):
+        out[..., channel] = turned[..., channel]
+    return out
 
 
 def upside_down(example: Example, rng: np.random.Generator, *, probability: float) -> Example:
@@ -192,8 +203,8 @@ def crop_box(size: Size, scale: float, rng: np.random.Generator) -> Box:
     for _ in range(TRIES):
         area = width * height * rng.uniform(scale, 1)
         # evenly in its logarithm: as often 3:4 as 4:3
-        aspect = np.exp(rng.uniform(*np.log(ASPECT)))
-        w, h = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
+        aspect = np.exp(rng.uniform(*LOG_ASPECT))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
             left = int(rng.integers(0, width - w + 1))
             top = int(rng.integers(0, height - h + 1))
