@@ -11,6 +11,8 @@ import tyro
 from fmjax.config.checks import require
 from fmjax.config.data import ImagesConfig
 
+MAX_SHORT_EDGE = 1 << 13  # pixels of pictures that are packed as pixels
+
 
 def _check_left_out(data: ImagesConfig, names: tuple[str, ...], why: str) -> None:
     """Raises UsageError for a flag of images in general that a program has no use for."""
@@ -73,8 +75,15 @@ class DataPackConfig:
     )
     out: str = "packed"  # the folder to write, which must not be there
     shard_mb: int = 256  # of one file, about
+    # pack pixels, 3 bytes each, of pictures whose shorter side is shrunk to so many; a run decodes nothing then.
+    # 0 packs the files as they are
+    short_edge: int = 0
 
     def __post_init__(self) -> None:
-        unread = ("workers", "ignore", "max_pixels")
-        _check_left_out(self.data, unread, "files are packed as they are, by --data.threads")
+        _check_left_out(self.data, ("workers", "ignore"), "sets are packed by --data.threads")
+        if not self.short_edge:
+            _check_left_out(self.data, ("max_pixels",), "files are packed as they are")
         require(1 <= self.shard_mb <= 1 << 20, "--shard-mb", self.shard_mb, f"1 to {1 << 20:,}")
+        agrees = 0 <= self.short_edge <= MAX_SHORT_EDGE
+        expected = f"0, or pixels up to {MAX_SHORT_EDGE:,}"
+        require(agrees, "--short-edge", self.short_edge, expected)

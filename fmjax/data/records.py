@@ -2,7 +2,7 @@
 
 DIR has, for each part of the set, ArrayRecord files `train-00000.array_record` ..., an index `train.npz` and, for all
 of them, `dataset.json`. A record is 4 bytes (the length of its head, little-endian), the head, which is JSON, and the
-contents of its pictures as their files had them, in the order of the head's `sizes`:
+contents of its pictures as their files had them, in the order of the head's `sizes` (or as PPM, shrunk.py):
 
     {"format": 1, "name": "cat/1.jpg", "label": 3, "sizes": {"image": 48211}}
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import accumulate
 from pathlib import Path
@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from fmjax.data.example import Example, Examples
-from fmjax.data.images import Broken, Unreadable, regular_file
+from fmjax.data.images import Broken, Picture, Unreadable, regular_file
 from fmjax.data.packed import FORMAT, Part, Shard, write_index
 from fmjax.errors import DataError, escaped
 
@@ -37,9 +37,40 @@ MAX_HEAD = 1 << 24  # bytes
 MAX_PICTURE = 1 << 30  # of a file that is packed
 
 
-def encode(example: Example, *, name: str) -> bytes:
-    """One record. Raises Unreadable for a picture whose file cannot be opened; what is in it is not looked at."""
-    pictures = {field: content(example[field]) for field in PICTURES if field in example}
+def content(picture: Any) -> bytes:
+    """What a file of a picture holds; an array, which has no file, as PNG, which changes no value."""
+    if isinstance(picture, bytes):
+        return picture
+    if isinstance(picture, Broken):
+        raise Unreadable("the picture", picture.reason)
+    if isinstance(picture, str | Path):
+        return _read(picture)
+    if isinstance(picture, np.ndarray):
+        one_channel = picture.ndim == 3 and picture.shape[2] == 1
+        picture = Image.fromarray(picture[..., 0] if one_channel else picture)
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def _read(path: str | Path) -> bytes:
+    try:
+        with regular_file(path) as file:
+            found = file.read(MAX_PICTURE + 1)
+    except (OSError, DataError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise Unreadable(str(path), f"it cannot be opened: {reason}") from error
+    if len(found) > MAX_PICTURE:
+        raise Unreadable(str(path), f"it has more than {MAX_PICTURE:,} bytes")
+    return found
+
+
+def encode(example: Example, *, name: str, packed: Callable[[Picture], bytes] = content) -> bytes:
+    """One record. packed: what makes a file of a picture, by default the one that it has.
+
+    Raises Unreadable for a picture whose file cannot be opened; `content` does not look at what is in it.
+    """
+    pictures = {field: packed(example[field]) for field in PICTURES if field in example}
     head: dict[str, Any] = {"format": FORMAT, "name": name}
     if "label" in example:
         head["label"] = int(example["label"])
@@ -75,34 +106,6 @@ def decode(record: bytes) -> tuple[str, Example]:
     bounds = zip(sizes, ends[:-1], ends[1:], strict=True)
     example: Example = {field: record[start:end] for field, start, end in bounds}
     return name, example | {field: head[field] for field in ("label", "labels") if field in head}
-
-
-def content(picture: Any) -> bytes:
-    """What a file of a picture holds; an array, which has no file, as PNG, which changes no value."""
-    if isinstance(picture, bytes):
-        return picture
-    if isinstance(picture, Broken):
-        raise Unreadable("the picture", picture.reason)
-    if isinstance(picture, str | Path):
-        return _read(picture)
-    if isinstance(picture, np.ndarray):
-        one_channel = picture.ndim == 3 and picture.shape[2] == 1
-        picture = Image.fromarray(picture[..., 0] if one_channel else picture)
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()
-
-
-def _read(path: str | Path) -> bytes:
-    try:
-        with regular_file(path) as file:
-            found = file.read(MAX_PICTURE + 1)
-    except (OSError, DataError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise Unreadable(str(path), f"it cannot be opened: {reason}") from error
-    if len(found) > MAX_PICTURE:
-        raise Unreadable(str(path), f"it has more than {MAX_PICTURE:,} bytes")
-    return found
 
 
 def write_part(

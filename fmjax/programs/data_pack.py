@@ -1,4 +1,4 @@
-"""`fmjax data pack`: a set in a few large files, in the order and with the bytes that it has."""
+"""`fmjax data pack`: a set in a few large files, in the order that it has, and with its bytes or with its pixels."""
 
 from __future__ import annotations
 
@@ -6,26 +6,31 @@ import os
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from fmjax.config.data import ImagesConfig
 from fmjax.config.sets import DataPackConfig
 from fmjax.console import console, counted
 from fmjax.data.batches import BadImages
 from fmjax.data.example import Examples, Splits
-from fmjax.data.images import Unreadable
+from fmjax.data.images import Picture, Unreadable
 from fmjax.data.packed import Contents, Part, write_contents
-from fmjax.data.records import encode, fields_of, write_part
+from fmjax.data.records import content, encode, fields_of, write_part
+from fmjax.data.shrunk import pixels
 from fmjax.data.sources import open_source
 from fmjax.errors import DataError, FilesError, Stopped, UsageError, escaped, in_bytes, sentence
 from fmjax.targets import check_writable
 
 AHEAD = 4  # files that are read before their turn, for each thread
 MIB = 1 << 20
+SAMPLE = 16  # pictures of a part by which is told what all of them take as pixels
 BESIDE_RECORDS = 256  # bytes that an image takes beside its file, about: head, index, list
 
 
@@ -41,7 +46,9 @@ def main(config: DataPackConfig) -> Path:
     splits = open_source(config.data)
     for note in splits.notes:
         console.print(note)
-    _check_room(out, splits)
+    for examples in _parts(splits).values():
+        _check_fields(config, examples)
+    _check_room(config, out, splits)
     try:
         size = _write(config, out, splits)
     except KeyboardInterrupt:
@@ -63,19 +70,47 @@ def _parts(splits: Splits) -> dict[str, Examples]:
     return {"train": splits.train, **val}
 
 
-def _check_room(out: Path, splits: Splits) -> None:
-    """Raises FilesError where the disk has less than the files take, as far as there are files."""
-    # packed pictures are the bytes that they are
-    files = [
-        path for examples in _parts(splits).values() for path in (*examples.files, *examples.masks)
-    ]
-    need = sum(map(_size, files)) + BESIDE_RECORDS * len(files)
+def _check_fields(config: DataPackConfig, examples: Examples) -> None:
+    """Raises DataError for a set that has more than a record has, UsageError for masks of pictures to be shrunk."""
+    fields_of(examples)
+    if config.short_edge and "mask" in examples.field_names:
+        raise UsageError(
+            f"--short-edge is {config.short_edge}, and the set has masks, which no filter shrinks; leave it out"
+        )
+
+
+def _check_room(config: DataPackConfig, out: Path, splits: Splits) -> None:
+    """Raises FilesError where the disk has less than the pictures take, as far as that can be told."""
+    parts = _parts(splits).values()
+    if config.short_edge:
+        need = sum(_pixels_of(config, examples) for examples in parts)
+    else:
+        # packed pictures are the bytes that they are
+        files = [path for examples in parts for path in (*examples.files, *examples.masks)]
+        need = sum(map(_size, files)) + BESIDE_RECORDS * len(files)
     there = next(folder for folder in out.absolute().parents if folder.exists())
     free = shutil.disk_usage(there).free
     if free < need:
         raise FilesError(
             f"{out} would take {in_bytes(need)}, and the disk has {in_bytes(free)}; make room, or name another place"
         )
+
+
+def _pixels_of(config: DataPackConfig, examples: Examples) -> int:
+    """About how many bytes the records of a part take, by some of its pictures."""
+    pack, found = _way(config), []
+    for index in np.linspace(0, len(examples) - 1, min(SAMPLE, len(examples)), dtype=int):
+        # what cannot be opened is named when it is packed
+        with suppress(Unreadable):
+            found.append(len(pack(examples.fields["image"](int(index)))))
+    return round(np.mean(found or [0]) + BESIDE_RECORDS) * len(examples)
+
+
+def _way(config: DataPackConfig) -> Callable[[Picture], bytes]:
+    """What makes of a picture the file that a record has."""
+    if not config.short_edge:
+        return content
+    return partial(pixels, shorter=config.short_edge, max_pixels=config.data.max_pixels)
 
 
 def _size(path: Path) -> int:
@@ -90,22 +125,22 @@ def _write(config: DataPackConfig, out: Path, splits: Splits) -> int:
     """Writes the folder whole or not at all, and returns its size in bytes."""
     out.parent.mkdir(parents=True, exist_ok=True)
     # beside its place: a rename within one file system is all or nothing
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    begun = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         parts = [
-            _packed(config, partial, role, examples) for role, examples in _parts(splits).items()
+            _packed(config, begun, role, examples) for role, examples in _parts(splits).items()
         ]
         classes = splits.train.classes
         write_contents(
-            partial,
+            begun,
             Contents(classes=classes, fields=fields_of(splits.train), parts=tuple(parts)),
         )
         # as another user may have to read it: a temporary folder is its owner's alone
-        partial.chmod(0o777 & ~_umask())
-        size = sum(file.stat().st_size for file in partial.iterdir())
-        partial.rename(out)
+        begun.chmod(0o777 & ~_umask())
+        size = sum(file.stat().st_size for file in begun.iterdir())
+        begun.rename(out)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(begun, ignore_errors=True)
         raise
     return size
 
@@ -119,11 +154,10 @@ def _umask() -> int:
 
 def _packed(config: DataPackConfig, folder: Path, role: str, examples: Examples) -> Part:
     """The files of one part, whose names are those below the source's own folder."""
-    fields_of(examples)
     named = _named(config.data, examples)
     bad = BadImages(named, config.data.max_bad, config.data.max_bad_share)
     # closed where it ends in the middle, so that no thread is left behind
-    with closing(_records(named, config.data, bad)) as records:
+    with closing(_records(named, config, bad)) as records:
         rows = counted(((1, row) for row in records), len(named), f"{role} images")
         part = write_part(
             folder, role, named, records=iter(rows), shard_bytes=config.shard_mb * MIB
@@ -156,21 +190,24 @@ def _named(data: ImagesConfig, examples: Examples) -> Examples:
 
 
 def _records(
-    examples: Examples, data: ImagesConfig, bad: BadImages
+    examples: Examples, config: DataPackConfig, bad: BadImages
 ) -> Generator[tuple[int, bytes], None, None]:
     """(index, record) of each example in order, its files read ahead by threads; one that cannot be opened is named
     and left out, as a run does, up to the same bounds."""
 
-    def encoded(index: int) -> bytes:
-        return encode(examples.read(index), name=examples.names(index))
+    pack = _way(config)
 
+    def encoded(index: int) -> bytes:
+        return encode(examples.read(index), name=examples.names(index), packed=pack)
+
+    ahead = AHEAD * config.data.threads
     waiting: deque[Future[bytes]] = deque()
-    pool = ThreadPoolExecutor(data.threads)
+    pool = ThreadPoolExecutor(config.data.threads)
     try:
-        for index in range(len(examples) + AHEAD * data.threads):
+        for index in range(len(examples) + ahead):
             if index < len(examples):
                 waiting.append(pool.submit(encoded, index))
-            done = index - AHEAD * data.threads
+            done = index - ahead
             # what was begun so many places before is first in line
             if done < 0:
                 continue

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from fmjax.config.sets import DataPackConfig
 from fmjax.data import packed as layout
 from fmjax.data.batches import eval_batches, train_batches
 from fmjax.data.example import Examples
+from fmjax.data.images import Unreadable, read
 from fmjax.data.records import decode
 from fmjax.data.sources import open_source
 from fmjax.data.transforms import Views
@@ -114,6 +117,84 @@ def test_masks_and_arrays_are_packed_too(tmp_path):
     assert digits.labels.tolist() == source.labels.tolist()
 
 
+def shrunk_to(edge: int, source: str, out: Path, **options: Any) -> DataPackConfig:
+    return replace(asked(source, out, **options), short_edge=edge)
+
+
+def test_shrunk_pixels_are_evaluated_as_the_pictures_are(tmp_path):
+    clean(tmp_path / "set")
+    saved(picture(50, 90, 60), tmp_path / "set/val/dog/wide.jpg", quality=80)
+    saved(picture(51, 40, 70, mode="L"), tmp_path / "set/val/fox/grey.png")
+    saved(picture(52, 20, 24), tmp_path / "set/val/fox/small.png")
+    (tmp_path / "set/val/cat/broken.png").write_bytes(b"no picture")
+    source = f"folder:{tmp_path}/set"
+    folder = data_pack.main(shrunk_to(32, source, tmp_path / "packed"))
+    found = open_source(ImagesConfig(source=f"arrayrecord:{folder}"))
+    parts = (open_source(ImagesConfig(source=source)).val, found.val)
+    demo = preprocess_config("demo_vit_ti4.fashion_mnist")
+    # the shorter side is scaled to 32 pixels, which it has already where it is packed
+    look = replace(demo, crop_pct=0.875, interpolation="bicubic", resize_mode="shortest")
+    read = [_rows(part, Views(look)) for part in parts if part is not None]
+    assert set(read[1]) == set(read[0])
+    assert len(read[1]) == 15
+    assert all(np.array_equal(read[0][name], read[1][name]) for name in read[0])
+    # nothing is enlarged, and what is grey has one byte a pixel
+    assert found.val is not None
+    assert found.val.sizes is not None
+    sizes = dict(zip(map(found.val.names, range(15)), found.val.sizes, strict=True))
+    head = len(b"P6\n32 32\n255\n")
+    assert sizes["val/fox/small.png"] == head + 3 * 20 * 24
+    assert sizes["val/fox/grey.png"] == head + 32 * 56
+    assert sizes["val/dog/wide.jpg"] == head + 3 * 48 * 32
+
+
+def _rows(part: Examples, view: Views) -> dict[str, np.ndarray]:
+    """What a network is fed of each example that can be read, by the end of its name."""
+    found = {}
+    for i in range(len(part)):
+        with contextlib.suppress(Unreadable):
+            example = {**part.read(i), "image": read(part.read(i)["image"])}
+            found["/".join(Path(part.names(i)).parts[-2:])] = view(example, None)["image"]
+    return found
+
+
+def test_a_run_trains_on_shrunk_pixels(tmp_path):
+    clean(tmp_path / "set")
+    folder = data_pack.main(shrunk_to(32, f"folder:{tmp_path}/set", tmp_path / "packed"))
+    part = opened(folder)["train"]
+    view = Views(preprocess_config("demo_vit_ti4.fashion_mnist"), crop_scale=0.35, flip=0.5)
+    config = DataConfig(source=f"arrayrecord:{folder}")
+    for batch in itertools.islice(train_batches(part, view, config, batch_size=6, seed=3), 4):
+        assert batch["weight"].sum() == 6
+        # blocks of all colours, not a flat or a shifted picture
+        assert batch["image"].shape == (6, 28, 28, 3)
+        assert batch["image"].std() > 20
+
+
+def test_masks_are_not_shrunk_and_a_long_way_off_is_told_before_it(tmp_path, monkeypatch):
+    saved(picture(0), tmp_path / "set/images/0.png")
+    saved(Image.fromarray(np.zeros((48, 48), np.uint8)), tmp_path / "set/masks/0.png")
+    (tmp_path / "set/classes.txt").write_text("road\nsky\n")
+    with pytest.raises(UsageError, match=r"--short-edge is 32, and the set has masks"):
+        data_pack.main(shrunk_to(32, f"masks:{tmp_path}/set", tmp_path / "packed"))
+    with pytest.raises(UsageError, match=r"--data\.max-pixels"):
+        asked("digits", tmp_path / "packed", max_pixels=100)
+    with pytest.raises(UsageError, match=r"--short-edge is -1; it must be 0, or pixels up to"):
+        shrunk_to(-1, "digits", tmp_path / "packed")
+    clean(tmp_path / "pets")
+    config = shrunk_to(32, f"folder:{tmp_path}/pets", tmp_path / "packed")
+    usage = namedtuple("usage", "total used free")
+    # 24 pictures of 32 x 32 x 3 bytes and their heads, beside which a record takes 256
+    need = 24 * (32 * 32 * 3 + len(b"P6\n32 32\n255\n") + 256)
+    for free in (need - 1, need):
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "disk_usage", lambda path, free=free: usage(10**9, 10**9, free))
+            refused = pytest.raises(FilesError, match=r"would take 80\.2 kB, and the disk has")
+            with refused if free < need else contextlib.nullcontext():
+                data_pack.main(config)
+    assert left(tmp_path) == ["packed", "pets", "set"]
+
+
 def test_a_small_shard_makes_more_files_of_the_same_set(tmp_path):
     rng = np.random.default_rng(0)
     for name in ("cat", "dog"):
@@ -135,12 +216,12 @@ def test_a_file_that_cannot_be_opened_is_named_and_left_out_up_to_the_bound(
     tmp_path, capsys, monkeypatch
 ):
     clean(tmp_path / "set")
-    read = data_pack.encode
+    whole = data_pack.encode
 
-    def encode(example: Any, *, name: str) -> bytes:
+    def encode(example: Any, *, name: str, **options: Any) -> bytes:
         if name == "train/dog/1.png":
             os.remove(tmp_path / "set" / name)
-        return read(example, name=name)
+        return whole(example, name=name, **options)
 
     monkeypatch.setattr(data_pack, "encode", encode)
     out = data_pack.main(asked(f"folder:{tmp_path}/set", tmp_path / "packed"))
