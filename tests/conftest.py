@@ -82,6 +82,16 @@ def own_cache(caches, monkeypatch) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def quick_compiler() -> Iterator[None]:
+    """XLA is quick, in half of its time, rather than its programs, for a module whose programs run once each."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="session")
 def clip_tower() -> Path:
     """OpenAI's CLIP ViT-B/16 image tower: a folder with the open_clip and the Hugging Face file."""

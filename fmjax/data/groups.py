@@ -153,7 +153,8 @@ class Groups:
     def _fetch_ahead(self) -> None:
         while True:
             number = self._waiting.get()
-            with contextlib.suppress(DataError):
+            # what is no DataError, too: a thread that dies of it would print its stack and fetch nothing any more
+            with contextlib.suppress(Exception):
                 self._there(number)
             # it may be thrown out again before the next epoch needs it
             self._asked.discard(number)

@@ -54,14 +54,14 @@ config = RunConfig(
     task=SlowConfig(),
     recipe=Recipe(lr=1e-3, warmup_steps=2),
     drop_path=0.2,
-    steps=12,
+    steps=8,
     batch_size=8,
-    eval_every=6,
+    eval_every=4,
     save_every=3,
     log_every=1,
 )
 '''
-STEPS = 12
+STEPS = 8
 SLOW = ("--task.wait-s", "0.1")
 MEMORY = (
     "0.0204"  # GiB of a device, of which a step may take 95 %: 19.4 MiB in two parts, 20.2 in one

@@ -28,6 +28,8 @@ from fmjax.sharding import make_mesh
 from tests.support.products import products
 from tests.support.runs import SHORT, losses, started
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 QUICK = replace(load_preset("quickstart"), batch_size=64, steps=6)
 GIB = 2**30
 AUTO = [*SHORT, "--recipe.warmup-steps", "2", "--no-compare-random", "--batch", "auto"]

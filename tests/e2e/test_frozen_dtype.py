@@ -24,6 +24,8 @@ from fmjax.weights.export import export
 from tests.support import tiny as tiny_network
 from tests.support.runs import losses
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 NAME = "stored_vit.none"
 RECIPE = Recipe(lr=3e-2, warmup_steps=0, lora_rank=2)
 HALF = replace(RECIPE, frozen="bfloat16")

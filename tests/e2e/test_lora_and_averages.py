@@ -31,6 +31,8 @@ from fmjax.weights.export import export
 from tests.support import tiny as tiny_network
 from tests.support.runs import losses, rows
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 NAME = "stored_vit.none"
 RECIPE = Recipe(
     lr=3e-2,

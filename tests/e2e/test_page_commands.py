@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-import jax
 import pytest
 
 from fmjax.cli import main
@@ -133,15 +132,13 @@ def to_run() -> dict[str, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory) -> Iterator[Path]:
-    """A reader's folder, large backbones in small, and a compiler that is quick rather than its programs."""
+def reader(tmp_path_factory, quick_compiler) -> Iterator[Path]:
+    """A reader's folder, and large backbones in small."""
     folder = tmp_path_factory.mktemp("reader")
-    jax.config.update("jax_disable_most_optimizations", True)
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch, tmp_path_factory.mktemp("published"))
         furnish(folder)
         yield folder
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,8 @@ from fmjax.trees import flat
 from tests.support import tiny as tiny_network
 from tests.support.runs import rows, started
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 TINY = str(tiny_network.TINY)
 FEW = ["--steps", "4", "--eval-every", "2", "--save-every", "2", "--drop-path", "0"]
 AVERAGED = ["--recipe.ema", "0.5", "--recipe.last-blocks", "1", "--recipe.layer-decay", "1"]

@@ -21,6 +21,8 @@ from tests.support.runs import SHORT as FEW
 from tests.support.runs import losses, rows
 from tests.support.scenes import drawn
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 MODEL = ["--model.name", "demo_vit_ti4.fashion_mnist", "--task.layers", "2"]
 SHORT = [
     *FEW,

@@ -17,6 +17,8 @@ from tests.parity.training import __main__ as command
 from tests.parity.training import compare, ours, page, theirs
 from tests.parity.training.settings import BACKBONES, CASES, CLASSES, GROUPS, REGISTERS
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 STEPS = 10
 DINOV2 = BACKBONES[2]
 ALL = frozenset({"loss", "parameter", "way", "average", "average_way"})

@@ -22,6 +22,8 @@ from fmjax.sharding import make_mesh
 from fmjax.trees import flat
 from tests.support.runs import Started, started
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 PRODUCTS = [
     (data, fsdp, 8 // data // fsdp)
     for data in (1, 2, 4, 8)

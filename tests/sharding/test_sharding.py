@@ -25,6 +25,8 @@ from fmjax.weights.load import fill, load
 from tests.support.checkpoints import random_file, save, small
 from tests.support.runs import Started, started
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 DEVICES = jax.devices()
 MESHES = {
     "1": MeshConfig(data=1),

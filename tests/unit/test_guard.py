@@ -26,6 +26,8 @@ from fmjax.trees import flat
 from tests.support.faulty import FaultyConfig
 from tests.support.runs import Started, started
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 NAN, INF = float("nan"), float("inf")
 DEVICES = jax.devices()
 CONFIG = RunConfig(

@@ -25,6 +25,8 @@ from fmjax.weights.load import fill
 from tests.support import torch_reference
 from tests.support.checkpoints import small
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 RANK, ALPHA, LR, DECAY, STEPS = 3, 6.0, 1e-2, 0.05, 10
 # layers that timm and fmjax both have as one: their names in either
 LAYERS = {"attn.proj": "attn.out", "mlp.fc1": "mlp.up", "mlp.fc2": "mlp.down"}

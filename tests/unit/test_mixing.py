@@ -30,6 +30,8 @@ from fmjax.tasks.mixing import mixed, mixture, of_both, rectangle
 from tests.support import torch_reference
 from tests.support.runs import started
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 assert torch_reference  # declares what torchvision needs before timm is imported
 
 BOTH = ClassifyConfig(mixup=0.8, cutmix=1.0)

@@ -29,6 +29,8 @@ from fmjax.tasks.task import Now
 from fmjax.trees import flat, nested
 from tests.support.scenes import SHAPES, drawn
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 NAME = "demo_vit_ti4.fashion_mnist"
 IMAGES = preprocess_config(NAME)
 RNG = np.random.default_rng(0)

@@ -23,6 +23,8 @@ from fmjax.tasks.task import Task
 from fmjax.trees import flat
 from tests.support.runs import started
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 
 class Distil(Task):
     """Learns from its own average: logs how far the two are apart."""

@@ -18,6 +18,8 @@ from fmjax.models.vit import ViT
 from fmjax.sharding import make_mesh
 from tests.support.checkpoints import small
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 IMAGES = 8
 
 

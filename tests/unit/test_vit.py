@@ -26,6 +26,8 @@ from fmjax.sharding import make_mesh
 from fmjax.trees import flat
 from tests.support.checkpoints import small
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 SPECS = ["ViT-B-16", "EVA02-B-16", "EVA02-E-14", "dinov2_vitg14_reg", "nv_dinov2_vitg14_reg4"]
 
 
