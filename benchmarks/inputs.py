@@ -33,7 +33,8 @@ OUT = ROOT / "benchmarks" / "results" / "inputs.json"
 PAGE = ROOT / "docs" / "speed.md"
 BEGIN, END = "<!-- table: python -m benchmarks.inputs -->", "<!-- end of the inputs -->"
 BATCH, ROUNDS = 32, 7
-IMAGES = {"500 x 375": 192, "shorter side 256": 192}  # of a pass
+FULL, RESIZED, PIXELS = "500 x 375", "shorter side 256", "shorter side 256, packed pixels"
+IMAGES = {FULL: 192, RESIZED: 192, PIXELS: 192}  # of a pass
 DIFFERENT, COPIES = 256, 32  # photographs, and the names that each has
 FIRST = 256  # images of the batch that is waited for
 THREADS = 4  # of the first batch: the default
@@ -49,15 +50,18 @@ Run = Callable[[], int]  # one pass -> how many images
 
 
 def folders(root: Path) -> dict[str, Path]:
-    """The same photographs at full size, and resized before."""
+    """The same photographs at full size, and resized before: as files, and packed as their pixels."""
     from benchmarks.sources import photographs
+    from fmjax.config.data import ImagesConfig
+    from fmjax.config.sets import DataPackConfig
+    from fmjax.programs.data_pack import main as pack
 
     found = {name: root / f"{number}" for number, name in enumerate(IMAGES)}
     for number, content in enumerate(photographs(DIFFERENT)):
         image = Image.open(io.BytesIO(content))
         scale = SHORTER / min(image.size)
         small = jpeg(image, (round(image.width * scale), round(image.height * scale)))
-        for folder, data in zip(found.values(), (content, small), strict=True):
+        for folder, data in ((found[FULL], content), (found[RESIZED], small)):
             inside = folder / CLASSES[number % 2]
             inside.mkdir(parents=True, exist_ok=True)
             first = inside / f"{number:05}.jpg"
@@ -65,6 +69,8 @@ def folders(root: Path) -> dict[str, Path]:
             # a set of thousands: the place of an example in a shuffle is found at another speed in one of hundreds
             for copy in range(1, COPIES):
                 os.link(first, inside / f"{number + DIFFERENT * copy:05}.jpg")
+    source = ImagesConfig(source=f"folder:{found[FULL]}")
+    pack(DataPackConfig(data=source, out=str(found[PIXELS]), short_edge=SHORTER))
     return found
 
 
@@ -76,7 +82,7 @@ def jpeg(image: Image.Image, size: tuple[int, int]) -> bytes:
 
 
 def ours(
-    folder: Path,
+    source: str,
     *,
     training: bool,
     interpolation: Any = "bicubic",
@@ -92,9 +98,7 @@ def ours(
     from fmjax.data.transforms import Views
     from fmjax.specs import PreprocessConfig
 
-    config = DataConfig(
-        source=f"folder:{folder}", crop_scale=SCALE, threads=threads, decoder=decoder
-    )
+    config = DataConfig(source=source, crop_scale=SCALE, threads=threads, decoder=decoder)
     part = open_source(config).train
     look = PreprocessConfig(
         image_size=(224, 224), mean=MEAN, std=STD, crop_pct=0.875, interpolation=interpolation
@@ -149,16 +153,20 @@ def theirs(
 def cases(found: dict[str, Path]) -> dict[str, Run]:
     """Of each size, way and filter a pass by torchvision and one by each decoder."""
     runs: dict[str, Run] = {}
-    for pixels, folder in found.items():
+    for size, folder in found.items():
+        packed = size == PIXELS
+        # torchvision has no packed sets: it reads the files that were resized
+        files = found[RESIZED] if packed else folder
+        source = f"{'arrayrecord' if packed else 'folder'}:{folder}"
         for filter in ("bicubic", "bilinear"):
             for training in (True, False):
-                name = f"{'training' if training else 'evaluation'}, {pixels}, {filter}"
+                name = f"{'training' if training else 'evaluation'}, {size}, {filter}"
                 options: dict[str, Any] = {"training": training, "interpolation": filter}
-                options["images"] = IMAGES[pixels]
-                runs[f"{name}: torchvision"] = theirs(folder, **options)
-                runs[f"{name}: exact"] = ours(folder, **options)
+                options["images"] = IMAGES[size]
+                runs[f"{name}: torchvision"] = theirs(files, **options)
+                runs[f"{name}: exact"] = ours(source, **options)
                 if training:
-                    runs[f"{name}: fast"] = ours(folder, decoder="fast", **options)
+                    runs[f"{name}: fast"] = ours(source, decoder="fast", **options)
     return runs
 
 
@@ -184,9 +192,10 @@ def rates(runs: dict[str, Run]) -> dict[str, dict[str, float]]:
 def first_batches(folder: Path) -> dict[str, float]:
     """Seconds to the first batch of training, listing of the folder left out."""
     options: dict[str, Any] = {"training": True, "images": FIRST, "size": FIRST}
+    source = f"folder:{folder}"
     runs = {
-        f"fmjax, {THREADS} threads": ours(folder, threads=THREADS, **options),
-        f"fmjax, {THREADS} threads, fast": ours(folder, threads=THREADS, decoder="fast", **options),
+        f"fmjax, {THREADS} threads": ours(source, threads=THREADS, **options),
+        f"fmjax, {THREADS} threads, fast": ours(source, threads=THREADS, decoder="fast", **options),
         "torchvision, no worker": theirs(folder, **options),
         "torchvision, 2 workers": theirs(folder, workers=2, **options),
     }
@@ -215,7 +224,7 @@ def table(found: dict[str, Any]) -> str:
     told = ", ".join(f"{name} {size:.0f} kB" for name, size in found["kilobytes"].items())
     lines += [
         "",
-        f"A file has on average: {told}.",
+        f"An image takes on average: {told}.",
         "",
         f"| the first batch of {FIRST} | seconds |",
         "|---|---|",
@@ -224,18 +233,22 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def kilobytes_of(folder: Path) -> float:
+    """An image's, on average."""
+    files = list(folder.glob("*/*.jpg"))
+    images = len(files) or DIFFERENT * COPIES
+    return sum(file.stat().st_size for file in files or folder.iterdir()) / images / 1e3
+
+
 def measured() -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="inputs") as place:
         os.environ["FMJAX_CACHE"] = f"{place}/cache"
         found = folders(Path(place))
-        kilobytes = {
-            name: round(statistics.mean(x.stat().st_size for x in folder.glob("*/*.jpg")) / 1e3, 1)
-            for name, folder in found.items()
-        }
+        kilobytes = {name: round(kilobytes_of(folder), 1) for name, folder in found.items()}
         return {
             "kilobytes": kilobytes,
             "rates": rates(cases(found)),
-            "first_batch": first_batches(found["500 x 375"]),
+            "first_batch": first_batches(found[FULL]),
         }
 
 
