@@ -87,9 +87,12 @@ def quick_compiler() -> Iterator[None]:
     """XLA is quick, in half of its time, rather than its programs, for a module whose programs run once each."""
     import jax
 
+    # what is compiled in memory is not told apart by it: bits of a module would depend on which came before
+    jax.clear_caches()
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -94,8 +95,14 @@ class Processes:
         if code < 0 or code == 1:
             time.sleep(1.5)  # JAX has ended it from within: its last line comes from outside
         out, err = (self._file(index, kind).read_text() for kind in ("out", "err"))
-        kept = [line for line in out.splitlines() if not any(noise in line for noise in NOISE)]
-        return Ended(code, "\n".join(kept), err, seconds)
+        return Ended(code, "\n".join(spoken(out)), err, seconds)
+
+
+def spoken(out: str) -> list[str]:
+    """The lines that fmjax has printed. Devices print theirs at once, so that the number at the end of one may be on a
+    line of its own."""
+    lines = [line for line in out.splitlines() if not any(noise in line for noise in NOISE)]
+    return [line for line in lines if not re.fullmatch(r"\d+", line)]
 
 
 def environment(devices: int) -> dict[str, str]:
