@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import io
 
-from PIL import Image
-
 from fmjax.data.images import Picture, read
-from fmjax.data.resizing import Size, covering
+from fmjax.data.resizing import RESAMPLING, Size, covering
 
 
 def shrunk(size: Size, shorter: int) -> Size:
@@ -27,7 +25,7 @@ def pixels(picture: Picture, *, shorter: int, max_pixels: int) -> bytes:
     image = read(picture, max_pixels=max_pixels)
     size = shrunk(image.size, shorter)
     if size != image.size:
-        image = image.resize(size, Image.Resampling.BICUBIC)
+        image = image.resize(size, RESAMPLING["bicubic"])
     file = io.BytesIO()
     image.save(file, "PPM")
     return file.getvalue()

@@ -138,19 +138,10 @@ def mirror(example: Example, rng: np.random.Generator, *, probability: float) ->
     if rng.random() >= probability:
         return example
 
-    return _moved(example, image=_mirrored, mask=_mirrored)
+    def turned(array: np.ndarray) -> np.ndarray:
+        return _laid_out(array[:, ::-1])
 
-
-def _mirrored(array: np.ndarray) -> np.ndarray:
-    """[h w ...] -> the same from right to left."""
-    turned = array[:, ::-1]
-    if array.ndim == 2:
-        return turned
-    # a channel at a time takes a fifth of what numpy takes for pixels of three bytes
-    out = np.empty_like(array)
-    for channel in range(array.shape[2]):
-        out[..., channel] = turned[..., channel]
-    return out
+    return _moved(example, image=turned, mask=turned)
 
 
 def upside_down(example: Example, rng: np.random.Generator, *, probability: float) -> Example:
@@ -173,9 +164,20 @@ def quarter_turned(example: Example, rng: np.random.Generator, *, probability: f
     turns = int(rng.integers(1, 4)) if height == width else 2
 
     def turned(array: np.ndarray) -> np.ndarray:
-        return np.rot90(array, turns)
+        return _laid_out(np.rot90(array, turns))
 
     return _moved(example, image=turned, mask=turned)
+
+
+def _laid_out(turned: np.ndarray) -> np.ndarray:
+    """A view [h w ...] whose pixels do not lie in their order, as an array where those of an image do."""
+    if turned.ndim == 2:
+        return turned
+    # a channel at a time takes a fifth of what numpy takes for pixels of three bytes
+    out = np.empty(turned.shape, turned.dtype)
+    for channel in range(turned.shape[2]):
+        out[..., channel] = turned[..., channel]
+    return out
 
 
 def scale_jitter_crop(
