@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from fmjax.trees import first_match
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")  # the mesh axes that images are spread over
 OPEN = {-1: "(open)"}  # a size that is whatever the others leave
-Axes = tuple[str | None, ...]
+Axes = tuple[str | tuple[str, ...] | None, ...]
 
 # The axes of one block's parameter; a stacked one has its depth axis, never split, before them. fsdp is always on a
 # width that both sides of the model share; tensor on heads and hidden units (arXiv:1909.08053).
@@ -103,6 +103,19 @@ def over_batch(x: Any, mesh: Mesh | None) -> Any:
     if mesh is None:
         return x
     return jax.lax.with_sharding_constraint(x, batch_sharding(mesh))
+
+
+def by_device(function: Callable[..., Any], *arrays: Any, mesh: Mesh | None, axes: Axes) -> Any:
+    """A function of arrays where each device computes with its own part of them, and gives that part of the results.
+
+    For kernels, which XLA cannot divide. axes: those of the mesh that the leading dimensions of all arrays and of all
+    results are spread over, and that divide them.
+    """
+    if alone(mesh):
+        return function(*arrays)
+    spec = PartitionSpec(*axes)
+    divided = jax.shard_map(function, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+    return divided(*arrays)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

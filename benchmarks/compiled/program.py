@@ -20,6 +20,17 @@ NAME = re.compile(r"%([\w.\-]+)")
 NUMBER = re.compile(r"\d+")
 CONTRACTED = re.compile(r"lhs_contracting_dim(?:s=\{|ensions\":\[)([\d,\"]*)")
 TARGET = re.compile(r'custom_call_target="([^"]+)"')
+OWN = re.compile(
+    r'op_name="[^"]*?(\w+)/pallas_call"'
+)  # a kernel in Pallas, by the name that it was given
+# Kernels of attention, by a part of their names: products of a pass, and the tokens that a tile of theirs is filled up
+# to. cuDNN's backward pass has five, and fmjax's computes the scores and the gradients of the weights twice
+ATTENTION = {
+    "fmhaSoftmaxBackward": (5, 128),
+    "fmhaSoftmax": (2, 128),
+    "attention_gradients": (7, 16),
+    "attention": (2, 16),
+}
 ROOT = ""  # the name by which a computation's result goes, beside its own
 
 # no kernel: names for what is there already
@@ -188,20 +199,22 @@ def _kernel(
 
 
 def _target(operation: Operation) -> str:
-    found = TARGET.search(operation.rest)
+    found = OWN.search(operation.rest) or TARGET.search(operation.rest)
     return found[1] if found else "custom-call"
 
 
 def _flops(kind: str, operation: Operation, scope: Computation) -> float:
-    """Of a call of a library: a product, or attention, whose backward pass has five products in the place of two."""
+    """Of a call of a library or a kernel: a product, or attention, which fills its tiles up with what is no token."""
     if "matmul" in kind or "gemm" in kind:
         return _product(operation, scope)
-    if "fmha" not in kind:
+    name = next((name for name in ATTENTION if name in kind), "")
+    if not name:
         return 0.0
+    products, tile = ATTENTION[name]
     images, tokens, heads, width = scope[operation.operands[0]].shapes[0][1]
     seen = scope[operation.operands[1]].shapes[0][1][1]
-    products = 5 if "Backward" in kind else 2
-    return 2.0 * products * images * heads * tokens * seen * width
+    scores = math.prod(-(-count // tile) * tile for count in (tokens, seen))
+    return 2.0 * products * images * heads * scores * width
 
 
 def _product(operation: Operation, scope: Computation) -> float:

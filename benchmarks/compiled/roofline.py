@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from benchmarks.compiled.program import EXCHANGES, MOVES, Kernel
+from benchmarks.compiled.program import ATTENTION, EXCHANGES, MOVES, Kernel
 
 BYTES = 3.0e12  # a second: a copy in an H100's memory
 FLOPS = 790e12  # a second: a product of large bfloat16 matrices there
 FLOPS_FLOAT32 = 395e12  # a product of float32 numbers, rounded to TF32
-# a second, of attention's kernels on heads that are 64 wide and short rows of tokens (arXiv:2407.08608)
+# a second, of attention's kernels on full tiles of heads that are 64 wide (arXiv:2407.08608)
 FLOPS_ATTENTION = {"attention backward": 250e12, "attention forward": 280e12}
 SAVED = 0.4  # of the bytes: a kernel with more of them for a loop's stack is there for the stack
 LARGE = 1e8  # bytes: what fills more with one number before a loop fills the loop's stack
@@ -31,8 +31,9 @@ def kinds(kernel: Kernel, scores: frozenset[tuple[int, int]], *, scanned: bool =
     """What a kernel's time goes to. scanned: blocks are in loops; else what is outside of them cannot be told."""
     if kernel.kind in EXCHANGES:
         return "exchanges"
-    if "fmha" in kernel.kind:
-        return "attention backward" if "Backward" in kernel.kind else "attention forward"
+    if any(name in kernel.kind for name in ATTENTION):
+        back = "Backward" in kernel.kind or "gradients" in kernel.kind
+        return "attention backward" if back else "attention forward"
     if of_scores(kernel, scores):
         return "scores"
     if kernel.flops:

@@ -180,7 +180,7 @@ def agreement(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
     device, width = jax.devices()[0], known.spec.head_dim
     for name in KERNELS:
         # where a kernel cannot run, nothing is said of it
-        if name != "xla" and unfit(device, dtype=jnp.bfloat16, head_dim=width):
+        if name != "xla" and unfit(name, device=device, dtype=jnp.bfloat16, head_dim=width):
             continue
         found = compared(known, jnp.bfloat16, attention=name)
         out[f"bfloat16 {name}"] = found

@@ -39,7 +39,7 @@ MODES = {
 REST = "all else"
 # What kernels are for, by a word in their names; the first group that has one
 GROUPS = {
-    "attention": ("sdpa", "dot_do_o", "convert_dq", "flash", "fmha"),
+    "attention": ("sdpa", "dot_do_o", "convert_dq", "flash", "fmha", "attention"),
     "products": ("nvjet", "gemm", "cutlass", "cublas"),
     "copies of slices": ("memcpy", "Memcpy", "dynamic_slice", "dynamic_update_slice"),
     "zero-filling": ("loop_broadcast", "Memset"),

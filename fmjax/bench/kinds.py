@@ -127,9 +127,9 @@ def attention(asked: Subject) -> Iterator[Row]:
 
 def _attends(asked: Subject) -> Iterator[tuple[str, bool]]:
     """The kernels that can run here, and whether both ways are timed."""
-    reason = unfit(asked.device, dtype=asked.dtype, head_dim=asked.spec.head_dim)
+    kind = {"device": asked.device, "dtype": asked.dtype, "head_dim": asked.spec.head_dim}
     # XLA's runs everywhere
-    names = [name for name in KERNELS if name == "xla" or not reason]
+    names = [name for name in KERNELS if name == "xla" or not unfit(name, **kind)]
     yield from ((name, training) for name in names for training in (False, True))
 
 

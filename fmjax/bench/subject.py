@@ -14,6 +14,7 @@ from fmjax.config.bench import BenchConfig
 from fmjax.config.run import RunConfig
 from fmjax.engine.backbone import outlined, preprocessing
 from fmjax.kernels import activation, attention, norm
+from fmjax.models.flops import flops
 from fmjax.models.peaks import peak
 from fmjax.models.stack import kept, unrolled
 from fmjax.sharding import make_mesh
@@ -89,11 +90,13 @@ def levers(asked: Subject) -> list[Lever]:
 
 def _attention(asked: Subject) -> Lever:
     """The kernel of attention, found as the model finds it."""
-    known, kind = asked.config.attention, {"dtype": asked.dtype, "head_dim": asked.spec.head_dim}
-    function = attention.chosen(known, asked.device, **kind)
-    [name] = [name for name, each in attention.KERNELS.items() if each is function]
+    known, spec = asked.config.attention, asked.spec
+    kind = {"dtype": asked.dtype, "head_dim": spec.head_dim}
+    tokens = flops(spec).tokens
+    name = attention.named(known, asked.mesh, heads=spec.num_heads, tokens=tokens, **kind)
     # what was asked for by its name has no other reason
-    why = attention.unfit(asked.device, **kind) if known == "auto" and name == "xla" else ""
+    slow = known == "auto" and name == "xla"
+    why = attention.unfit("cudnn", device=asked.device, **kind) if slow else ""
     return Lever("attention", known, name, why)
 
 

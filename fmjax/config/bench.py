@@ -29,8 +29,9 @@ class BenchConfig:
     # pictures to batches
     kinds: tuple[Kind, ...] = KINDS
     batch_size: int = 32  # images of a step
-    # auto: cuDNN's kernels on GPUs of NVIDIA in bfloat16 and float16, else XLA's products
-    attention: Literal["auto", "xla", "cudnn"] = "auto"
+    # auto: cuDNN's kernels on GPUs of NVIDIA in bfloat16 and float16, on Hopper one in Pallas up to 400 tokens; else
+    # XLA's products
+    attention: Literal["auto", "xla", "cudnn", "pallas"] = "auto"
     # of blocks; auto: a kernel in Pallas on a GPU of NVIDIA in bfloat16 and float16, else XLA's
     norms: Literal["auto", "xla", "pallas"] = "auto"
     # of the MLPs of blocks; auto: a kernel in Pallas on a GPU of NVIDIA in bfloat16 and float16, else XLA's

@@ -63,8 +63,9 @@ class RunConfig:
     # image: each by a draw of its own. subset: every block has that rate, and computes its branches for so many images
     # of each device less, as DINOv2 trains: a rate of 0.4 takes two thirds of the time
     drop_path_by: DropPathBy = "image"
-    # auto: cuDNN's kernels on GPUs of NVIDIA in bfloat16 and float16, else XLA's products
-    attention: Literal["auto", "xla", "cudnn"] = "auto"
+    # auto: cuDNN's kernels on GPUs of NVIDIA in bfloat16 and float16, on Hopper one in Pallas up to 400 tokens; else
+    # XLA's products
+    attention: Literal["auto", "xla", "cudnn", "pallas"] = "auto"
     # of blocks; auto: a kernel in Pallas on one GPU of NVIDIA in bfloat16 and float16, else XLA's
     norms: Literal["auto", "xla", "pallas"] = "auto"
     # of the MLPs of blocks; auto: a kernel in Pallas on one GPU of NVIDIA in bfloat16 and float16, else XLA's

@@ -235,7 +235,7 @@ def outline(run: Path, config: RunConfig, labels: Labels, mesh: Mesh | None = No
     spec, images = _recorded(run, config)
     task = make_task(config, images)
     # it may be scored where the kernels that it was trained with cannot run
-    if config.attention == "cudnn":
+    if config.attention != "xla":
         config = replace(config, attention="auto")
     if config.norms == "pallas":
         config = replace(config, norms="auto")

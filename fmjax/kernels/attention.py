@@ -1,92 +1,163 @@
-"""Which kernel computes attention: by the device that a program is made for, the dtype and the shape."""
+"""Which kernel computes attention: by the devices that a program is made for, the dtype and the shape."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache, partial
+from importlib import import_module
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from fmjax.errors import UsageError
-from fmjax.kernels import cudnn, trust, xla
-from fmjax.sharding import first_device
+from fmjax.kernels import cudnn, single, trust, xla
+from fmjax.kernels.devices import compute_capability, is_half, without_triton
+from fmjax.sharding import alone, first_device
 
-# auto: the fastest that the device, the dtype and the shape allow
-Kernel = Literal["auto", "xla", "cudnn"]
+# auto: the fastest that the devices, the dtype and the shape allow
+Kernel = Literal["auto", "xla", "cudnn", "pallas"]
 Attend = Callable[[Array, Array, Array], Array]  # q, k and v [B N L K] -> [B N L K]
 
-KERNELS: dict[str, Attend] = {"xla": xla.attend, "cudnn": cudnn.attend}
-HALVES = tuple(map(jnp.dtype, (jnp.bfloat16, jnp.float16)))
 # Least compute capability -> the widest head of cuDNN's kernels, both passes (docs.nvidia.com/cudnn, Attention)
 WIDEST = ((9.0, 256), (8.0, 128))
-# tokens from which on the scores of all heads are too many for a CPU's cache
+PALLAS_WIDEST = 128  # a program holds heads so wide in registers
+# Tokens from which on the scores of all heads are too many for a CPU's cache
 MANY = 500
+# Where the kernel in Pallas is faster than cuDNN's: on Hopper, of heads so wide and up to so many tokens. Of 257 tokens
+# an H200 is 1.31 times as fast both ways (heads of 64; of 128: 1.12), of 197 1.33 times, of 577 as fast, of 1370 slower
+HOPPER = 9.0
+FAST_WIDTHS = (64, 128)
+FEW = 400
 # of the case that a kernel is tried on: odd, and some beyond a tile of 64
 TOKENS = 67
 
 
-def chosen(kernel: Kernel, device: Any, *, dtype: DTypeLike, head_dim: int) -> Attend:
-    """The function that computes attention in a dtype for heads so wide, in a program for a device, or None: the first.
+def by_pallas(q: Array, k: Array, v: Array) -> Array:
+    """Attention by the kernel in Pallas, in a program of one device."""
+    return over(None)(q, k, v)
+
+
+def over(mesh: Mesh | None) -> Attend:
+    """The kernel in Pallas for a mesh, whose language takes longer to import than a model does."""
+    return import_module("fmjax.kernels.pallas_attention").over(mesh)
+
+
+KERNELS: dict[str, Attend] = {"xla": xla.attend, "cudnn": cudnn.attend, "pallas": by_pallas}
+NAMES = {"cudnn": "cuDNN's attention", "pallas": "the kernel of attention"}
+
+
+def chosen(
+    kernel: Kernel, mesh: Mesh | None, *, dtype: DTypeLike, heads: int, head_dim: int, tokens: int
+) -> Attend:
+    """The function that computes attention in a dtype, of so many heads and tokens, in a program for a mesh.
 
     Raises UsageError where a kernel is asked for by its name and cannot run there.
     """
+    name = named(kernel, mesh, dtype=dtype, heads=heads, head_dim=head_dim, tokens=tokens)
+    if name == "pallas" and not alone(mesh):
+        return over(mesh)
+    # heads that lie on several devices are not to be gone through, nor those that XLA is asked for
+    if name == "xla" and kernel == "auto" and tokens >= MANY and alone(mesh):
+        return xla.by_head if first_device(mesh).platform == "cpu" else xla.attend
+    return KERNELS[name]
+
+
+def named(
+    kernel: Kernel, mesh: Mesh | None, *, dtype: DTypeLike, heads: int, head_dim: int, tokens: int
+) -> str:
+    """That of the kernels which is chosen. Raises UsageError as `chosen` does."""
     # a model in float32 need not know of any device
-    if kernel == "xla" or (kernel == "auto" and not _is_half(dtype)):
-        return KERNELS["xla"]
-    reason = unfit(device or first_device(), dtype=dtype, head_dim=head_dim)
-    if reason and kernel == "cudnn":
-        raise UsageError(f"--attention cudnn: {reason}; choose xla, or auto")
-    return KERNELS["xla" if reason else "cudnn"]
+    if kernel == "xla" or (kernel == "auto" and not is_half(dtype)):
+        return "xla"
+    device = first_device(mesh)
+    reason = partial(unfit, device=device, dtype=dtype, head_dim=head_dim)
+    if kernel != "auto":
+        found = reason(kernel) or (undivided(mesh, heads) if kernel == "pallas" else "")
+        if found:
+            raise UsageError(f"--attention {kernel}: {found}; choose xla, or auto")
+        return kernel
+    faster = is_faster(device, head_dim=head_dim, tokens=tokens) and not undivided(mesh, heads)
+    if faster and not reason("pallas"):
+        return "pallas"
+    return "xla" if reason("cudnn") else "cudnn"
 
 
-def of_many(attend: Attend, device: Any, *, tokens: int) -> Attend:
-    """A chosen function, or where one CPU has so many tokens what computes the same head after head. device: that of
-    the program, or None: the first."""
-    # of few tokens no program has to know of any device
-    if attend is not xla.attend or tokens < MANY:
-        return attend
-    return xla.by_head if (device or first_device()).platform == "cpu" else attend
+def is_faster(device: Any, *, head_dim: int, tokens: int) -> bool:
+    """Whether the kernel in Pallas was measured to be the faster one."""
+    capability = compute_capability(device) or 0.0
+    hopper = HOPPER <= capability < HOPPER + 1
+    return hopper and head_dim in FAST_WIDTHS and tokens <= FEW
 
 
-def unfit(device: Any, *, dtype: DTypeLike, head_dim: int) -> str:
-    """Why cuDNN's kernels cannot run on a device; "" where they can."""
+def undivided(mesh: Mesh | None, heads: int) -> str:
+    """Why the kernel in Pallas cannot be in a program for a mesh, or for all devices; "" where it can."""
+    # each device computes the heads of its own images, which has to be said by a mesh
+    if mesh is None:
+        devices = jax.device_count()
+        told = f"without a mesh the kernel is not divided over {devices} devices"
+        return told if devices > 1 else ""
+    parts = mesh.shape["tensor"]
+    told = f"{heads} heads do not divide over {parts} devices of mesh axis 'tensor'"
+    return told if heads % parts else ""
+
+
+def unfit(kernel: str, *, device: Any, dtype: DTypeLike, head_dim: int) -> str:
+    """Why one of the kernels cannot run on a device; "" where it can."""
     # what is known of every device first: what has to be tried takes seconds
+    reason = UNFIT[kernel](device, dtype, head_dim)
+    return reason or _found_wrong(kernel, dtype, head_dim, device.device_kind)
+
+
+def _without_cudnn(device: Any, dtype: DTypeLike, head_dim: int) -> str:
     kind, capability = device.device_kind, compute_capability(device)
     if capability is None:
         return f"cuDNN runs on GPUs of NVIDIA, and not on {kind!r}"
     widest = next((width for least, width in WIDEST if capability >= least), 0)
     if not widest:
         return f"cuDNN's attention needs compute capability 8.0, and {kind!r} has {capability}"
-    if not _is_half(dtype):
+    if not is_half(dtype):
         return f"cuDNN's attention is in bfloat16 and float16, and not in {jnp.dtype(dtype)}"
     if head_dim % 8 or head_dim > widest:
         return f"heads are {head_dim} wide, and cuDNN takes multiples of 8 up to {widest}"
-    return cudnn.lacking() or _found_wrong(dtype, head_dim, kind)
+    return cudnn.lacking()
 
 
-def _found_wrong(dtype: DTypeLike, head_dim: int, device_kind: str) -> str:
+def _without_pallas(device: Any, dtype: DTypeLike, head_dim: int) -> str:
+    reason = without_triton(device, dtype)
+    if not reason and head_dim > PALLAS_WIDEST:
+        reason = f"heads are {head_dim} wide, and the kernel takes up to {PALLAS_WIDEST}"
+    return reason or lacking()
+
+
+UNFIT = {"cudnn": _without_cudnn, "pallas": _without_pallas}
+
+
+@cache
+def lacking() -> str:
+    """Why this jax makes no kernel in Pallas here; "" where it does."""
+    return single.lacking(by_pallas, 3, (1, 1, 16, 16))
+
+
+def _found_wrong(kernel: str, dtype: DTypeLike, head_dim: int, device_kind: str) -> str:
     shape = (2, 2, TOKENS, head_dim)
     name = str(jnp.dtype(dtype))
-    kernel = trust.Kernel("cuDNN's attention", KERNELS["cudnn"], KERNELS["xla"], shape, name)
-    reason = trust.verdict(kernel, device_kind).reason
+    tried = trust.Kernel(NAMES[kernel], KERNELS[kernel], KERNELS["xla"], shape, name)
+    reason = trust.verdict(tried, device_kind).reason
     return reason and f"on {device_kind!r} {reason}"
 
 
-def _is_half(dtype: DTypeLike) -> bool:
-    return jnp.dtype(dtype) in HALVES
-
-
 def told(device: Any, dtype: DTypeLike) -> str:
-    """The kernel that computes attention in a dtype on a device, in words; tried there if it was not yet."""
+    """The kernels that compute attention in a dtype on a device, in words; tried there if they were not yet."""
     # heads of most towers are so wide
-    reason = unfit(device, dtype=dtype, head_dim=64)
-    return f"XLA's products: {reason}" if reason else "cuDNN's kernels"
-
-
-def compute_capability(device: Any) -> float | None:
-    """Of a GPU of NVIDIA, as 9.0; None of any other device."""
-    # other makers' GPUs have names in its place
-    told = str(getattr(device, "compute_capability", ""))
-    return float(told) if told.replace(".", "").isdigit() else None
+    reason = unfit("cudnn", device=device, dtype=dtype, head_dim=64)
+    otherwise = f"XLA's products: {reason}" if reason else "cuDNN's kernels"
+    if not is_faster(device, head_dim=64, tokens=FEW):
+        return otherwise
+    without = unfit("pallas", device=device, dtype=dtype, head_dim=64)
+    if without:
+        return f"{otherwise}; of few tokens too: {without}"
+    return f"a kernel in Pallas up to {FEW} tokens, beyond them {otherwise}"

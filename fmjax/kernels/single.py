@@ -13,12 +13,10 @@ from jaxtyping import Array
 
 from fmjax.errors import UsageError, escaped
 from fmjax.kernels import trust
-from fmjax.kernels.attention import HALVES, compute_capability
+from fmjax.kernels.devices import is_half, without_triton
 from fmjax.sharding import first_device
 
 Kernel = Literal["auto", "xla", "pallas"]
-
-LEAST = 8.0  # compute capability that Triton is tried on here
 
 
 def taken(kernel: Kernel, dtype: DTypeLike, unfit: Callable[[], str], *, flag: str) -> bool:
@@ -27,7 +25,7 @@ def taken(kernel: Kernel, dtype: DTypeLike, unfit: Callable[[], str], *, flag: s
     Raises UsageError where it is asked for by its name and cannot run there.
     """
     # a model in float32 need not know of any device
-    if kernel == "xla" or (kernel == "auto" and jnp.dtype(dtype) not in HALVES):
+    if kernel == "xla" or (kernel == "auto" and not is_half(dtype)):
         return False
     reason = unfit()
     if reason and kernel == "pallas":
@@ -37,12 +35,9 @@ def taken(kernel: Kernel, dtype: DTypeLike, unfit: Callable[[], str], *, flag: s
 
 def unfit(mesh: Mesh | None, dtype: DTypeLike) -> str:
     """Why no such kernel can be in a program for a mesh, or for all devices; "" where one can."""
-    device = first_device(mesh)
-    kind, capability = device.device_kind, compute_capability(device)
-    if capability is None or capability < LEAST:
-        return f"the kernel is for GPUs of NVIDIA of compute capability 8.0, and not for {kind!r}"
-    if jnp.dtype(dtype) not in HALVES:
-        return f"the kernel is for bfloat16 and float16, and not for {jnp.dtype(dtype)}"
+    reason = without_triton(first_device(mesh), dtype)
+    if reason:
+        return reason
     # XLA cannot divide a kernel that it does not know: each device would be given all tokens
     devices = jax.device_count() if mesh is None else mesh.size
     if devices > 1:
@@ -55,10 +50,10 @@ def told(reason: str) -> str:
     return f"XLA's: {reason}" if reason else "kernels in Pallas, in programs of one device"
 
 
-def lacking(case: Callable[..., Array], arguments: int) -> str:
-    """Why this jax makes no kernel here for a case of so many arguments; "" where it does."""
+def lacking(case: Callable[..., Array], arguments: int, shape: tuple[int, ...] = (2, 8)) -> str:
+    """Why this jax makes no kernel here for a case of so many arguments of a shape; "" where it does."""
     # the language is to leave jax, and since 0.11 it asks for a GPU that is here before it makes a kernel for another
-    small = [jax.ShapeDtypeStruct((2, 8), jnp.bfloat16)] * arguments
+    small = [jax.ShapeDtypeStruct(shape, jnp.bfloat16)] * arguments
     try:
         jax.jit(case).trace(*small).lower(lowering_platforms=("cuda",))
     except Exception as error:  # whatever a version raises

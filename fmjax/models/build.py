@@ -15,7 +15,8 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from fmjax.kernels import activation, norm
-from fmjax.kernels.attention import Kernel, compute_capability
+from fmjax.kernels.attention import Kernel
+from fmjax.kernels.devices import compute_capability
 from fmjax.models.draws import unrolled
 from fmjax.models.layers import Dtype
 from fmjax.models.stack import Remat, Unroll
@@ -55,8 +56,8 @@ def create(
     drop_path: the last block's rate; blocks before it have less, linearly.
     drop_path_by: "image", each by a draw of its own; "subset": every block has the rate, and computes its branches for
     so many images less.
-    attention: "cudnn" for cuDNN's kernels, which GPUs of NVIDIA have for bfloat16 and float16, "xla" for XLA's own
-    products; "auto" takes the faster one that can run.
+    attention: "cudnn" for cuDNN's kernels, which GPUs of NVIDIA have for bfloat16 and float16, "pallas" for one of
+    fmjax's own, "xla" for XLA's products; "auto" takes the fastest that can run.
     norms: "pallas" for a kernel of the blocks' norms, on one GPU of NVIDIA in bfloat16 and float16; else as attention.
     activations: "pallas" for a kernel of the blocks' activations; as norms.
     remat: what blocks keep for the backward pass: all, the products ("dots") or their input only ("full"); "auto":

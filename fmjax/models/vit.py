@@ -17,8 +17,9 @@ from jaxtyping import Array, Float
 
 from fmjax.errors import UsageError
 from fmjax.kernels import activation as activation_kernels
+from fmjax.kernels import attention as attention_kernels
 from fmjax.kernels import norm as norm_kernels
-from fmjax.kernels.attention import Attend, Kernel, chosen, of_many
+from fmjax.kernels.attention import Attend, Kernel
 from fmjax.models.features import Features
 from fmjax.models.heads import classifier_head, classifier_input, projection
 from fmjax.models.layers import (
@@ -34,7 +35,7 @@ from fmjax.models.layers import (
 from fmjax.models.resample import resample_grid
 from fmjax.models.rope import rope_table
 from fmjax.models.stack import Remat, Unroll, between, run_stack
-from fmjax.sharding import alone, first_device, over_batch
+from fmjax.sharding import alone, over_batch
 from fmjax.specs import ClassifierInput, DropPathBy, ModelFacts, ViTSpec, check_image_size
 
 Grid = tuple[int, int]
@@ -325,13 +326,14 @@ class ViT(nnx.Module):
         return x
 
     def _attend(self, dtype: DTypeLike, *, tokens: int) -> Attend:
-        device = None if self.mesh is None else first_device(self.mesh)
-        head_dim = self.spec.width // self.spec.num_heads
-        attend = chosen(self.attention, device, dtype=self.dtype or dtype, head_dim=head_dim)
-        # heads that lie on several devices are not to be gone through, nor those of a program for any device
-        if self.attention != "auto" or not alone(self.mesh):
-            return attend
-        return of_many(attend, device, tokens=tokens)
+        return attention_kernels.chosen(
+            self.attention,
+            self.mesh,
+            dtype=self.dtype or dtype,
+            heads=self.spec.num_heads,
+            head_dim=self.spec.head_dim,
+            tokens=tokens,
+        )
 
     def _fork(self, dtype: DTypeLike) -> norm_kernels.Fork | None:
         width = self.spec.width

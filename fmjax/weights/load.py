@@ -101,8 +101,8 @@ def load(
     classifier: what it is computed from; None: as in the file, and the pooled tokens for a new one.
     drop_path: the last block's rate; blocks before it have less, linearly.
     drop_path_by: "subset": every block has the rate, and computes its branches for so many images less.
-    attention: "cudnn" for cuDNN's kernels, which GPUs of NVIDIA have for bfloat16 and float16, "xla" for XLA's own
-    products; "auto" takes the faster one that can run.
+    attention: "cudnn" for cuDNN's kernels, which GPUs of NVIDIA have for bfloat16 and float16, "pallas" for one of
+    fmjax's own, "xla" for XLA's products; "auto" takes the fastest that can run.
     norms: "pallas" for a kernel of the blocks' norms, on one GPU of NVIDIA in bfloat16 and float16; else as attention.
     activations: "pallas" for a kernel of the blocks' activations; as norms.
     remat: what blocks keep for the backward pass: all, the products ("dots") or their input only ("full"); "auto":

@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 
 from fmjax.errors import UsageError
-from fmjax.kernels import activation, formulas, pallas_activation, single, trust, xla
+from fmjax.kernels import activation, devices, formulas, pallas_activation, single, trust, xla
 from fmjax.kernels.activation import Normed, chosen, plain, unfit
 from fmjax.models.build import initialise
 from fmjax.models.functional import functional
@@ -211,7 +211,7 @@ REASONS = {
 
 @pytest.mark.parametrize("wrong", REASONS, ids=lambda wrong: wrong.__name__)
 def test_a_wrong_kernel_is_switched_off(wrong, monkeypatch, capsys):
-    monkeypatch.setattr(single, "compute_capability", lambda device: 9.0)
+    monkeypatch.setattr(devices, "compute_capability", lambda device: 9.0)
     monkeypatch.setattr(activation, "lacking", lambda: "")
     trust.verdict.cache_clear()
     monkeypatch.setattr(activation, "activate", lambda: rounded_once)
@@ -256,7 +256,7 @@ def test_a_tower_and_its_gradients_are_the_same_by_the_kernel(changes, monkeypat
         return jax.jit(jax.value_and_grad(lambda p: apply(p, images).patches.sum()))(moved)
 
     expected = gradients(activations="xla")
-    monkeypatch.setattr(single, "HALVES", (jnp.dtype("float32"),))
+    monkeypatch.setattr(devices, "HALVES", (jnp.dtype("float32"),))
     monkeypatch.setattr(activation, "unfit", lambda *_, **__: "")
     found = gradients(activations="auto", remat="dots")
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):

@@ -262,7 +262,7 @@ def test_levers_reach_the_programs_that_are_timed():
 
 def test_kernels_of_a_gpu_are_named(monkeypatch):
     # as on a GPU where everything can run
-    monkeypatch.setattr(attention, "chosen", lambda *_, **__: attention.KERNELS["cudnn"])
+    monkeypatch.setattr(attention, "named", lambda *_, **__: "cudnn")
     monkeypatch.setattr(norm, "chosen", lambda *_, **__: plain.forked)
     asked = subject(SHORT)
     assert [(lever.on, lever.why) for lever in levers(asked)[:2]] == [("cudnn", ""), ("pallas", "")]

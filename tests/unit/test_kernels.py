@@ -14,7 +14,8 @@ from flax import nnx
 
 from fmjax.errors import UsageError
 from fmjax.kernels import attention, cudnn, xla
-from fmjax.kernels.attention import MANY, chosen, compute_capability, of_many, unfit
+from fmjax.kernels.attention import MANY, chosen, unfit
+from fmjax.kernels.devices import compute_capability
 from fmjax.models import stack
 from fmjax.models.build import initialise
 from fmjax.models.functional import functional
@@ -22,6 +23,7 @@ from fmjax.sharding import first_device, make_mesh
 from tests.support.checkpoints import small
 
 BF16 = jnp.bfloat16
+HERE = make_mesh(devices=jax.devices()[:1])
 
 
 @dataclass(frozen=True)
@@ -57,16 +59,20 @@ T4, MI300, CPU = Device("Tesla T4", "7.5"), Device("AMD MI300X", "gfx942"), Devi
         (CPU, BF16, 64, "cuDNN runs on GPUs of NVIDIA, and not on 'cpu'"),
     ],
 )
-def test_a_kernel_is_chosen_by_device_dtype_and_width_of_heads(device, dtype, head_dim, reason):
+def test_a_kernel_is_chosen_by_device_dtype_and_width_of_heads(
+    device, dtype, head_dim, reason, monkeypatch
+):
+    monkeypatch.setattr(attention, "first_device", lambda mesh: device)
     asked = {"dtype": dtype, "head_dim": head_dim}
-    assert unfit(device, **asked) == reason
-    assert chosen("auto", device, **asked) is (xla.attend if reason else cudnn.attend)
-    assert chosen("xla", device, **asked) is xla.attend
+    shape = {"heads": 12, "tokens": MANY - 1}
+    assert unfit("cudnn", device=device, **asked) == reason
+    assert chosen("auto", HERE, **asked, **shape) is (xla.attend if reason else cudnn.attend)
+    assert chosen("xla", HERE, **asked, **shape) is xla.attend
     if not reason:
-        assert chosen("cudnn", device, **asked) is cudnn.attend
+        assert chosen("cudnn", HERE, **asked, **shape) is cudnn.attend
         return
     with pytest.raises(UsageError) as refused:
-        chosen("cudnn", device, **asked)
+        chosen("cudnn", HERE, **asked, **shape)
     assert str(refused.value) == f"--attention cudnn: {reason}; choose xla, or auto"
 
 
@@ -80,10 +86,12 @@ def test_a_jax_whose_primitives_are_unknown_has_none(monkeypatch):
         assert cudnn.lacking().endswith(
             "has no primitives of cuDNN's attention that are known here"
         )
-        assert chosen("auto", H100, dtype=BF16, head_dim=64) is xla.attend, why
+        assert chosen("auto", HERE, **asked_for) is xla.attend, why
         with pytest.raises(UsageError, match="no primitives of cuDNN's attention"):
-            chosen("cudnn", H100, dtype=BF16, head_dim=64)
+            chosen("cudnn", HERE, **asked_for)
 
+    monkeypatch.setattr(attention, "first_device", lambda mesh: H100)
+    asked_for = {"dtype": BF16, "heads": 12, "head_dim": 64, "tokens": MANY}
     home = cudnn.import_module(cudnn.HOME)
     rule = home._dot_product_attention_fwd_rule
     monkeypatch.setattr(cudnn, "primitives", cudnn.primitives.__wrapped__)
@@ -151,7 +159,7 @@ def test_odd_tokens_train_by_the_kernel_which_only_full_computes_twice(
 ):
     # a scan's body stands in a program once, whatever the depth
     monkeypatch.setattr(attention, "unfit", lambda *_, **__: "")
-    text = lowered(params, remat=remat)
+    text = lowered(params, remat=remat, attention="cudnn")
     assert calls(text) == expected
     tokens = 1 + int(np.prod(tower().spec.grid))
     assert tokens % 2
@@ -194,14 +202,18 @@ def test_head_by_head_attention_is_the_same_function(dtype, close):
         np.testing.assert_allclose(found, expected, rtol=0, atol=close * np.abs(expected).max())
 
 
-def test_many_tokens_are_attended_to_head_by_head_on_one_cpu_alone():
-    few, many = {"tokens": MANY - 1}, {"tokens": MANY}
-    assert of_many(xla.attend, CPU, **few) is xla.attend
-    assert of_many(xla.attend, CPU, **many) is xla.by_head
-    # None is where jax puts a program, a CPU in these tests
-    assert of_many(xla.attend, None, **many) is xla.by_head
-    assert of_many(xla.attend, H100, **many) is xla.attend
-    assert of_many(cudnn.attend, H100, **many) is cudnn.attend
+@pytest.mark.parametrize("mesh", [HERE, None], ids=["a mesh", "where jax puts it"])
+def test_many_tokens_are_attended_to_head_by_head_on_one_cpu_alone(mesh, monkeypatch):
+    def found(kernel: Any = "auto", *, tokens: int, mesh: Any = mesh) -> Any:
+        asked = {"dtype": jnp.float32, "heads": 12, "head_dim": 64}
+        return chosen(kernel, mesh, **asked, tokens=tokens)
+
+    assert found(tokens=MANY - 1) is xla.attend
+    assert found(tokens=MANY) is xla.by_head
+    assert found("xla", tokens=MANY) is xla.attend
+    assert found(tokens=MANY, mesh=make_mesh()) is xla.attend
+    monkeypatch.setattr(attention, "first_device", lambda mesh: H100)
+    assert found(tokens=MANY) is xla.attend
 
 
 def test_no_array_has_the_scores_of_all_heads_on_one_cpu():

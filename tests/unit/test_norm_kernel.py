@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import Mesh
 
 from fmjax.errors import UsageError
-from fmjax.kernels import activation, norm, pallas, single, trust, xla
+from fmjax.kernels import activation, devices, norm, pallas, single, trust, xla
 from fmjax.kernels.norm import chosen, unfit
 from fmjax.models.functional import functional
 from fmjax.sharding import make_mesh
@@ -189,7 +189,7 @@ REASONS = {
 
 @pytest.mark.parametrize("wrong", REASONS, ids=lambda wrong: wrong.__name__)
 def test_a_wrong_kernel_is_switched_off(wrong, monkeypatch, capsys):
-    monkeypatch.setattr(single, "compute_capability", lambda device: 9.0)
+    monkeypatch.setattr(devices, "compute_capability", lambda device: 9.0)
     monkeypatch.setattr(norm, "lacking", lambda: "")
     asked = {"dtype": BF16, "width": 64}
     trust.verdict.cache_clear()
@@ -214,7 +214,7 @@ def test_a_tower_and_its_gradients_are_the_same_by_the_kernel(params, monkeypatc
         return jax.jit(jax.value_and_grad(lambda p: apply(p, images).patches.sum()))(params)
 
     expected = gradients(norms="xla")
-    monkeypatch.setattr(single, "HALVES", (jnp.dtype("float32"),))
+    monkeypatch.setattr(devices, "HALVES", (jnp.dtype("float32"),))
     monkeypatch.setattr(norm, "unfit", lambda *_, **__: "")
     found = gradients(norms="auto", remat="dots")
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):

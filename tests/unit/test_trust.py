@@ -8,11 +8,12 @@ import pytest
 
 from fmjax.errors import UsageError
 from fmjax.kernels import attention, cudnn, trust, xla
+from fmjax.sharding import make_mesh
 from fmjax.store.record import cache_folder
-from tests.unit.test_kernels import BF16, CPU, H100
+from tests.unit.test_kernels import A100, BF16, CPU
 
 SHAPE = (2, 2, attention.TOKENS, 16)
-ASKED = {"dtype": BF16, "head_dim": 16}
+ASKED = {"dtype": BF16, "heads": 2, "head_dim": 16, "tokens": 17}
 
 
 def failing(q, k, v):
@@ -59,8 +60,8 @@ def anew():
 @pytest.fixture
 def capable(monkeypatch):
     """This machine's CPUs as if they were GPUs."""
-    monkeypatch.setattr(attention, "compute_capability", lambda device: 9.0)
-    return jax.devices()[0]
+    monkeypatch.setattr(attention, "compute_capability", lambda device: 8.0)
+    return make_mesh(devices=jax.devices()[:1])
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -95,10 +96,11 @@ def test_a_wrong_kernel_is_switched_off_with_one_line_which_is_remembered(
 
 
 def test_the_doctor_says_which_kernel_is_used(capable, monkeypatch):
-    assert attention.told(capable, BF16) == "cuDNN's kernels"
+    [device] = capable.devices.flat
+    assert attention.told(device, BF16) == "cuDNN's kernels"
     monkeypatch.setitem(attention.KERNELS, "cudnn", failing)
     trust.verdict.cache_clear()
-    told = attention.told(capable, jnp.float16)
+    told = attention.told(device, jnp.float16)
     assert told.startswith("XLA's products: on 'cpu' it fails (RuntimeError: CUDNN_STATUS")
 
 
@@ -144,7 +146,8 @@ def test_without_a_place_to_keep_it_a_verdict_holds_for_the_process(capable, tmp
     assert attention.chosen("auto", capable, **ASKED) is cudnn.attend
 
 
-def test_devices_that_are_not_here_are_trusted_and_nothing_is_kept():
-    assert attention.chosen("auto", H100, **ASKED) is cudnn.attend
-    assert attention.chosen("auto", CPU, **ASKED) is xla.attend
+def test_devices_that_are_not_here_are_trusted_and_nothing_is_kept(monkeypatch):
+    for device, expected in ((A100, cudnn.attend), (CPU, xla.attend)):
+        monkeypatch.setattr(attention, "first_device", lambda mesh, device=device: device)
+        assert attention.chosen("auto", None, **ASKED) is expected
     assert list(trust.remembered()) == []
