@@ -153,9 +153,7 @@ def _at(
     errors = _gradient_errors(case, flat(ours[3]), gradients)
     worst = max(errors, key=lambda path: errors[path])
     half = (
-        _half(case, read, reference, images, tokens, pooled)
-        if halved
-        else (np.nan, np.nan, np.nan)
+        _half(case, read, reference, images, tokens, pooled) if halved else (np.nan, np.nan, np.nan)
     )
     return Result(
         case.model,
