@@ -14,11 +14,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from fmjax.kernels import xla
-from fmjax.kernels.xla import KEPT
+from fmjax.kernels.fused import fused, swapped
 
 HOME = "jax._src.cudnn.fused_attention_stablehlo"
 OPERANDS = ("query", "key", "value", "bias", "q_seqlen", "kv_seqlen", "q_offsets", "kv_offsets")
@@ -70,46 +68,14 @@ def lacking() -> str:
     return ""
 
 
-@jax.custom_vjp
-def attend(
-    q: Float[Array, "B N L K"], k: Float[Array, "B N S K"], v: Float[Array, "B N S K"]
-) -> Float[Array, "B N L K"]:
-    """softmax(q k / sqrt(K)) v in bfloat16 or float16; K a multiple of 8. On other devices than CUDA's it is
-    `xla.attend`."""
-    return jax.lax.platform_dependent(q, k, v, cuda=_inferred, default=xla.attend)
-
-
-def _forward(q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, ...]]:
-    y, lse = jax.lax.platform_dependent(q, k, v, cuda=_trained, default=_plain)
-    # both by a name, or what keeps one of them (`stack.run_stack`) still computes the kernel twice for the other
-    y, lse = checkpoint_name(y, KEPT[0]), checkpoint_name(lse, KEPT[1])
-    return y, (q, k, v, y, lse)
-
-
-def _backward(kept: tuple[Array, ...], gradient: Array) -> tuple[Array, ...]:
-    return jax.lax.platform_dependent(*kept, gradient, cuda=_gradients, default=_plain_gradients)
-
-
-attend.defvjp(_forward, _backward)
-
-
-def _inferred(q: Array, k: Array, v: Array) -> Array:
-    return _bound(q, k, v, trained=False)[0]
-
-
-def _trained(q: Array, k: Array, v: Array) -> tuple[Array, Array]:
-    y, lse = _bound(q, k, v, trained=True)
-    return y, lse
-
-
 def _bound(q: Array, k: Array, v: Array, *, trained: bool) -> list[Array]:
     """The attention [B N L K], and where it is trained the logarithms of the sums of exponentials [B N L]."""
     found = _found()
     # tokens before heads, as the products that made q, k and v lie in memory: nothing is moved
-    operands = [_swapped(x) for x in (q, k, v)] + [jnp.zeros(0, q.dtype)] * EMPTY
+    operands = [swapped(x) for x in (q, k, v)] + [jnp.zeros(0, q.dtype)] * EMPTY
     scale = q.shape[-1] ** -0.5
     y, *lse = found.forward.bind(*operands, scale=scale, is_training=trained, **found.settings)
-    return [_swapped(y), *lse]
+    return [swapped(y), *lse]
 
 
 def _gradients(
@@ -117,20 +83,9 @@ def _gradients(
 ) -> tuple[Array, ...]:
     found = _found()
     empty = [jnp.zeros(0, q.dtype)] * EMPTY
-    operands = [*map(_swapped, (q, k, v)), *empty, lse, _swapped(y), _swapped(gradient)]
+    operands = [*map(swapped, (q, k, v)), *empty, lse, swapped(y), swapped(gradient)]
     grads = found.backward.bind(*operands, scale=q.shape[-1] ** -0.5, **found.settings)
-    return tuple(map(_swapped, grads))
-
-
-def _plain(q: Array, k: Array, v: Array) -> tuple[Array, Array]:
-    # its gradients are computed from q, k and v alone
-    return xla.attend(q, k, v), jnp.zeros(q.shape[:-1], jnp.float32)
-
-
-def _plain_gradients(
-    q: Array, k: Array, v: Array, y: Array, lse: Array, gradient: Array
-) -> tuple[Array, ...]:
-    return jax.vjp(xla.attend, q, k, v)[1](gradient)
+    return tuple(map(swapped, grads))
 
 
 def _found() -> Primitives:
@@ -140,6 +95,5 @@ def _found() -> Primitives:
     return found
 
 
-def _swapped(x: Array) -> Array:
-    """B N L K <-> B L N K"""
-    return jnp.swapaxes(x, 1, 2)
+# of heads whose width is a multiple of 8, in bfloat16 or float16; XLA divides jax's primitives itself
+attend = fused(_bound, _gradients)

@@ -13,14 +13,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from fmjax.kernels import xla
-from fmjax.sharding import BATCH_AXES, by_device
+from fmjax.kernels.fused import Arrays, fused, swapped
 
 LOG2_E = math.log2(math.e)
 LEAST = 16  # rows and columns of the smallest product that matrix units take
@@ -39,8 +37,6 @@ class Tiles(NamedTuple):
 FORWARD = {128: Tiles(64, 32, 3)}
 BACKWARD = {64: Tiles(128, 32, 3), 128: Tiles(64, 64, 2)}
 WARPS = 4  # eight take up to twice as long
-
-Arrays = tuple[Array, ...]
 
 
 class Heads(NamedTuple):
@@ -122,53 +118,13 @@ class Head(NamedTuple):
 def over(mesh: Mesh | None) -> Callable[[Array, Array, Array], Array]:
     """softmax(q k / sqrt(K)) v of q, k and v [B N L K] in bfloat16 or float16, in a program for a mesh: each device
     computes its own heads of its own images. On other devices than CUDA's it is `xla.attend`."""
-    here = partial(by_device, mesh=mesh, axes=(BATCH_AXES, "tensor"))
-
-    @jax.custom_vjp
-    def attend(
-        q: Float[Array, "B N L K"], k: Float[Array, "B N S K"], v: Float[Array, "B N S K"]
-    ) -> Float[Array, "B N L K"]:
-        return here(partial(_on_cuda, _inferred, xla.attend), q, k, v)
-
-    def forward(q: Array, k: Array, v: Array) -> tuple[Array, Arrays]:
-        y, lse = here(partial(_on_cuda, _trained, _plain), q, k, v)
-        # both by a name, or what keeps one of them (`stack.run_stack`) still computes the kernel twice for the other
-        y, lse = checkpoint_name(y, xla.KEPT[0]), checkpoint_name(lse, xla.KEPT[1])
-        return y, (q, k, v, y, lse)
-
-    def backward(kept: Arrays, gradient: Array) -> Arrays:
-        return here(partial(_on_cuda, _gradients, _plain_gradients), *kept, gradient)
-
-    attend.defvjp(forward, backward)
-    return attend
-
-
-def _on_cuda(kernel: Any, plain: Any, *given: Array) -> Any:
-    return jax.lax.platform_dependent(*given, cuda=kernel, default=plain)
-
-
-def _plain(q: Array, k: Array, v: Array) -> tuple[Array, Array]:
-    # its gradients are computed from q, k and v alone
-    return xla.attend(q, k, v), jnp.zeros(q.shape[:-1], jnp.float32)
-
-
-def _plain_gradients(q: Array, k: Array, v: Array, y: Array, lse: Array, gradient: Array) -> Arrays:
-    return jax.vjp(xla.attend, q, k, v)[1](gradient)
-
-
-def _inferred(q: Array, k: Array, v: Array) -> Array:
-    return _values(q, k, v, trained=False)[0]
-
-
-def _trained(q: Array, k: Array, v: Array) -> tuple[Array, Array]:
-    y, lse = _values(q, k, v, trained=True)
-    return y, lse
+    return fused(_values, _gradients, mesh)
 
 
 def _values(q: Array, k: Array, v: Array, *, trained: bool, interpret: bool = False) -> Arrays:
     """The attention [B N L K], and where it is trained the binary logarithms of the sums of exponentials [B N L]."""
     known, tiles = _known(q, k, interpret), _tiles(FORWARD, q)
-    given = [_swapped(x) for x in (q, k, v)]
+    given = [swapped(x) for x in (q, k, v)]
     y, lse = _like(given[0]), jax.ShapeDtypeStruct(q.shape[:-1], jnp.float32)
     # without block specs, each program is given whole arrays and takes its tokens itself
     call = pl.pallas_call(
@@ -181,7 +137,7 @@ def _values(q: Array, k: Array, v: Array, *, trained: bool, interpret: bool = Fa
         name="attention",
     )
     y, *sums = call(*given)
-    return _swapped(y), *sums
+    return swapped(y), *sums
 
 
 def _attend(known: Heads, tiles: Tiles, *refs: Any) -> None:
@@ -231,7 +187,7 @@ def _gradients(
 ) -> Arrays:
     """Of q, k and v. lse: `_values`'s."""
     known, tiles = _known(q, k, interpret), _tiles(BACKWARD, q)
-    given = [_swapped(x) for x in (q, k, v, y, gradient)]
+    given = [swapped(x) for x in (q, k, v, y, gradient)]
     programs = _count(known.queries, tiles.held) + _count(known.keys, tiles.held)
     call = pl.pallas_call(
         partial(_differentiate, known, tiles),
@@ -241,7 +197,7 @@ def _gradients(
         interpret=interpret,
         name="attention_gradients",
     )
-    return tuple(map(_swapped, call(*given, lse)))
+    return tuple(map(swapped, call(*given, lse)))
 
 
 def _differentiate(known: Heads, tiles: Tiles, *refs: Any) -> None:
@@ -319,11 +275,6 @@ def _tiles(by_width: dict[int, Tiles], q: Array) -> Tiles:
 def _known(q: Array, k: Array, interpret: bool) -> Heads:
     images, heads, queries, width = q.shape
     return Heads(images, heads, queries, k.shape[2], width, interpret)
-
-
-def _swapped(x: Array) -> Array:
-    """B N L K <-> B L N K, as the products that make q, k and v lie in memory: nothing is moved."""
-    return jnp.swapaxes(x, 1, 2)
 
 
 def _like(x: Array) -> Any:
