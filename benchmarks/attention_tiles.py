@@ -1,14 +1,13 @@
 """fmjax's own kernel of attention beside cuDNN's, by the tiles of its programs, forward and backward.
 
-python benchmarks/attention_tiles.py [--out FILE.json] [--seconds 80], on a GPU of NVIDIA. Medians of three rounds of
-50 ms and more; arrays of bfloat16 as the products before attention leave them. errors: against cuDNN's results.
+python benchmarks/attention_tiles.py [--out FILE.json] [--seconds 80], on a GPU of NVIDIA. Arrays of
+bfloat16 as the products before attention leave them; medians. errors: against cuDNN's results.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,13 +18,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fmjax.bench.timing import device_now
+from fmjax.bench.compiled import Ready
+from fmjax.bench.timing import SHORT_S, device_now, timed
 from fmjax.kernels import cudnn, pallas_attention
 from fmjax.kernels.attention import PALLAS_WIDEST
+from fmjax.kernels.fused import swapped
 from fmjax.kernels.pallas_attention import LOG2_E, Tiles
+from fmjax.kernels.trust import apart
 
 OUT = Path(__file__).parent / "results" / "attention_tiles.json"
-ROUNDS, ROUND_S = 3, 0.05
 Shape = tuple[int, int, int, int]  # images, heads, tokens, width of a head
 # By importance: what is forward and what backward
 TRIED: dict[Shape, tuple[list[Tiles], list[Tiles]]] = {
@@ -79,15 +80,16 @@ def measured(shape: Shape, forward: list[Tiles], backward: list[Tiles]) -> Itera
     keys = jax.random.split(jax.random.key(0), 4)
     given = [jax.random.normal(key, (images, tokens, heads, width), jnp.bfloat16) for key in keys]
     inputs, seed = given[:3], given[3]
-    ours, theirs = _of(pallas_attention._values), _of(cudnn._bound)
-    y, lse = jax.jit(theirs)(*inputs)
+    values = _of(cudnn._bound)
+    y, lse = jax.jit(values)(*inputs)
     kept = (*inputs, y, lse, seed)
     gradients = jax.jit(_back(cudnn._gradients))(*kept)
     jobs = [
-        ("forward", None, theirs, inputs, None),
+        ("forward", None, values, inputs, None),
         ("backward", None, _back(cudnn._gradients), kept, None),
     ]
-    jobs += [("forward", tiles, ours, inputs, [y]) for tiles in forward]
+    own_values = _of(pallas_attention._values)
+    jobs += [("forward", tiles, own_values, inputs, [y]) for tiles in forward]
     # fmjax's sums are binary logarithms
     own = (*inputs, y, lse * LOG2_E, seed)
     back = _back(pallas_attention._gradients)
@@ -97,10 +99,12 @@ def measured(shape: Shape, forward: list[Tiles], backward: list[Tiles]) -> Itera
         ready = list(pool.map(lambda each: each.compile(), lowered))
     for (way, tiles, _, arrays, expected), function in zip(jobs, ready, strict=True):
         row = {"way": way, "kernel": "cudnn" if tiles is None else tiles._asdict()}
-        row["ms"] = round(milliseconds(function, arrays), 4)
+        timing = timed(Ready(function, arrays, 0.0, 0.0).run, seconds=SHORT_S)
+        row["ms"] = round(timing.median * 1e3, 4)
         if expected is not None:
             pairs = zip(function(*arrays), expected, strict=False)
-            row["errors"] = [round(_error(*pair), 5) for pair in pairs]
+            errors = (apart(ours, theirs.astype(jnp.float32)) for ours, theirs in pairs)
+            row["errors"] = [round(float(error), 5) for error in errors]
         yield row
 
 
@@ -108,8 +112,8 @@ def _of(values: Callable[..., Any]) -> Callable[..., Any]:
     """A forward pass of arrays [B L N K]."""
 
     def computed(*inputs: Any) -> Any:
-        y, lse = values(*map(_swapped, inputs), trained=True)
-        return _swapped(y), lse
+        y, lse = values(*map(swapped, inputs), trained=True)
+        return swapped(y), lse
 
     return computed
 
@@ -118,8 +122,8 @@ def _back(gradients: Callable[..., Any]) -> Callable[..., Any]:
     """A backward pass of arrays [B L N K], but for the sums."""
 
     def computed(q: Any, k: Any, v: Any, y: Any, lse: Any, seed: Any) -> Any:
-        found = gradients(*map(_swapped, (q, k, v, y)), lse, _swapped(seed))
-        return [_swapped(x) for x in found]
+        found = gradients(*map(swapped, (q, k, v, y)), lse, swapped(seed))
+        return [swapped(x) for x in found]
 
     return computed
 
@@ -130,29 +134,6 @@ def _lowered(way: str, tiles: Tiles | None, function: Callable[..., Any], arrays
         setattr(pallas_attention, table, {PALLAS_WIDEST: tiles})
     # a function of its own: one that was traced before has other tiles
     return jax.jit(lambda *given: function(*given)).lower(*arrays)
-
-
-def milliseconds(function: Callable[..., Any], arrays: Any) -> float:
-    """Of one call, among many that follow each other."""
-
-    def seconds(times: int) -> float:
-        start = time.perf_counter()
-        found = [function(*arrays) for _ in range(times)]
-        jax.block_until_ready(found[-1])
-        return (time.perf_counter() - start) / times
-
-    seconds(3)
-    times = max(5, int(ROUND_S / seconds(5)))
-    return statistics.median(seconds(times) for _ in range(ROUNDS)) * 1e3
-
-
-def _error(found: jax.Array, expected: jax.Array) -> float:
-    difference = found.astype(jnp.float32) - expected.astype(jnp.float32)
-    return float(jnp.linalg.norm(difference) / jnp.linalg.norm(expected.astype(jnp.float32)))
-
-
-def _swapped(x: jax.Array) -> jax.Array:
-    return jnp.swapaxes(x, 1, 2)
 
 
 if __name__ == "__main__":

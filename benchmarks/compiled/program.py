@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from fmjax.engine.hlo import ARRAY, COMMENT, COMPUTATION, ENTRY, TRIPS
 
@@ -20,16 +21,25 @@ NAME = re.compile(r"%([\w.\-]+)")
 NUMBER = re.compile(r"\d+")
 CONTRACTED = re.compile(r"lhs_contracting_dim(?:s=\{|ensions\":\[)([\d,\"]*)")
 TARGET = re.compile(r'custom_call_target="([^"]+)"')
-OWN = re.compile(
-    r'op_name="[^"]*?(\w+)/pallas_call"'
-)  # a kernel in Pallas, by the name that it was given
-# Kernels of attention, by a part of their names: products of a pass, and the tokens that a tile of theirs is filled up
-# to. cuDNN's backward pass has five, and fmjax's computes the scores and the gradients of the weights twice
+# a kernel in Pallas, by the name that it was given
+OWN = re.compile(r'op_name="[^"]*?(\w+)/pallas_call"')
+
+
+class Pass(NamedTuple):
+    """A pass of attention: its products, and the tokens that its tiles are filled up to."""
+
+    way: str
+    products: int
+    tile: int
+
+
+# By a part of a kernel's name, the longer ones first. cuDNN's backward pass has five products, and fmjax's computes the
+# scores and the gradients of the weights twice
 ATTENTION = {
-    "fmhaSoftmaxBackward": (5, 128),
-    "fmhaSoftmax": (2, 128),
-    "attention_gradients": (7, 16),
-    "attention": (2, 16),
+    "fmhaSoftmaxBackward": Pass("backward", 5, 128),
+    "fmhaSoftmax": Pass("forward", 2, 128),
+    "attention_gradients": Pass("backward", 7, 16),
+    "attention": Pass("forward", 2, 16),
 }
 ROOT = ""  # the name by which a computation's result goes, beside its own
 
@@ -207,14 +217,18 @@ def _flops(kind: str, operation: Operation, scope: Computation) -> float:
     """Of a call of a library or a kernel: a product, or attention, which fills its tiles up with what is no token."""
     if "matmul" in kind or "gemm" in kind:
         return _product(operation, scope)
-    name = next((name for name in ATTENTION if name in kind), "")
-    if not name:
+    found = attends(kind)
+    if found is None:
         return 0.0
-    products, tile = ATTENTION[name]
     images, tokens, heads, width = scope[operation.operands[0]].shapes[0][1]
     seen = scope[operation.operands[1]].shapes[0][1][1]
-    scores = math.prod(-(-count // tile) * tile for count in (tokens, seen))
-    return 2.0 * products * images * heads * scores * width
+    scores = math.prod(-(-count // found.tile) * found.tile for count in (tokens, seen))
+    return 2.0 * found.products * images * heads * scores * width
+
+
+def attends(kind: str) -> Pass | None:
+    """The pass of attention that a kernel computes; None: another one."""
+    return next((found for name, found in ATTENTION.items() if name in kind), None)
 
 
 def _product(operation: Operation, scope: Computation) -> float:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from benchmarks.compiled.program import ATTENTION, EXCHANGES, MOVES, Kernel
+from benchmarks.compiled.program import EXCHANGES, MOVES, Kernel, attends
 
 BYTES = 3.0e12  # a second: a copy in an H100's memory
 FLOPS = 790e12  # a second: a product of large bfloat16 matrices there
@@ -31,9 +31,9 @@ def kinds(kernel: Kernel, scores: frozenset[tuple[int, int]], *, scanned: bool =
     """What a kernel's time goes to. scanned: blocks are in loops; else what is outside of them cannot be told."""
     if kernel.kind in EXCHANGES:
         return "exchanges"
-    if any(name in kernel.kind for name in ATTENTION):
-        back = "Backward" in kernel.kind or "gradients" in kernel.kind
-        return "attention backward" if back else "attention forward"
+    found = attends(kernel.kind)
+    if found is not None:
+        return f"attention {found.way}"
     if of_scores(kernel, scores):
         return "scores"
     if kernel.flops:

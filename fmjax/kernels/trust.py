@@ -112,7 +112,7 @@ def _errors(kernel: Kernel, device: Any) -> list[float]:
         with jax.default_matmul_precision("highest"):
             exact = [x.astype(jnp.float32) for x in given]
             expected = jax.jit(partial(_both, kernel.plain))(*exact)
-        return [float(_error(*pair)) for pair in zip(found, expected, strict=True)]
+        return [float(apart(*pair)) for pair in zip(found, expected, strict=True)]
 
 
 def _judged(kernel: Kernel, errors: list[float]) -> str:
@@ -134,7 +134,7 @@ def _both(function: Callable[..., Array], *given: Array) -> Any:
     return value, *back(seed)
 
 
-def _error(found: Array, expected: Array) -> Array:
+def apart(found: Array, expected: Array) -> Array:
     """The root of the mean of squared differences, over that of what is expected."""
     difference = found.astype(jnp.float32) - expected
     return jnp.linalg.norm(difference) / jnp.linalg.norm(expected)
