@@ -16,6 +16,9 @@ AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")  # the mesh axes that images are spread over
 OPEN = {-1: "(open)"}  # a size that is whatever the others leave
 Axes = tuple[str | tuple[str, ...] | None, ...]
+Specs = PartitionSpec | tuple[PartitionSpec, ...]
+SPREAD = PartitionSpec(BATCH_AXES)  # over the batch
+WHOLE = PartitionSpec()  # on every device
 
 # The axes of one block's parameter; a stacked one has its depth axis, never split, before them. fsdp is always on a
 # width that both sides of the model share; tensor on heads and hidden units (arXiv:1909.08053).
@@ -92,7 +95,7 @@ def _spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Images and labels: spread over data and fsdp."""
-    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+    return NamedSharding(mesh, SPREAD)
 
 
 def over_batch(x: Any, mesh: Mesh | None) -> Any:
@@ -105,21 +108,32 @@ def over_batch(x: Any, mesh: Mesh | None) -> Any:
     return jax.lax.with_sharding_constraint(x, batch_sharding(mesh))
 
 
-def by_device(function: Callable[..., Any], *arrays: Any, mesh: Mesh | None, axes: Axes) -> Any:
+def by_device(
+    function: Callable[..., Any], *arrays: Any, mesh: Mesh | None, given: Specs, found: Specs
+) -> Any:
     """A function of arrays where each device computes with its own part of them, and gives that part of the results.
 
-    For kernels, which XLA cannot divide. axes: those of the mesh that the leading dimensions of all arrays and of all
-    results are spread over, and that divide them.
+    For kernels, which XLA cannot divide. given, found: where the arrays and the results lie, by axes that divide them;
+    one for all of them, or one for each.
     """
     if alone(mesh):
         return function(*arrays)
-    spec = PartitionSpec(*axes)
-    divided = jax.shard_map(function, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+    divided = jax.shard_map(function, mesh=mesh, in_specs=given, out_specs=found, check_vma=False)
     return divided(*arrays)
 
 
+def of_batch(sums: Any, mesh: Mesh | None) -> Any:
+    """In a function `by_device`: sums over a device's own images -> over those of all devices."""
+    return sums if alone(mesh) else jax.lax.psum(sums, BATCH_AXES)
+
+
+def parts(mesh: Mesh | None) -> int:
+    """Over how many devices heads and hidden units are split."""
+    return 1 if mesh is None else mesh.shape.get("tensor", 1)
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
-    return NamedSharding(mesh, PartitionSpec())
+    return NamedSharding(mesh, WHOLE)
 
 
 def batch_divisor(mesh: Mesh | None) -> int:
@@ -127,6 +141,11 @@ def batch_divisor(mesh: Mesh | None) -> int:
     if mesh is None:
         return 1
     return int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
+
+
+def split(mesh: Mesh | None) -> bool:
+    """Whether devices share the parameters, and gather them before they are used."""
+    return mesh is not None and mesh.shape["fsdp"] > 1
 
 
 def alone(mesh: Mesh | None) -> bool:

@@ -1,8 +1,8 @@
 """What fits where: memory and collectives of a training step, as XLA compiles it for H100s that are not here.
 
 python -m benchmarks.meshes [PART OF A NAME ...] [--table]. Full fine-tuning by AdamW, float32 parameters and moments,
-bfloat16 compute, 1,000 classes, 224 pixels, blocks computed again for their backward pass (--remat full). Figures are
-the compiler's, not measured. Results: benchmarks/results/meshes.json, which a further run adds to.
+bfloat16 compute, 1,000 classes, 224 pixels; blocks computed again for their backward pass (--remat full), and by
+default. Figures are the compiler's, not measured. Results: benchmarks/results/meshes.json, which a further run adds to.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 
 from benchmarks.compiled.program import EXCHANGES, computations, kernels
 from benchmarks.meshes import page, scaling
-from benchmarks.meshes.cases import CASES, SCALED, SCALES, SIZE, Case
+from benchmarks.meshes.cases import CASES, DEFAULTS, SCALED, SCALES, SIZE, Case
 from fmjax.bench.plans import planned
 from fmjax.config import MeshConfig, ModelConfig, Recipe, RunConfig
 from fmjax.engine.ahead import compiled_ahead
@@ -70,7 +70,8 @@ def measured(case: Case) -> dict[str, Any]:
 
 def _scaling(case: Case, plan: Plan, text: str, mesh: Mesh) -> dict[str, Any]:
     """Of meshes whose scaling is predicted: what a device computes, and beside what it exchanges."""
-    if case.model not in SCALED or case.tensor > 1 or (case.data, case.fsdp) not in SCALES:
+    machines = case.model in SCALED and case.tensor == 1 and (case.data, case.fsdp) in SCALES
+    if not machines and case not in DEFAULTS:
         return {}
     spec, found = plan.net["backbone"].spec, kernels(text)
     tokens = flops(spec).tokens

@@ -44,7 +44,16 @@ LARGEST = MODELS[-2:]
 NODES = ((1, 1), (1, 8), (8, 8), (32, 8))
 WHOLE = ((1, 64), (1, 256))  # split over all devices of several machines
 TENSOR = ((1, 4), (8, 4), (32, 4))  # and heads and hidden units over two
+# without a flag but for the mesh: images a device, on one, and on eight that share the images, and the parameters too
+USUAL = {"ViT-B-16.openai": 128, "ViT-L-14.openai": 128, "dinov2_vitg14.lvd142m": 64}
+MACHINE = ((1, 1), (8, 1), (1, 8))
+DEFAULTS = tuple(
+    Case(model, *sizes, batch=batch, remat="auto")
+    for model, batch in USUAL.items()
+    for sizes in MACHINE
+)
 CASES = (
+    *DEFAULTS,
     *(Case(model, *sizes) for model in LARGEST for sizes in (*NODES, *WHOLE)),
     *(Case(model, *sizes, tensor=2, batch=2 * BATCH) for model in LARGEST for sizes in TENSOR),
     *(Case(model, *sizes) for model in MODELS[:-2] for sizes in NODES),

@@ -20,9 +20,11 @@ from benchmarks.meshes.cases import in_loop
 NVLINK = 300e9
 NETWORK = 50e9
 INSIDE = frozenset({"fsdp", "tensor"})  # axes whose devices are of one machine here
+MACHINE = 8  # devices, whatever the axis
 # times the size of an array that a device sends, n devices taking part: rings
 # (github.com/NVIDIA/nccl-tests, doc/PERFORMANCE.md, "bus bandwidth")
 SENT = {"all-gather": 1, "reduce-scatter": 1, "all-reduce": 2}
+AXES = ("data", "fsdp", "tensor")
 PASSES: tuple[str, ...] = ("forward", "backward")
 
 
@@ -101,7 +103,7 @@ def predicted(row: Mapping[str, Any]) -> Scaling:
     for name in PASSES:
         exchanged = block[name]
         # a block computes as long as its pass through all of them takes, over their number
-        exposed += exchanged + (depth - 1) * max(0.0, exchanged - computes[name] / depth)
+        exposed += exchanged + (depth - 1) * max(0.0, exchanged - computes.get(name, 0.0) / depth)
     sent = {inside: _sent_by(row, inside=inside) for inside in (True, False)}
     return Scaling(
         computing=sum(computes.values()),
@@ -137,7 +139,13 @@ def exchanges(row: Mapping[str, Any]) -> tuple[dict[str, float], float]:
 
 def seconds(each: Mapping[str, Any], row: Mapping[str, Any]) -> float:
     """That an exchange takes, as often as a step does it."""
-    return sent(each, row) / (NVLINK if INSIDE.issuperset(each["axes"]) else NETWORK)
+    return sent(each, row) / (NVLINK if _inside(each, row) else NETWORK)
+
+
+def _inside(each: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Whether devices that exchange are of one machine."""
+    one_machine = math.prod(row[axis] for axis in AXES) <= MACHINE
+    return one_machine or INSIDE.issuperset(each["axes"])
 
 
 def sent(each: Mapping[str, Any], row: Mapping[str, Any]) -> float:
@@ -149,7 +157,7 @@ def sent(each: Mapping[str, Any], row: Mapping[str, Any]) -> float:
 
 def _sent_by(row: Mapping[str, Any], *, inside: bool) -> float:
     found = row["collectives"]
-    return sum(sent(x, row) for x in found if INSIDE.issuperset(x["axes"]) is inside)
+    return sum(sent(x, row) for x in found if _inside(x, row) is inside)
 
 
 def hides_from(bandwidth: float) -> float:

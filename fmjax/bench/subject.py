@@ -78,7 +78,7 @@ def levers(asked: Subject) -> list[Lever]:
     """What each lever is at. Raises UsageError for a kernel that is asked for by its name and cannot run."""
     config = asked.config
     remat = kept(config.remat)
-    unrolls = unrolled(config.unroll, asked.mesh, depth=asked.spec.depth)
+    unrolls = unrolled(config.unroll, asked.mesh, depth=asked.spec.depth, remat=config.remat)
     return [
         _attention(asked),
         _norms(asked),

@@ -38,7 +38,7 @@ class BenchConfig:
     activations: Literal["auto", "xla", "pallas"] = "auto"
     # what blocks keep for the backward pass: everything, their products (dots, the fastest: auto), or their input
     remat: Literal["auto", "none", "dots", "full"] = "auto"
-    # trace every block instead of scanning over them; auto: on one device that is no CPU, up to 48 blocks
+    # trace every block instead of scanning over them; auto: up to 48 blocks on a device that is no CPU
     unroll: Switch = "auto"
     seconds: float = 2.0  # of one measurement, about; what takes longer is done once or a few times
     out: str = ""  # a .json file, written anew after each kind; "": none

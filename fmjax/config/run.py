@@ -66,13 +66,14 @@ class RunConfig:
     # auto: cuDNN's kernels on GPUs of NVIDIA in bfloat16 and float16, on Hopper one in Pallas up to 400 tokens; else
     # XLA's products
     attention: Literal["auto", "xla", "cudnn", "pallas"] = "auto"
-    # of blocks; auto: a kernel in Pallas on one GPU of NVIDIA in bfloat16 and float16, else XLA's
+    # of blocks; auto: a kernel in Pallas on GPUs of NVIDIA in bfloat16 and float16, else XLA's
     norms: Literal["auto", "xla", "pallas"] = "auto"
-    # of the MLPs of blocks; auto: a kernel in Pallas on one GPU of NVIDIA in bfloat16 and float16, else XLA's
+    # of the MLPs of blocks; auto: a kernel in Pallas on GPUs of NVIDIA in bfloat16 and float16, else XLA's
     activations: Literal["auto", "xla", "pallas"] = "auto"
     # what blocks keep for the backward pass: everything, their products (dots, the fastest: auto), or their input
     remat: Literal["auto", "none", "dots", "full"] = "auto"
-    # trace every block instead of scanning over them; auto: on one device that is no CPU, up to 48 blocks
+    # trace every block instead of scanning over them; auto: up to 48 blocks where devices are no CPUs, but where
+    # parameters are split (mesh.fsdp) and remat is full: that is the way of least memory
     unroll: Switch = "auto"
     eval_every: int = 100  # steps between two scores of the validation part
     save_every: int = 100  # steps between two checkpoints

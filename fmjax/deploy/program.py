@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Num
 from fmjax.errors import UsageError
 from fmjax.models.features import Features
 from fmjax.models.functional import with_params
+from fmjax.models.kernels import Asked
 from fmjax.models.lora import merged
 from fmjax.models.surgery import join_blocks
 from fmjax.models.vit import ViT
@@ -105,7 +106,7 @@ def program(
     whole = jax.tree.map(lambda leaf: leaf, join_blocks(merged(model)))
     whole.mesh = None
     # a program is for devices of every kind
-    whole.attention = whole.norms = whole.activations = "xla"
+    whole.kernels = Asked("xla", "xla", "xla")
     own = _outputs_of(whole, preprocessing)
     missing = [name for name in outputs if name not in own]
     if missing:

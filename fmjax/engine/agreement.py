@@ -17,10 +17,12 @@ import fmjax
 from fmjax.data.example import Examples
 from fmjax.engine import hosts
 from fmjax.errors import UsageError, printable
-from fmjax.kernels.attention import told
+from fmjax.kernels import activation, attention, norm
 from fmjax.models.build import compute_dtype
 from fmjax.serial import to_json
 
+# what each of them is on a device, by the setting that names it
+KERNELS = {"attention": attention.told, "norms": norm.told, "activations": activation.told}
 # what may differ: who one is, and where the same images lie on one's own disk
 OWN = ("hosts.", "data.threads", "data.workers", "data.data_dir", "data.source", "source")
 
@@ -36,7 +38,7 @@ def check(config: Any, **facts: Any) -> None:
     said = {f"--{name.replace('_', '-')}": value for name, value in settings(config).items()}
     said |= {name.replace("_", " "): value for name, value in facts.items()}
     # a device that lacks or fails a kernel would be given another program than the others
-    said |= {"the kernel of attention": _kernel(config)}
+    said |= {f"the kernel of {name}": _kernel(config, name) for name in KERNELS}
     said |= {"fmjax's version": fmjax.__version__, "jax's version": jax.__version__}
     everyone = hosts.exchanged(said | {"fmjax's source files": source_digest()})
     for index, theirs in enumerate(everyone):
@@ -48,10 +50,10 @@ def check(config: Any, **facts: Any) -> None:
             )
 
 
-def _kernel(config: Any) -> str:
-    if getattr(config, "attention", "auto") == "xla":
+def _kernel(config: Any, name: str) -> str:
+    if getattr(config, name, "auto") == "xla":
         return "xla"
-    return told(jax.local_devices()[0], compute_dtype("auto"))
+    return KERNELS[name](jax.local_devices()[0], compute_dtype("auto"))
 
 
 def settings(config: Any) -> dict[str, Any]:

@@ -13,11 +13,11 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from fmjax.kernels import single, trust, xla
-from fmjax.sharding import make_mesh
+from fmjax.kernels import pallas, trust, xla
+from fmjax.sharding import make_mesh, parts
 
 # auto: the fastest that the devices and the dtype allow
-Kernel = single.Kernel
+Kernel = pallas.Kernel
 
 
 class Normed(NamedTuple):
@@ -68,36 +68,45 @@ def chosen(
     its name and cannot run there.
     """
     reason = partial(unfit, mesh, dtype=dtype, activation=activation, width=width, normed=normed)
-    return activate() if single.taken(kernel, dtype, reason, flag="--activations") else None
+    return activate(mesh) if pallas.taken(kernel, dtype, reason, flag="--activations") else None
 
 
 def unfit(
     mesh: Mesh | None, *, dtype: DTypeLike, activation: str, width: int, normed: bool = False
 ) -> str:
     """Why the kernel cannot run on a mesh, or on all devices; "" where it can."""
-    reason = single.unfit(mesh, dtype)
-    if not reason and normed and width > WIDEST:
-        reason = f"an MLP is {width} wide, and the kernel with its norm takes {WIDEST}"
-    reason = reason or lacking()
-    return reason or single.found_wrong(_tried(activation, jnp.dtype(dtype), width, normed), mesh)
+    reason = pallas.unfit(mesh, dtype) or _unfit_width(mesh, width, normed=normed) or lacking()
+    return reason or pallas.found_wrong(_tried(activation, jnp.dtype(dtype), width, normed), mesh)
+
+
+def _unfit_width(mesh: Mesh | None, width: int, *, normed: bool) -> str:
+    """Why the kernel does not compute an MLP that is so wide; "" where it does."""
+    if normed and width > WIDEST:
+        return f"an MLP is {width} wide, and the kernel with its norm takes {WIDEST}"
+    devices = parts(mesh)
+    if devices > 1 and (normed or aligned(width) != width):
+        # what goes over all of the hidden units, or puts some behind them, has to have them all
+        lies = f"an MLP {width} wide lies on {devices} devices of mesh axis 'tensor'"
+        return f"{lies}, and the kernel needs all of it"
+    return ""
 
 
 def told(device: Any, dtype: DTypeLike) -> str:
     """The kernels of activations in a dtype on a device, in words; tried there if they were not yet."""
     mesh = make_mesh(1, devices=[device])
     reasons = [unfit(mesh, dtype=dtype, **each) for each in USUAL]
-    return single.told(next(filter(None, reasons), ""))
+    return pallas.told(next(filter(None, reasons), ""))
 
 
 @cache
 def lacking() -> str:
     """Why this jax makes no such kernel here; "" where it does."""
-    return single.lacking(partial(_fast_case, "gelu", False), len(PLAIN_INPUTS))
+    return pallas.lacking(partial(_fast_case, "gelu", False), len(PLAIN_INPUTS))
 
 
-def activate() -> Activate:
-    """The kernel, whose language takes longer to import than a model does."""
-    return import_module("fmjax.kernels.pallas_activation").activated
+def activate(mesh: Mesh | None = None) -> Activate:
+    """The kernel for a mesh, or for one device; its language takes longer to import than a model does."""
+    return import_module("fmjax.kernels.pallas_activation").over(mesh)
 
 
 @cache

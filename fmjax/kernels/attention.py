@@ -7,16 +7,15 @@ from functools import cache, partial
 from importlib import import_module
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from fmjax.errors import UsageError
-from fmjax.kernels import cudnn, single, trust, xla
+from fmjax.kernels import cudnn, pallas, trust, xla
 from fmjax.kernels.devices import compute_capability, is_half, without_triton
-from fmjax.sharding import alone, first_device
+from fmjax.sharding import alone, first_device, parts
 
 # auto: the fastest that the devices, the dtype and the shape allow
 Kernel = Literal["auto", "xla", "cudnn", "pallas"]
@@ -95,14 +94,10 @@ def is_faster(device: Any, *, head_dim: int, tokens: int) -> bool:
 
 def undivided(mesh: Mesh | None, heads: int) -> str:
     """Why the kernel in Pallas cannot be in a program for a mesh, or for all devices; "" where it can."""
-    # each device computes the heads of its own images, which has to be said by a mesh
-    if mesh is None:
-        devices = jax.device_count()
-        told = f"without a mesh the kernel is not divided over {devices} devices"
-        return told if devices > 1 else ""
-    parts = mesh.shape["tensor"]
-    told = f"{heads} heads do not divide over {parts} devices of mesh axis 'tensor'"
-    return told if heads % parts else ""
+    reason, devices = pallas.undivided(mesh), parts(mesh)
+    if not reason and heads % devices:
+        reason = f"{heads} heads do not divide over {devices} devices of mesh axis 'tensor'"
+    return reason
 
 
 def unfit(kernel: str, *, device: Any, dtype: DTypeLike, head_dim: int) -> str:
@@ -139,7 +134,7 @@ UNFIT = {"cudnn": _without_cudnn, "pallas": _without_pallas}
 @cache
 def lacking() -> str:
     """Why this jax makes no kernel in Pallas here; "" where it does."""
-    return single.lacking(by_pallas, 3, (1, 1, 16, 16))
+    return pallas.lacking(by_pallas, 3, (1, 1, 16, 16))
 
 
 def _found_wrong(kernel: str, dtype: DTypeLike, head_dim: int, device_kind: str) -> str:

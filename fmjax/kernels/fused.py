@@ -9,13 +9,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
 from fmjax.kernels import xla
 from fmjax.sharding import BATCH_AXES, by_device
 
 Arrays = tuple[Array, ...]
+HEADS = PartitionSpec(BATCH_AXES, "tensor")  # where the heads of images lie
 
 
 def fused(
@@ -29,7 +30,7 @@ def fused(
     [B N L] too. gradients: of q, k and v, given these, both values, and the gradient behind the attention.
     mesh: over which a kernel that XLA cannot divide is divided; None: it is in programs of one device, or XLA can.
     """
-    here = partial(by_device, mesh=mesh, axes=(BATCH_AXES, "tensor"))
+    here = partial(by_device, mesh=mesh, given=HEADS, found=HEADS)
 
     def inferred(q: Array, k: Array, v: Array) -> Array:
         return values(q, k, v, trained=False)[0]

@@ -12,11 +12,11 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from fmjax.kernels import single, trust, xla
+from fmjax.kernels import pallas, trust, xla
 from fmjax.sharding import make_mesh
 
 # auto: the fastest that the devices, the dtype and the width allow
-Kernel = single.Kernel
+Kernel = pallas.Kernel
 # x [... D], scale [D], bias [D] or None, and epsilon -> x as it is, and normalised
 Fork = Callable[[Array, Array, Array | None, float], tuple[Array, Array]]
 
@@ -33,31 +33,31 @@ def chosen(kernel: Kernel, mesh: Mesh | None, *, dtype: DTypeLike, width: int) -
     Raises UsageError where a kernel is asked for by its name and cannot run there.
     """
     reason = partial(unfit, mesh, dtype=dtype, width=width)
-    return fork() if single.taken(kernel, dtype, reason, flag="--norms") else None
+    return fork(mesh) if pallas.taken(kernel, dtype, reason, flag="--norms") else None
 
 
 def unfit(mesh: Mesh | None, *, dtype: DTypeLike, width: int) -> str:
     """Why the kernel cannot run on a mesh, or on all devices; "" where it can."""
-    reason = single.unfit(mesh, dtype)
+    reason = pallas.unfit(mesh, dtype)
     if not reason and width > WIDEST:
         reason = f"tokens are {width} wide, and the kernel takes {WIDEST}"
-    return reason or lacking() or single.found_wrong(_tried(dtype, width), mesh)
+    return reason or lacking() or pallas.found_wrong(_tried(dtype, width), mesh)
 
 
 def told(device: Any, dtype: DTypeLike) -> str:
     """The kernel of norms in a dtype on a device, in words; tried there if it was not yet."""
-    return single.told(unfit(make_mesh(1, devices=[device]), dtype=dtype, width=WIDTH))
+    return pallas.told(unfit(make_mesh(1, devices=[device]), dtype=dtype, width=WIDTH))
 
 
 @cache
 def lacking() -> str:
     """Why this jax makes no such kernel here; "" where it does."""
-    return single.lacking(_fast_case, len(INPUTS))
+    return pallas.lacking(_fast_case, len(INPUTS))
 
 
-def fork() -> Fork:
-    """The kernel, whose language takes longer to import than a model does."""
-    return import_module("fmjax.kernels.pallas").forked
+def fork(mesh: Mesh | None = None) -> Fork:
+    """The kernel for a mesh, or for one device; its language takes longer to import than a model does."""
+    return import_module("fmjax.kernels.pallas_norm").over(mesh)
 
 
 def _tried(dtype: DTypeLike, width: int) -> trust.Kernel:

@@ -8,17 +8,18 @@ one reciprocal (formulas.py), and a program sums up over its own rows. What is k
 from __future__ import annotations
 
 import math
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from fmjax.kernels import formulas, pallas_gate
-from fmjax.kernels.activation import Normed, plain
+from fmjax.kernels.activation import Activate, Normed, plain
 from fmjax.kernels.formulas import FORMULAS, Fast
 from fmjax.kernels.platform import on_cuda
 
@@ -52,19 +53,24 @@ class Columns(NamedTuple):
     real: Array
 
 
-def activated(
-    activation: str,
-    products: tuple[Float[Array, "*B F"], ...],
-    biases: tuple[Float[Array, " F"] | None, ...],
-    norm: Normed | None = None,
-) -> Float[Array, "*B F"]:
+@cache
+def over(mesh: Mesh | None) -> Activate:
     """`activation.plain` in bfloat16 or float16, computed in float32; the products are all that is kept of it. On other
-    devices than CUDA's it is that."""
-    # the kernel has a bias for every product, so that there is one of it
-    given = tuple(map(_given, products, biases))
-    if norm is not None:
-        return pallas_gate.normed(activation, products, given, norm)
-    return on_cuda(_values, _gradients, plain)(activation, products, given)
+    devices than CUDA's it is that. mesh: over whose devices it is divided."""
+
+    def activated(
+        activation: str,
+        products: tuple[Float[Array, "*B F"], ...],
+        biases: tuple[Float[Array, " F"] | None, ...],
+        norm: Normed | None = None,
+    ) -> Float[Array, "*B F"]:
+        # the kernel has a bias for every product, so that there is one of it
+        given = tuple(map(_given, products, biases))
+        if norm is not None:
+            return pallas_gate.normed(mesh, activation, products, given, norm)
+        return on_cuda(_values, _gradients, plain, mesh)(activation, products, given)
+
+    return activated
 
 
 def _given(product: Array, bias: Array | None) -> Array:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from fmjax.kernels import formulas
@@ -52,6 +53,7 @@ class Vectors(NamedTuple):
 
 
 def normed(
+    mesh: Mesh | None,
     name: str,
     products: tuple[Float[Array, "*B F"], ...],
     biases: tuple[Float[Array, " F"], ...],
@@ -61,7 +63,7 @@ def normed(
     products and biases are 0, so is what comes out. On other devices than CUDA's it is that."""
     form = Form(name, norm.eps, norm.bias is not None)
     vectors = Vectors(biases, norm.scale, norm.bias)
-    return on_cuda(values, gradients, plain)(form, products, vectors)
+    return on_cuda(values, gradients, plain, mesh)(form, products, vectors)
 
 
 def plain(form: Form, products: Arrays, vectors: Vectors) -> Array:

@@ -7,32 +7,55 @@ from functools import cache, partial
 from typing import Any
 
 import jax
+from jax.sharding import Mesh, PartitionSpec
+
+from fmjax.sharding import BATCH_AXES, by_device, of_batch
 
 Computed = Callable[..., Any]  # of a form, which is no array, and trees of arrays
+VECTORS = PartitionSpec("tensor")  # where numbers of the hidden units lie
 
 
 @cache
-def on_cuda(values: Computed, gradients: Computed, plain: Computed) -> Computed:
-    """`plain` of a form and two trees of arrays, which are all that is kept of it.
+def on_cuda(
+    values: Computed, gradients: Computed, plain: Computed, mesh: Mesh | None = None
+) -> Computed:
+    """`plain` of a form, and of hidden units [... F] and vectors [F], trees that are all that is kept of it.
 
-    values: the same by a kernel. gradients: of both trees, by a kernel that is given the gradient behind them.
+    values: the same by a kernel. gradients: of both trees, by a kernel that is given the gradient behind them. mesh:
+    over whose devices the kernels are divided.
     """
 
-    # made once of the same three (`cache`): what was traced of it is found again
+    # made once of the same four (`cache`): what was traced of it is found again
     @partial(jax.custom_vjp, nondiff_argnums=(0,))
-    def computed(form: Any, *given: Any) -> Any:
-        kernel, default = partial(values, form), partial(plain, form)
-        return jax.lax.platform_dependent(*given, cuda=kernel, default=default)
+    def computed(form: Any, units: Any, vectors: Any) -> Any:
+        def here(units: Any, vectors: Any) -> Any:
+            kernel, default = partial(values, form), partial(plain, form)
+            return jax.lax.platform_dependent(units, vectors, cuda=kernel, default=default)
 
-    def forward(form: Any, *given: Any) -> Any:
-        return computed(form, *given), given
+        lie = _units(units)
+        return by_device(here, units, vectors, mesh=mesh, given=(lie, VECTORS), found=lie)
+
+    def forward(form: Any, units: Any, vectors: Any) -> Any:
+        return computed(form, units, vectors), (units, vectors)
 
     def backward(form: Any, kept: Any, gradient: Any) -> Any:
-        def by_xla(first: Any, second: Any, gradient: Any) -> Any:
-            return jax.vjp(partial(plain, form), first, second)[1](gradient)
+        def by_xla(units: Any, vectors: Any, gradient: Any) -> Any:
+            return jax.vjp(partial(plain, form), units, vectors)[1](gradient)
 
-        kernel = partial(gradients, form)
-        return jax.lax.platform_dependent(*kept, gradient, cuda=kernel, default=by_xla)
+        def here(*given: Any) -> Any:
+            kernel = partial(gradients, form)
+            of_units, sums = jax.lax.platform_dependent(*given, cuda=kernel, default=by_xla)
+            return of_units, of_batch(sums, mesh)
+
+        lie = _units(gradient)
+        places = {"given": (lie, VECTORS, lie), "found": (lie, VECTORS)}
+        return by_device(here, *kept, gradient, mesh=mesh, **places)
 
     computed.defvjp(forward, backward)
     return computed
+
+
+def _units(arrays: Any) -> PartitionSpec:
+    """Where hidden units of the tokens of a batch lie."""
+    between = jax.tree.leaves(arrays)[0].ndim - 2
+    return PartitionSpec(BATCH_AXES, *(None,) * between, "tensor")

@@ -58,11 +58,12 @@ def create(
     so many images less.
     attention: "cudnn" for cuDNN's kernels, which GPUs of NVIDIA have for bfloat16 and float16, "pallas" for one of
     fmjax's own, "xla" for XLA's products; "auto" takes the fastest that can run.
-    norms: "pallas" for a kernel of the blocks' norms, on one GPU of NVIDIA in bfloat16 and float16; else as attention.
+    norms: "pallas" for a kernel of the blocks' norms, on GPUs of NVIDIA in bfloat16 and float16; else as attention.
     activations: "pallas" for a kernel of the blocks' activations; as norms.
     remat: what blocks keep for the backward pass: all, the products ("dots") or their input only ("full"); "auto":
     the products, which is the fastest.
-    unroll: trace every block instead of scanning over them; "auto": on one device that is no CPU, up to 48 blocks.
+    unroll: trace every block instead of scanning over them; "auto": up to 48 blocks where devices are no CPUs, but
+        where parameters are split over the mesh and remat is "full".
     dtype: the compute dtype; None: that of the images.
     param_dtype: of the parameters.
     mesh: where the parameters lie; None is one device.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +19,8 @@ from jaxtyping import Array, Float
 
 from fmjax.kernels import xla
 from fmjax.kernels.activation import Activate, Normed, aligned, filled
-from fmjax.kernels.attention import Attend
 from fmjax.kernels.norm import Fork
+from fmjax.models.kernels import BY_XLA, Kernels
 from fmjax.models.rope import rotate
 from fmjax.specs import ViTSpec
 
@@ -33,19 +32,6 @@ PRODUCT = "product"
 Init = Callable[..., Array]
 Asking = Callable[[Array], Array]  # tokens [B L D] -> all of them, or the leading ones [B T D]
 Dtype = DTypeLike | None
-
-
-class Kernels(NamedTuple):
-    """By what a block computes its attention, its norms and its activations; None: by XLA."""
-
-    attend: Attend = xla.attend
-    fork: Fork | None = None
-    activate: Activate | None = None
-    # whether factors go into the kernel in front of them. Several devices exchange kernels, and would not all at once
-    folded: bool = False
-
-
-BY_XLA = Kernels()
 
 
 def every(x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
@@ -214,7 +200,7 @@ class Attention(nnx.Module):
             angles = rope[:, : q.shape[2]]
             q, k = rotate(q, angles, self.pairs), rotate(k, rope, self.pairs)
         y = rearrange(kernels.attend(q, k, v), "b n l k -> b l (n k)")
-        y = y if self.norm is None else self.norm(y, kernels.fork)
+        y = y if self.norm is None else self.norm(y, kernels.fork_heads)
         return self.out.scaled(y, scale, folded=kernels.folded)
 
 

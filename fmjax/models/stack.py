@@ -14,9 +14,10 @@ from jaxtyping import Array, Float
 
 from fmjax.kernels import xla
 from fmjax.kernels.norm import Fork
-from fmjax.models.layers import PRODUCT, Asking, Block, Kernels, Norm, drop_path, every
+from fmjax.models.kernels import Kernels
+from fmjax.models.layers import PRODUCT, Asking, Block, Norm, drop_path, every
 from fmjax.models.subset import added, drawn, taken
-from fmjax.sharding import alone, batch_divisor, first_device, over_batch
+from fmjax.sharding import alone, batch_divisor, first_device, over_batch, split
 
 # what a block keeps for its backward pass: everything; its products, with what a kernel of attention gives; its input
 Kept = Literal["none", "dots", "full"]
@@ -78,7 +79,7 @@ def run_stack(
     """
     body: Any = partial(_block, rope=rope, mesh=mesh, subset=subset)
     layers, depth = (blocks, rates, keys), stack_depth(blocks)
-    how, traced = kept(remat), unrolled(unroll, mesh, depth=depth)
+    how, traced = kept(remat), unrolled(unroll, mesh, depth=depth, remat=remat)
     wrapped = partial(_rematerialised, kept=how, scanned=not traced)
     whole = partial(body, kernels=kernels)
     if few is None or (training and not traced and not shortened(mesh, depth=depth)):
@@ -161,13 +162,17 @@ def _parted(norm: Norm, x: Array, fork: Fork | None) -> tuple[Array, Array | Non
     return (x, None) if fork is None else norm.forked(x, fork)
 
 
-def unrolled(unroll: Unroll, mesh: Mesh | None, *, depth: int) -> bool:
+def unrolled(unroll: Unroll, mesh: Mesh | None, *, depth: int, remat: Remat) -> bool:
     """Whether so many blocks are traced one by one, where it is left to the device, the first of a mesh."""
     if unroll != "auto":
         return unroll
+    # who splits parameters and computes blocks again has little memory: what a loop keeps is little too, and it holds
+    # the parameters of one block at a time (DINOv3's 7 billion on 8 devices: 19.0 GiB, unrolled 22.7)
+    if split(mesh) and kept(remat) == "full":
+        return False
     # a loop zero-fills, slices and writes what its rounds keep, which takes an accelerator a sixth of a step, and a
-    # CPU no time beside its products; over several devices a loop keeps the weights of one block at a time
-    return alone(mesh) and depth <= MOST_UNROLLED and first_device(mesh).platform != "cpu"
+    # CPU no time beside its products
+    return depth <= MOST_UNROLLED and first_device(mesh).platform != "cpu"
 
 
 def shortened(mesh: Mesh | None, *, depth: int) -> bool:

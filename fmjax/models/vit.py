@@ -16,18 +16,15 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fmjax.errors import UsageError
-from fmjax.kernels import activation as activation_kernels
-from fmjax.kernels import attention as attention_kernels
-from fmjax.kernels import norm as norm_kernels
-from fmjax.kernels.attention import Attend, Kernel
+from fmjax.kernels import activation, attention, norm
 from fmjax.models.features import Features
 from fmjax.models.heads import classifier_head, classifier_input, projection
+from fmjax.models.kernels import Asked, chosen
 from fmjax.models.layers import (
     SMALL_INIT,
     AttentionPool,
     Block,
     Dtype,
-    Kernels,
     Linear,
     Norm,
     PatchEmbed,
@@ -35,7 +32,7 @@ from fmjax.models.layers import (
 from fmjax.models.resample import resample_grid
 from fmjax.models.rope import rope_table
 from fmjax.models.stack import Remat, Unroll, between, run_stack
-from fmjax.sharding import alone, over_batch
+from fmjax.sharding import over_batch, parts
 from fmjax.specs import ClassifierInput, DropPathBy, ModelFacts, ViTSpec, check_image_size
 
 Grid = tuple[int, int]
@@ -65,9 +62,9 @@ class ViT(nnx.Module):
         classifier: ClassifierInput = "pool",
         drop_path: float = 0.0,
         drop_path_by: DropPathBy = "image",
-        attention: Kernel = "auto",
-        norms: norm_kernels.Kernel = "auto",
-        activations: activation_kernels.Kernel = "auto",
+        attention: attention.Kernel = "auto",
+        norms: norm.Kernel = "auto",
+        activations: activation.Kernel = "auto",
         remat: Remat = "none",
         unroll: Unroll = "auto",
         dtype: Dtype = None,
@@ -115,9 +112,7 @@ class ViT(nnx.Module):
         self.classifier_input: ClassifierInput = classifier
         self.drop_path = drop_path
         self.drop_path_by: DropPathBy = drop_path_by
-        self.attention: Kernel = attention
-        self.norms: norm_kernels.Kernel = norms
-        self.activations: activation_kernels.Kernel = activations
+        self.kernels = Asked(attention, norms, activations)
         self.remat: Remat = remat
         self.unroll: Unroll = unroll
         self.dtype = dtype
@@ -304,8 +299,8 @@ class ViT(nnx.Module):
         rates = jnp.asarray(np.linspace(0, self.drop_path, depth), jnp.float32)
         key = key if self.drop_path else None  # with nothing to drop, nothing is drawn
         keys = None if key is None else jax.random.split(key, depth)
-        attend, fork = self._attend(x.dtype, tokens=x.shape[1]), self._fork(x.dtype)
-        kernels = Kernels(attend, fork, self._activate(x.dtype), folded=alone(self.mesh))
+        dtype, tokens = self.dtype or x.dtype, x.shape[1]
+        kernels = chosen(self.kernels, self.spec, self.mesh, dtype=dtype, tokens=tokens)
         stacks = [stack for stack in (self.frozen_blocks, self.blocks) if stack is not None]
         for blocks, depths in between(stacks, start, stop):
             own = None if keys is None else keys[depths]
@@ -324,30 +319,6 @@ class ViT(nnx.Module):
                 subset=self.drop_path * (self.drop_path_by == "subset"),
             )
         return x
-
-    def _attend(self, dtype: DTypeLike, *, tokens: int) -> Attend:
-        return attention_kernels.chosen(
-            self.attention,
-            self.mesh,
-            dtype=self.dtype or dtype,
-            heads=self.spec.num_heads,
-            head_dim=self.spec.head_dim,
-            tokens=tokens,
-        )
-
-    def _fork(self, dtype: DTypeLike) -> norm_kernels.Fork | None:
-        width = self.spec.width
-        return norm_kernels.chosen(self.norms, self.mesh, dtype=self.dtype or dtype, width=width)
-
-    def _activate(self, dtype: DTypeLike) -> activation_kernels.Activate | None:
-        return activation_kernels.chosen(
-            self.activations,
-            self.mesh,
-            dtype=self.dtype or dtype,
-            activation=self.spec.block_activation,
-            width=self.spec.mlp_dim,
-            normed=self.spec.block_activation_normed,
-        )
 
     def final_norm(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         """All tokens after the final norm, which some models only apply to their mean (fc_norm) and some have not."""
@@ -391,10 +362,10 @@ class ViT(nnx.Module):
 
 def _check_heads(spec: ViTSpec, mesh: Mesh | None) -> None:
     """Raises UsageError where a head would lie on two devices: its tokens would be gathered again in every block."""
-    parts = 1 if mesh is None else mesh.shape.get("tensor", 1)
-    if spec.num_heads % parts:
-        fitting = [count for count in range(1, spec.num_heads + 1) if spec.num_heads % count == 0]
+    count = parts(mesh)
+    if spec.num_heads % count:
+        fitting = [each for each in range(1, spec.num_heads + 1) if spec.num_heads % each == 0]
         raise UsageError(
-            f"{spec.name} has {spec.num_heads} heads, which do not divide over {parts} devices of mesh axis 'tensor'; "
+            f"{spec.name} has {spec.num_heads} heads, which do not divide over {count} devices of mesh axis 'tensor'; "
             f"set --mesh.tensor to {', '.join(map(str, fitting[:-1]))} or {fitting[-1]}"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,8 +18,9 @@ from fmjax.config.recipe import Recipe
 from fmjax.config.run import RunConfig
 from fmjax.engine.costs import collectives
 from fmjax.errors import UsageError
+from fmjax.kernels import activation, attention, devices, norm
 from fmjax.models.build import abstract, initialise
-from fmjax.sharding import make_mesh
+from fmjax.sharding import AXES, make_mesh
 from fmjax.trees import flat
 from tests.support.runs import Started, started
 
@@ -45,11 +47,10 @@ CONFIG = RunConfig(
 SPEC = replace(fmjax.get_spec("demo_vit_ti4"), num_heads=8, depth=3, embed_dim=0)
 
 
-def on(*sizes: int) -> Started:
+def on(*sizes: int, **options: Any) -> Started:
     mesh = make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
-    backbone = initialise(
-        SPEC, None, mesh=mesh, dtype=np.float32, drop_path=CONFIG.drop_path, remat="full"
-    )
+    known = {"dtype": np.float32, "drop_path": CONFIG.drop_path, "remat": "full"}
+    backbone = initialise(SPEC, None, mesh=mesh, **known | options)
     return started(CONFIG, mesh, backbone)
 
 
@@ -74,14 +75,34 @@ def one_device():
 
 @pytest.mark.parametrize("sizes", PRODUCTS, ids=lambda sizes: " x ".join(map(str, sizes)))
 def test_a_step_on_any_product_of_eight_devices_is_that_of_one(sizes, one_device):
-    run = on(*sizes)
-    gradients, losses, text = stepped(run)
+    gradients, losses, text = stepped(on(*sizes))
+    check_step(gradients, losses, one_device)
+    check_collectives(sizes, text)
+
+
+@pytest.mark.parametrize(
+    "sizes", [(8, 1, 1), (1, 8, 1), (2, 2, 2)], ids=lambda sizes: " x ".join(map(str, sizes))
+)
+def test_a_step_by_kernels_and_of_unrolled_blocks_is_that_of_one(sizes, one_device, monkeypatch):
+    """As on GPUs. What they compute here is XLA's, divided over the devices as theirs is."""
+    monkeypatch.setattr(devices, "HALVES", (np.dtype("float32"),))
+    for kernels in (attention, norm, activation):
+        monkeypatch.setattr(kernels, "unfit", lambda *_, **__: "")
+    chosen = dict.fromkeys(("attention", "norms", "activations"), "pallas")
+    gradients, losses, text = stepped(on(*sizes, unroll=True, remat="dots", **chosen))
+    check_step(gradients, losses, one_device)
+    # nothing is exchanged in a loop, nor what a head sees of tokens at all
+    rows = collectives(text, dict(zip(AXES, sizes, strict=True)))
+    assert {row.trips for row in rows} == {1}
+    assert "all-to-all" not in {row.kind for row in rows}
+
+
+def check_step(gradients: Any, losses: list[float], one_device: Any) -> None:
     assert losses == pytest.approx(one_device[1], rel=1e-5)
     for path, expected in one_device[0].items():
         # the true gradient of a bias of k is zero: it is measured by that of q
         scale = np.abs(one_device[0][path.replace("k.bias", "q.bias")]).max()
         assert np.abs(gradients[path] - expected).max() <= 5e-5 * max(scale, 1e-6), path
-    check_collectives(sizes, text)
 
 
 def check_collectives(sizes: tuple[int, ...], text: str) -> None:

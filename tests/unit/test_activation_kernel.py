@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 
 from fmjax.errors import UsageError
-from fmjax.kernels import activation, devices, formulas, pallas_activation, single, trust, xla
+from fmjax.kernels import activation, devices, formulas, pallas, pallas_activation, trust, xla
 from fmjax.kernels.activation import Normed, chosen, plain, unfit
 from fmjax.models.build import initialise
 from fmjax.models.functional import functional
-from fmjax.sharding import make_mesh
+from fmjax.sharding import BATCH_AXES, make_mesh
 from tests.support.checkpoints import small
 from tests.unit.test_kernels import (  # noqa: F401
     A100,
@@ -100,7 +102,7 @@ def test_where_there_is_no_cuda_the_kernel_is_the_plain_function():
     for name in NAMES:
         arrays = given(name, (2, 5, 16), jnp.float32)
         pairs = zip(
-            both(pallas_activation.activated, name, *arrays),
+            both(pallas_activation.over(None), name, *arrays),
             both(plain, name, *arrays),
             strict=True,
         )
@@ -112,7 +114,7 @@ def test_where_there_is_no_cuda_the_kernel_is_the_plain_function():
 def test_a_product_may_be_without_a_bias():
     products, biases, gradient = given("swiglu", (3, 8), jnp.float32)
     some = (None, biases[1])
-    found = both(pallas_activation.activated, "swiglu", products, some, gradient)
+    found = both(pallas_activation.over(None), "swiglu", products, some, gradient)
     zero = (jnp.zeros_like(biases[0]), biases[1])
     expected = both(plain, "swiglu", products, zero, gradient)
     assert len(found) == len(expected) - 1
@@ -134,28 +136,81 @@ def test_a_product_may_be_without_a_bias():
     ],
 )
 def test_a_kernel_is_chosen_by_device_and_dtype(device, dtype, reason, monkeypatch):
-    monkeypatch.setattr(single, "first_device", lambda mesh: device)
+    monkeypatch.setattr(pallas, "first_device", lambda mesh: device)
     monkeypatch.setattr(activation, "lacking", lambda: "")
     asked = ASKED | {"dtype": dtype}
     assert unfit(HERE, **asked) == reason
-    assert chosen("auto", HERE, **asked) is (None if reason else pallas_activation.activated)
+    assert chosen("auto", HERE, **asked) is (None if reason else pallas_activation.over(HERE))
     assert chosen("xla", HERE, **asked) is None
     if not reason:
-        assert chosen("pallas", HERE, **asked) is pallas_activation.activated
+        assert chosen("pallas", HERE, **asked) is pallas_activation.over(HERE)
         return
     with pytest.raises(UsageError) as refused:
         chosen("pallas", HERE, **asked)
     assert str(refused.value) == f"--activations pallas: {reason}; choose xla, or auto"
 
 
-def test_a_program_of_several_devices_has_xlas_activations(monkeypatch):
-    monkeypatch.setattr(single, "first_device", lambda mesh: H100)
-    found = unfit(make_mesh(), **ASKED)
-    assert found == "the kernel is for programs of one device, and this one has 8"
+@pytest.mark.parametrize(
+    ("mesh", "changed", "reason"),
+    [
+        (make_mesh(), {}, ""),
+        (make_mesh(2, 2, 2), {}, ""),
+        (None, {}, "without a mesh the kernel is not divided over 8 devices"),
+        (make_mesh(2, 4), {"width": 2730, "normed": True}, ""),
+        (
+            make_mesh(2, 2, 2),
+            {"normed": True},
+            "an MLP 64 wide lies on 2 devices of mesh axis 'tensor', and the kernel needs all of it",
+        ),
+        (
+            make_mesh(4, 1, 2),
+            {"width": 2730},
+            "an MLP 2730 wide lies on 2 devices of mesh axis 'tensor', and the kernel needs all of it",
+        ),
+    ],
+)
+def test_hidden_units_on_several_devices_are_computed_where_they_lie(
+    mesh, changed, reason, monkeypatch
+):
+    monkeypatch.setattr(pallas, "first_device", lambda mesh: H100)
+    monkeypatch.setattr(activation, "lacking", lambda: "")
+    assert unfit(mesh, **ASKED | changed) == reason
+
+
+@pytest.mark.parametrize(
+    ("sizes", "normed"), [((2, 1, 1), True), ((2, 2, 2), False), ((2, 2, 1), True)]
+)
+def test_each_device_computes_its_own_units_of_its_own_images(sizes, normed):
+    mesh = make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
+    products, biases, gradient = given("swiglu", (8, 3, 16), jnp.float32)
+    norm = Normed(1 + biases[0], biases[1], 1e-6) if normed else None
+
+    def every(function: Any, products: Any, biases: Any, vectors: Any, gradient: Any) -> Any:
+        def value(products: Any, biases: Any, vectors: Any) -> Any:
+            behind = Normed(*vectors, 1e-6) if normed else None
+            return function("swiglu", products, biases, behind)
+
+        found, back = jax.vjp(value, products, biases, vectors)
+        return found, back(gradient)
+
+    arrays = (products, biases, norm and norm[:2], gradient)
+    expected = every(plain, *arrays)
+    units = NamedSharding(mesh, PartitionSpec(BATCH_AXES, None, "tensor"))
+    vectors = NamedSharding(mesh, PartitionSpec("tensor"))
+    divided = jax.device_put(arrays, (units, vectors, vectors, units))
+    function = jax.jit(partial(every, pallas_activation.over(mesh)))
+    found = function(*divided)
+    for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    assert found[0].sharding.is_equivalent_to(units, 3)
+    # what is learned has its gradients summed up over the devices, and no token travels
+    text = function.lower(*divided).compile().as_text()
+    assert "all-reduce(" in text
+    assert not any(name in text for name in ("all-gather", "reduce-scatter", "all-to-all"))
 
 
 def test_a_width_that_xla_pads_is_filled_up(monkeypatch):
-    monkeypatch.setattr(single, "first_device", lambda mesh: H100)
+    monkeypatch.setattr(pallas, "first_device", lambda mesh: H100)
     monkeypatch.setattr(activation, "lacking", lambda: "")
     asked = {**ASKED, "activation": "swiglu", "normed": True}
     assert activation.aligned(2730) == 2736
@@ -214,14 +269,14 @@ def test_a_wrong_kernel_is_switched_off(wrong, monkeypatch, capsys):
     monkeypatch.setattr(devices, "compute_capability", lambda device: 9.0)
     monkeypatch.setattr(activation, "lacking", lambda: "")
     trust.verdict.cache_clear()
-    monkeypatch.setattr(activation, "activate", lambda: rounded_once)
+    monkeypatch.setattr(activation, "activate", lambda mesh=None: rounded_once)
     for name in NAMES:
         # 60: a width that is filled up to 64
         for more in ({}, {"width": 60, "normed": True}):
             asked: dict[str, Any] = ASKED | {"activation": name} | more
             assert chosen("auto", HERE, **asked) is rounded_once
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(activation, "activate", lambda: wrong)
+    monkeypatch.setattr(activation, "activate", lambda mesh=None: wrong)
     monkeypatch.setattr(trust, "versions", lambda: f"with {wrong.__name__}")
     trust.verdict.cache_clear()
     assert chosen("auto", HERE, **ASKED) is None

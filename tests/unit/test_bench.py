@@ -30,6 +30,7 @@ from fmjax.errors import FmjaxError, UsageError
 from fmjax.kernels import attention, norm, trust
 from fmjax.kernels import xla as plain
 from fmjax.models.flops import attention_flops, embedding_flops, flops
+from fmjax.models.kernels import Asked
 from fmjax.names import get_spec
 from fmjax.programs import bench, bench_page
 
@@ -253,7 +254,7 @@ def test_levers_reach_the_programs_that_are_timed():
     assert (found["remat"], found["unroll"]) == ("full", "true")
     plain_asked = subject(replace(SHORT, attention="xla", norms="xla", activations="xla"))
     backbone = planned(plain_asked.run, plain_asked.mesh).net["backbone"]
-    assert {backbone.attention, backbone.norms, backbone.activations} == {"xla"}
+    assert backbone.kernels == Asked("xla", "xla", "xla")
     assert [lever.why for lever in levers(plain_asked)] == [""] * 5
     # left to a CPU, blocks are scanned
     [unroll] = [lever for lever in levers(plain_asked) if lever.name == "unroll"]

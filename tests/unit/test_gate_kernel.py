@@ -11,7 +11,7 @@ import pytest
 
 from fmjax.kernels import pallas_gate
 from fmjax.kernels.activation import Normed, filled
-from fmjax.kernels.pallas_activation import activated
+from fmjax.kernels.pallas_activation import over
 from fmjax.kernels.pallas_gate import Form, Vectors, gradients, plain, values
 
 EPS = 1e-5
@@ -76,7 +76,7 @@ def test_where_there_is_no_cuda_the_kernel_is_the_plain_function():
 
     def by_kernel(products: Any, vectors: Vectors) -> Any:
         norm = Normed(vectors.scale, vectors.bias, EPS)
-        return activated("swiglu", products, vectors.biases, norm)
+        return over(None)("swiglu", products, vectors.biases, norm)
 
     expected = both(lambda *inputs: plain(Form("swiglu", EPS), *inputs))
     # XLA joins the parts of a program as it likes

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh
 
 from fmjax.errors import UsageError
-from fmjax.kernels import activation, devices, norm, pallas, single, trust, xla
+from fmjax.kernels import activation, devices, norm, pallas, pallas_norm, trust, xla
 from fmjax.kernels.norm import chosen, unfit
 from fmjax.models.functional import functional
-from fmjax.sharding import make_mesh
+from fmjax.sharding import batch_sharding, make_mesh, replicated
 from tests.unit.test_kernels import (  # noqa: F401
     A100,
     BF16,
@@ -43,12 +43,12 @@ def given(shape: tuple[int, ...], dtype: Any, *, bias: bool) -> tuple[list[Any],
 @pytest.mark.parametrize(("dtype", "allowed"), [("float32", 2e-6), ("bfloat16", 2**-8)])
 def test_the_kernels_compute_what_xla_does(bias, dtype, allowed, monkeypatch):
     # 21 rows in programs of 4, and in 5 programs of up to 5; 24 numbers in arrays of 32
-    monkeypatch.setattr(pallas, "PROGRAMS", 5)
+    monkeypatch.setattr(pallas_norm, "PROGRAMS", 5)
     arrays, gradients = given((3, 7, 24), dtype, bias=bias)
     wide = jax.tree.map(lambda x: x.astype(jnp.float32), (arrays, gradients))
     (_, expected), back = jax.vjp(lambda x, s, b: xla.forked(x, s, b, EPS), *wide[0])
-    rows = pallas.Rows(21, 24, EPS, bias, interpret=True)
-    found = [pallas._values(rows, *arrays), *pallas._gradients(rows, *arrays, *gradients)]
+    rows = pallas_norm.Rows(21, 24, EPS, bias, interpret=True)
+    found = [pallas_norm._values(rows, *arrays), *pallas_norm._gradients(rows, *arrays, *gradients)]
     # computed in float32, and rounded once
     for a, b in zip(found, [expected, *back(tuple(wide[1]))], strict=True):
         assert (a is None) == (b is None)
@@ -59,22 +59,22 @@ def test_the_kernels_compute_what_xla_does(bias, dtype, allowed, monkeypatch):
 
 def test_where_nothing_goes_past_a_norm_no_zeros_are_read(monkeypatch):
     asked = []
-    kernel = pallas._plain_gradients
+    kernel = pallas_norm._plain_gradients
     monkeypatch.setattr(
-        pallas, "_plain_gradients", lambda *given: (asked.append(given[4]), kernel(*given))[1]
+        pallas_norm, "_plain_gradients", lambda *given: (asked.append(given[4]), kernel(*given))[1]
     )
     arrays, gradients = given((2, 5, 16), jnp.float32, bias=True)
 
     def back(fork):
         return jax.vjp(lambda *given: jax.checkpoint(fork)(*given), *arrays)[1](gradients[0])
 
-    found = back(lambda *given: pallas.forked(*given, EPS)[1])
+    found = back(lambda *given: pallas_norm.over(None)(*given, EPS)[1])
     assert asked == [None]
     for a, b in zip(found, back(lambda *given: xla.forked(*given, EPS)[1]), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
     # the kernel without that array
-    rows = pallas.Rows(10, 16, EPS, centred=True, interpret=True)
-    for a, b in zip(pallas._gradients(rows, *arrays, None, gradients[0]), found, strict=True):
+    rows = pallas_norm.Rows(10, 16, EPS, centred=True, interpret=True)
+    for a, b in zip(pallas_norm._gradients(rows, *arrays, None, gradients[0]), found, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
@@ -86,7 +86,7 @@ def test_where_there_is_no_cuda_the_kernel_is_the_plain_function():
         return *value, *back(tuple(gradients))
 
     # XLA joins the parts of a program as it likes
-    for found, expected in zip(both(pallas.forked), both(xla.forked), strict=True):
+    for found, expected in zip(both(pallas_norm.over(None)), both(xla.forked), strict=True):
         assert np.abs(found - expected).max() <= 1e-6 * np.abs(expected).max()
 
 
@@ -107,14 +107,14 @@ def test_where_there_is_no_cuda_the_kernel_is_the_plain_function():
     ],
 )
 def test_a_kernel_is_chosen_by_device_dtype_and_width(device, dtype, width, reason, monkeypatch):
-    monkeypatch.setattr(single, "first_device", lambda mesh: device)
+    monkeypatch.setattr(pallas, "first_device", lambda mesh: device)
     monkeypatch.setattr(norm, "lacking", lambda: "")
     asked = {"dtype": dtype, "width": width}
     assert unfit(HERE, **asked) == reason
-    assert chosen("auto", HERE, **asked) is (None if reason else pallas.forked)
+    assert chosen("auto", HERE, **asked) is (None if reason else pallas_norm.over(HERE))
     assert chosen("xla", HERE, **asked) is None
     if not reason:
-        assert chosen("pallas", HERE, **asked) is pallas.forked
+        assert chosen("pallas", HERE, **asked) is pallas_norm.over(HERE)
         return
     with pytest.raises(UsageError) as refused:
         chosen("pallas", HERE, **asked)
@@ -124,30 +124,53 @@ def test_a_kernel_is_chosen_by_device_dtype_and_width(device, dtype, width, reas
 @pytest.mark.parametrize("kernels", [norm, activation])
 def test_what_computes_on_a_device_is_told(kernels, monkeypatch):
     assert kernels.told(CPU, BF16).startswith("XLA's: the kernel is for GPUs of NVIDIA")
-    monkeypatch.setattr(single, "first_device", lambda mesh: H100)
+    monkeypatch.setattr(pallas, "first_device", lambda mesh: H100)
     for reason, told in {
-        "": "kernels in Pallas, in programs of one device",
+        "": "kernels in Pallas",
         "no": "XLA's: no",
     }.items():
         monkeypatch.setattr(kernels, "lacking", lambda reason=reason: reason)
         assert kernels.told(CPU, BF16) == told
 
 
-@pytest.mark.parametrize("mesh", [make_mesh(), None], ids=["a mesh", "all devices"])
-def test_a_program_of_several_devices_has_xlas_norms(mesh: Mesh | None, monkeypatch):
-    monkeypatch.setattr(single, "first_device", lambda mesh: H100)
-    found = unfit(mesh, dtype=BF16, width=64)
-    assert found == "the kernel is for programs of one device, and this one has 8"
+def test_without_a_mesh_several_devices_have_xlas_norms(monkeypatch):
+    monkeypatch.setattr(pallas, "first_device", lambda mesh: H100)
+    found = unfit(None, dtype=BF16, width=64)
+    assert found == "without a mesh the kernel is not divided over 8 devices"
+
+
+@pytest.mark.parametrize("sizes", [(2, 1, 1), (2, 2, 2)], ids=["data", "all axes"])
+@pytest.mark.parametrize("bias", [True, False], ids=["layer", "rms"])
+def test_each_device_normalises_its_own_images(sizes, bias):
+    mesh = make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
+    (x, *vectors), gradients = given((8, 3, 16), "float32", bias=bias)
+
+    def both(fork: Any, x: Any, vectors: Any, gradients: Any) -> Any:
+        values, back = jax.vjp(lambda x, vectors: fork(x, *vectors, EPS), x, vectors)
+        return *values, *back(tuple(gradients))
+
+    expected = both(xla.forked, x, vectors, gradients)
+    x, *gradients = jax.device_put((x, *gradients), batch_sharding(mesh))
+    vectors = jax.device_put(vectors, replicated(mesh))
+    function = jax.jit(partial(both, pallas_norm.over(mesh)))
+    found = function(x, vectors, gradients)
+    for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    assert found[2].sharding.is_equivalent_to(batch_sharding(mesh), 3)
+    # what is learned has its gradients summed up over the devices, and no token travels
+    text = function.lower(x, vectors, gradients).compile().as_text()
+    assert "all-reduce(" in text
+    assert not any(name in text for name in ("all-gather", "reduce-scatter", "all-to-all"))
 
 
 def test_a_jax_without_the_kernels_language_has_xlas_norms(monkeypatch):
     def missing(name: str) -> Any:
         raise ImportError(name)
 
-    monkeypatch.setattr(single, "first_device", lambda mesh: H100)
+    monkeypatch.setattr(pallas, "first_device", lambda mesh: H100)
     monkeypatch.setattr(norm, "lacking", norm.lacking.__wrapped__)
     monkeypatch.setattr(norm, "import_module", missing)
-    reason = "makes no kernel in Pallas here (fmjax.kernels.pallas)"
+    reason = "makes no kernel in Pallas here (fmjax.kernels.pallas_norm)"
     assert unfit(HERE, dtype=BF16, width=64).endswith(reason)
     assert chosen("auto", HERE, dtype=BF16, width=64) is None
 
@@ -193,9 +216,9 @@ def test_a_wrong_kernel_is_switched_off(wrong, monkeypatch, capsys):
     monkeypatch.setattr(norm, "lacking", lambda: "")
     asked = {"dtype": BF16, "width": 64}
     trust.verdict.cache_clear()
-    assert chosen("auto", HERE, **asked) is pallas.forked
+    assert chosen("auto", HERE, **asked) is pallas_norm.over(HERE)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(norm, "fork", lambda: wrong)
+    monkeypatch.setattr(norm, "fork", lambda mesh=None: wrong)
     monkeypatch.setattr(trust, "versions", lambda: f"with {wrong.__name__}")
     trust.verdict.cache_clear()
     assert chosen("auto", HERE, **asked) is None

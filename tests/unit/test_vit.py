@@ -93,20 +93,21 @@ def test_how_blocks_run_changes_neither_outputs_nor_gradients(model, option):
         assert float(jnp.abs(flat(other_gradient)[path] - expected).max()) <= 1e-4 * scale, path
 
 
-def test_blocks_are_unrolled_where_it_is_left_to_one_device_that_is_no_cpu(monkeypatch):
-    one, eight = make_mesh(devices=jax.devices()[:1]), make_mesh()
-    for mesh in (None, one, eight):
-        assert not unrolled("auto", mesh, depth=24)
+def test_blocks_are_unrolled_where_it_is_left_to_devices_that_are_no_cpus(monkeypatch):
+    one, eight, split = make_mesh(devices=jax.devices()[:1]), make_mesh(), make_mesh(1, 8)
+    for mesh in (None, one, eight, split):
+        assert not unrolled("auto", mesh, depth=24, remat="auto")
         # what is asked for is done anywhere
-        assert unrolled(True, mesh, depth=100)
+        assert unrolled(True, mesh, depth=100, remat="full")
 
     gpu = SimpleNamespace(platform="gpu")
     monkeypatch.setattr("fmjax.models.stack.first_device", lambda mesh: gpu)
-    assert unrolled("auto", None, depth=24)
-    assert unrolled("auto", one, depth=48)
-    assert not unrolled("auto", one, depth=49)
-    assert not unrolled("auto", eight, depth=24)
-    assert not unrolled(False, one, depth=1)
+    for mesh in (None, one, eight, split):
+        assert unrolled("auto", mesh, depth=48, remat="auto")
+        assert not unrolled("auto", mesh, depth=49, remat="auto")
+        assert not unrolled(False, mesh, depth=1, remat="auto")
+        # who splits parameters and computes blocks again has little memory
+        assert unrolled("auto", mesh, depth=24, remat="full") is (mesh is not split)
 
 
 def test_what_unrolled_blocks_compute_again_is_not_found_to_be_the_same():

@@ -1,0 +1,69 @@
+"""By what the blocks of a model compute their parts, as the devices, the dtype and the shapes allow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from jax.sharding import Mesh
+from jax.typing import DTypeLike
+
+from fmjax.kernels import activation, attention, norm, xla
+from fmjax.kernels.activation import Activate
+from fmjax.kernels.attention import Attend
+from fmjax.kernels.norm import Fork
+from fmjax.sharding import parts, split
+from fmjax.specs import ViTSpec
+
+
+class Kernels(NamedTuple):
+    """By what a block computes its attention, its norms and its activations; None: by XLA."""
+
+    attend: Attend = xla.attend
+    fork: Fork | None = None
+    # of what all heads of a token give. Where they lie on several devices XLA sums up what a norm needs
+    fork_heads: Fork | None = None
+    activate: Activate | None = None
+    # whether factors go into the kernel in front of them. Devices that share kernels would not gather all at once
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The kernels that a model is built with, by their names."""
+
+    attention: attention.Kernel = "auto"
+    norms: norm.Kernel = "auto"
+    activations: activation.Kernel = "auto"
+
+
+BY_XLA = Kernels()
+
+
+def chosen(
+    asked: Asked, spec: ViTSpec, mesh: Mesh | None, *, dtype: DTypeLike, tokens: int
+) -> Kernels:
+    """For blocks that compute so many tokens in a dtype, in a program for a mesh.
+
+    Raises UsageError where a kernel is asked for by its name and cannot run there.
+    """
+    attend = attention.chosen(
+        asked.attention,
+        mesh,
+        dtype=dtype,
+        heads=spec.num_heads,
+        head_dim=spec.head_dim,
+        tokens=tokens,
+    )
+    fork = norm.chosen(asked.norms, mesh, dtype=dtype, width=spec.width)
+    activate = activation.chosen(
+        asked.activations,
+        mesh,
+        dtype=dtype,
+        activation=spec.block_activation,
+        width=spec.mlp_dim,
+        normed=spec.block_activation_normed,
+    )
+    # a kernel has whole rows, which XLA would gather for it
+    fork_heads = fork if parts(mesh) == 1 else None
+    return Kernels(attend, fork, fork_heads, activate, folded=not split(mesh))
