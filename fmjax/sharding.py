@@ -129,7 +129,7 @@ def of_batch(sums: Any, mesh: Mesh | None) -> Any:
 
 def parts(mesh: Mesh | None) -> int:
     """Over how many devices heads and hidden units are split."""
-    return 1 if mesh is None else mesh.shape.get("tensor", 1)
+    return 1 if mesh is None else mesh.shape["tensor"]
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -53,7 +53,9 @@ def check(config: Any, **facts: Any) -> None:
 def _kernel(config: Any, name: str) -> str:
     if getattr(config, name, "auto") == "xla":
         return "xla"
-    return KERNELS[name](jax.local_devices()[0], compute_dtype("auto"))
+    dtype = compute_dtype(getattr(getattr(config, "model", None), "dtype", "auto"))
+    # without the reason, which is another device's own
+    return KERNELS[name](jax.local_devices()[0], dtype).partition(":")[0]
 
 
 def settings(config: Any) -> dict[str, Any]:

@@ -61,21 +61,30 @@ def chosen(
     activation: str,
     width: int,
     normed: bool = False,
+    images: int = 0,
 ) -> Activate | None:
     """The function that computes an activation in a dtype, in a program for a mesh; None: the formula's, by XLA.
 
-    width: of the MLP. normed: whether a norm is behind the activation. Raises UsageError where a kernel is asked for by
-    its name and cannot run there.
+    width: of the MLP. normed: whether a norm is behind the activation. images: in a batch; 0: any number that the mesh
+    divides. Raises UsageError where a kernel is asked for by its name and cannot run there.
     """
-    reason = partial(unfit, mesh, dtype=dtype, activation=activation, width=width, normed=normed)
+    asked = {"dtype": dtype, "activation": activation, "width": width, "normed": normed}
+    reason = partial(unfit, mesh, **asked, images=images)
     return activate(mesh) if pallas.taken(kernel, dtype, reason, flag="--activations") else None
 
 
 def unfit(
-    mesh: Mesh | None, *, dtype: DTypeLike, activation: str, width: int, normed: bool = False
+    mesh: Mesh | None,
+    *,
+    dtype: DTypeLike,
+    activation: str,
+    width: int,
+    normed: bool = False,
+    images: int = 0,
 ) -> str:
     """Why the kernel cannot run on a mesh, or on all devices; "" where it can."""
-    reason = pallas.unfit(mesh, dtype) or _unfit_width(mesh, width, normed=normed) or lacking()
+    reason = pallas.unfit(mesh, dtype, images) or _unfit_width(mesh, width, normed=normed)
+    reason = reason or lacking()
     return reason or pallas.found_wrong(_tried(activation, jnp.dtype(dtype), width, normed), mesh)
 
 
@@ -84,7 +93,8 @@ def _unfit_width(mesh: Mesh | None, width: int, *, normed: bool) -> str:
     if normed and width > WIDEST:
         return f"an MLP is {width} wide, and the kernel with its norm takes {WIDEST}"
     devices = parts(mesh)
-    if devices > 1 and (normed or aligned(width) != width):
+    each = width // devices
+    if devices > 1 and (normed or aligned(each) != each):
         # what goes over all of the hidden units, or puts some behind them, has to have them all
         lies = f"an MLP {width} wide lies on {devices} devices of mesh axis 'tensor'"
         return f"{lies}, and the kernel needs all of it"

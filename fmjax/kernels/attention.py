@@ -50,13 +50,22 @@ NAMES = {"cudnn": "cuDNN's attention", "pallas": "the kernel of attention"}
 
 
 def chosen(
-    kernel: Kernel, mesh: Mesh | None, *, dtype: DTypeLike, heads: int, head_dim: int, tokens: int
+    kernel: Kernel,
+    mesh: Mesh | None,
+    *,
+    dtype: DTypeLike,
+    heads: int,
+    head_dim: int,
+    tokens: int,
+    images: int = 0,
 ) -> Attend:
     """The function that computes attention in a dtype, of so many heads and tokens, in a program for a mesh.
 
-    Raises UsageError where a kernel is asked for by its name and cannot run there.
+    images: in a batch; 0: any number that the mesh divides. Raises UsageError where a kernel is
+    asked for by its name and cannot run there.
     """
-    name = named(kernel, mesh, dtype=dtype, heads=heads, head_dim=head_dim, tokens=tokens)
+    asked = {"heads": heads, "head_dim": head_dim, "tokens": tokens, "images": images}
+    name = named(kernel, mesh, dtype=dtype, **asked)
     if name == "pallas" and not alone(mesh):
         return over(mesh)
     # heads that lie on several devices are not to be gone through, nor those that XLA is asked for
@@ -66,7 +75,14 @@ def chosen(
 
 
 def named(
-    kernel: Kernel, mesh: Mesh | None, *, dtype: DTypeLike, heads: int, head_dim: int, tokens: int
+    kernel: Kernel,
+    mesh: Mesh | None,
+    *,
+    dtype: DTypeLike,
+    heads: int,
+    head_dim: int,
+    tokens: int,
+    images: int = 0,
 ) -> str:
     """That of the kernels which is chosen. Raises UsageError as `chosen` does."""
     # a model in float32 need not know of any device
@@ -74,12 +90,13 @@ def named(
         return "xla"
     device = first_device(mesh)
     reason = partial(unfit, device=device, dtype=dtype, head_dim=head_dim)
+    whole = undivided(mesh, heads, images)
     if kernel != "auto":
-        found = reason(kernel) or (undivided(mesh, heads) if kernel == "pallas" else "")
+        found = reason(kernel) or (whole if kernel == "pallas" else "")
         if found:
             raise UsageError(f"--attention {kernel}: {found}; choose xla, or auto")
         return kernel
-    faster = is_faster(device, head_dim=head_dim, tokens=tokens) and not undivided(mesh, heads)
+    faster = is_faster(device, head_dim=head_dim, tokens=tokens) and not whole
     if faster and not reason("pallas"):
         return "pallas"
     return "xla" if reason("cudnn") else "cudnn"
@@ -92,9 +109,9 @@ def is_faster(device: Any, *, head_dim: int, tokens: int) -> bool:
     return hopper and head_dim in FAST_WIDTHS and tokens <= FEW
 
 
-def undivided(mesh: Mesh | None, heads: int) -> str:
+def undivided(mesh: Mesh | None, heads: int, images: int) -> str:
     """Why the kernel in Pallas cannot be in a program for a mesh, or for all devices; "" where it can."""
-    reason, devices = pallas.undivided(mesh), parts(mesh)
+    reason, devices = pallas.undivided(mesh, images), parts(mesh)
     if not reason and heads % devices:
         reason = f"{heads} heads do not divide over {devices} devices of mesh axis 'tensor'"
     return reason

@@ -27,18 +27,21 @@ EPS = 1e-6  # there
 INPUTS = ("tokens", "scales", "biases")
 
 
-def chosen(kernel: Kernel, mesh: Mesh | None, *, dtype: DTypeLike, width: int) -> Fork | None:
+def chosen(
+    kernel: Kernel, mesh: Mesh | None, *, dtype: DTypeLike, width: int, images: int = 0
+) -> Fork | None:
     """The function that normalises in a dtype, in a program for a mesh; None: the norm's own, by XLA.
 
-    Raises UsageError where a kernel is asked for by its name and cannot run there.
+    images: in a batch; 0: any number that the mesh divides. Raises UsageError where a kernel is
+    asked for by its name and cannot run there.
     """
-    reason = partial(unfit, mesh, dtype=dtype, width=width)
+    reason = partial(unfit, mesh, dtype=dtype, width=width, images=images)
     return fork(mesh) if pallas.taken(kernel, dtype, reason, flag="--norms") else None
 
 
-def unfit(mesh: Mesh | None, *, dtype: DTypeLike, width: int) -> str:
+def unfit(mesh: Mesh | None, *, dtype: DTypeLike, width: int, images: int = 0) -> str:
     """Why the kernel cannot run on a mesh, or on all devices; "" where it can."""
-    reason = pallas.unfit(mesh, dtype)
+    reason = pallas.unfit(mesh, dtype, images)
     if not reason and width > WIDEST:
         reason = f"tokens are {width} wide, and the kernel takes {WIDEST}"
     return reason or lacking() or pallas.found_wrong(_tried(dtype, width), mesh)

@@ -14,7 +14,7 @@ from jaxtyping import Array
 from fmjax.errors import UsageError, escaped
 from fmjax.kernels import trust
 from fmjax.kernels.devices import is_half, without_triton
-from fmjax.sharding import first_device
+from fmjax.sharding import batch_divisor, first_device
 
 Kernel = Literal["auto", "xla", "pallas"]
 
@@ -33,16 +33,21 @@ def taken(kernel: Kernel, dtype: DTypeLike, unfit: Callable[[], str], *, flag: s
     return not reason
 
 
-def unfit(mesh: Mesh | None, dtype: DTypeLike) -> str:
+def unfit(mesh: Mesh | None, dtype: DTypeLike, images: int) -> str:
     """Why no such kernel can be in a program for a mesh, or for all devices; "" where one can."""
-    return without_triton(first_device(mesh), dtype) or undivided(mesh)
+    return without_triton(first_device(mesh), dtype) or undivided(mesh, images)
 
 
-def undivided(mesh: Mesh | None) -> str:
-    """Why a kernel is not divided over the devices of a program for a mesh, or for all devices; "" where it can be."""
+def undivided(mesh: Mesh | None, images: int) -> str:
+    """Why a kernel is not divided over the devices of a program for a mesh, or for all devices; "" where it can be.
+
+    images: in a batch; 0 where any number is meant that a run may have.
+    """
     # XLA cannot divide a kernel that it does not know: each device would be given all tokens. A mesh says which are its
-    devices = jax.device_count() if mesh is None else 1
-    return f"without a mesh the kernel is not divided over {devices} devices" if devices > 1 else ""
+    devices = jax.device_count() if mesh is None else batch_divisor(mesh)
+    if mesh is None and devices > 1:
+        return f"without a mesh the kernel is not divided over {devices} devices"
+    return f"{images} images do not divide over {devices} devices" if images % devices else ""
 
 
 def told(reason: str) -> str:

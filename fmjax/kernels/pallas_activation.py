@@ -132,8 +132,7 @@ def _gradients(
     )
     found = call(*flat, *biases)
     of_products = tuple(x.reshape(shape) for x in found[:count])
-    of_biases = zip(found[count:], biases, strict=True)
-    return of_products, tuple(each.sum(0).astype(bias.dtype) for each, bias in of_biases)
+    return of_products, tuple(each.sum(0) for each in found[count:])
 
 
 def _differentiate(known: Products, groups: int, *refs: Any) -> None:

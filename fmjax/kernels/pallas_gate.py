@@ -132,7 +132,7 @@ def gradients(
 
 def _summed(part: Array, known: Array) -> Array:
     """Of all programs, as wide as what is learned."""
-    total = part.sum(0).astype(known.dtype)
+    total = part.sum(0)
     return jnp.pad(total, (0, known.shape[-1] - total.shape[-1]))
 
 

@@ -22,8 +22,9 @@ from jaxtyping import Array, Float
 
 from fmjax.kernels import rows as held
 from fmjax.kernels import xla
+from fmjax.kernels.platform import summed
 from fmjax.kernels.rows import PROGRAMS, WIDE, Rows
-from fmjax.sharding import SPREAD, WHOLE, by_device, of_batch
+from fmjax.sharding import SPREAD, WHOLE, by_device
 
 FORWARD_ROWS = 4  # that a program of the forward pass normalises
 
@@ -52,16 +53,16 @@ def over(mesh: Mesh | None) -> Callable[..., Any]:
         return forked(*given, eps), given
 
     def backward(eps: float, kept: Any, gradients: tuple[Any, Any]) -> Any:
-        *_, bias = kept
         # where nothing goes past the norm, no zeros are written and read
         past, gradient = gradients
         past = None if isinstance(past, SymbolicZero) else past
         if isinstance(gradient, SymbolicZero):
             gradient = jnp.zeros_like(kept[0])
 
-        def here(*given: Any) -> Any:
+        def here(x: Any, scale: Any, bias: Any, past: Any, gradient: Any) -> Any:
+            given = (x, scale, bias, past, gradient)
             of_x, *sums = _platform(_gradients, _plain_gradients, eps, bias)(*given)
-            return of_x, *of_batch(sums, mesh)
+            return of_x, *summed(tuple(sums), (scale, bias), mesh)
 
         places = {"given": (SPREAD, WHOLE, WHOLE, SPREAD, SPREAD), "found": (SPREAD, WHOLE, WHOLE)}
         return by_device(here, *kept, past, gradient, mesh=mesh, **places)
@@ -93,7 +94,8 @@ def _plain_gradients(
     eps: float, x: Array, scale: Array, bias: Array | None, past: Array | None, gradient: Array
 ) -> Any:
     back = jax.vjp(partial(_plain, eps), x, scale, bias)[1]
-    return back((jnp.zeros_like(gradient) if past is None else past, gradient))
+    of_x, *sums = back((jnp.zeros_like(gradient) if past is None else past, gradient))
+    return of_x, *jax.tree.map(lambda x: x.astype(jnp.float32), sums)
 
 
 def _values(rows: Rows, x: Array, scale: Array, bias: Array | None) -> Array:
@@ -140,8 +142,7 @@ def _gradients(
         name="norm_gradients",
     )
     dx, dscale, dbias = call(*flat, scale)
-    of_bias = None if bias is None else dbias.sum(0).astype(bias.dtype)
-    return dx.reshape(x.shape), dscale.sum(0).astype(scale.dtype), of_bias
+    return dx.reshape(x.shape), dscale.sum(0), None if bias is None else dbias.sum(0)
 
 
 def _differentiate(rows: Rows, programs: int, *refs: Any) -> None:

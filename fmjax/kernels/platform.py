@@ -7,6 +7,7 @@ from functools import cache, partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from fmjax.sharding import BATCH_AXES, by_device, of_batch
@@ -21,8 +22,8 @@ def on_cuda(
 ) -> Computed:
     """`plain` of a form, and of hidden units [... F] and vectors [F], trees that are all that is kept of it.
 
-    values: the same by a kernel. gradients: of both trees, by a kernel that is given the gradient behind them. mesh:
-    over whose devices the kernels are divided.
+    values: the same by a kernel. gradients: of both trees, those of vectors in float32, by a kernel that is given the
+    gradient behind them. mesh: over whose devices the kernels are divided.
     """
 
     # made once of the same four (`cache`): what was traced of it is found again
@@ -40,12 +41,13 @@ def on_cuda(
 
     def backward(form: Any, kept: Any, gradient: Any) -> Any:
         def by_xla(units: Any, vectors: Any, gradient: Any) -> Any:
-            return jax.vjp(partial(plain, form), units, vectors)[1](gradient)
+            of_units, sums = jax.vjp(partial(plain, form), units, vectors)[1](gradient)
+            return of_units, jax.tree.map(lambda x: x.astype(jnp.float32), sums)
 
-        def here(*given: Any) -> Any:
-            kernel = partial(gradients, form)
+        def here(units: Any, vectors: Any, gradient: Any) -> Any:
+            given, kernel = (units, vectors, gradient), partial(gradients, form)
             of_units, sums = jax.lax.platform_dependent(*given, cuda=kernel, default=by_xla)
-            return of_units, of_batch(sums, mesh)
+            return of_units, summed(sums, vectors, mesh)
 
         lie = _units(gradient)
         places = {"given": (lie, VECTORS, lie), "found": (lie, VECTORS)}
@@ -53,6 +55,12 @@ def on_cuda(
 
     computed.defvjp(forward, backward)
     return computed
+
+
+def summed(sums: Any, learned: Any, mesh: Mesh | None) -> Any:
+    """In a function by device: the gradients of what is learned, out of sums over a device's own images in float32."""
+    totals = of_batch(sums, mesh)
+    return jax.tree.map(lambda total, known: total.astype(known.dtype), totals, learned)
 
 
 def _units(arrays: Any) -> PartitionSpec:

@@ -41,9 +41,9 @@ BY_XLA = Kernels()
 
 
 def chosen(
-    asked: Asked, spec: ViTSpec, mesh: Mesh | None, *, dtype: DTypeLike, tokens: int
+    asked: Asked, spec: ViTSpec, mesh: Mesh | None, *, dtype: DTypeLike, images: int, tokens: int
 ) -> Kernels:
-    """For blocks that compute so many tokens in a dtype, in a program for a mesh.
+    """For blocks that compute so many tokens of each of so many images in a dtype, in a program for a mesh.
 
     Raises UsageError where a kernel is asked for by its name and cannot run there.
     """
@@ -54,8 +54,9 @@ def chosen(
         heads=spec.num_heads,
         head_dim=spec.head_dim,
         tokens=tokens,
+        images=images,
     )
-    fork = norm.chosen(asked.norms, mesh, dtype=dtype, width=spec.width)
+    fork = norm.chosen(asked.norms, mesh, dtype=dtype, width=spec.width, images=images)
     activate = activation.chosen(
         asked.activations,
         mesh,
@@ -63,6 +64,7 @@ def chosen(
         activation=spec.block_activation,
         width=spec.mlp_dim,
         normed=spec.block_activation_normed,
+        images=images,
     )
     # a kernel has whole rows, which XLA would gather for it
     fork_heads = fork if parts(mesh) == 1 else None

@@ -299,8 +299,8 @@ class ViT(nnx.Module):
         rates = jnp.asarray(np.linspace(0, self.drop_path, depth), jnp.float32)
         key = key if self.drop_path else None  # with nothing to drop, nothing is drawn
         keys = None if key is None else jax.random.split(key, depth)
-        dtype, tokens = self.dtype or x.dtype, x.shape[1]
-        kernels = chosen(self.kernels, self.spec, self.mesh, dtype=dtype, tokens=tokens)
+        shapes = {"dtype": self.dtype or x.dtype, "images": x.shape[0], "tokens": x.shape[1]}
+        kernels = chosen(self.kernels, self.spec, self.mesh, **shapes)
         stacks = [stack for stack in (self.frozen_blocks, self.blocks) if stack is not None]
         for blocks, depths in between(stacks, start, stop):
             own = None if keys is None else keys[depths]

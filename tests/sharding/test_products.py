@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 import fmjax
 from fmjax.config.data import DataConfig
@@ -18,7 +20,7 @@ from fmjax.config.recipe import Recipe
 from fmjax.config.run import RunConfig
 from fmjax.engine.costs import collectives
 from fmjax.errors import UsageError
-from fmjax.kernels import activation, attention, devices, norm
+from fmjax.kernels import activation, attention, fused, norm, pallas_norm, platform
 from fmjax.models.build import abstract, initialise
 from fmjax.sharding import AXES, make_mesh
 from fmjax.trees import flat
@@ -85,16 +87,25 @@ def test_a_step_on_any_product_of_eight_devices_is_that_of_one(sizes, one_device
 )
 def test_a_step_by_kernels_and_of_unrolled_blocks_is_that_of_one(sizes, one_device, monkeypatch):
     """As on GPUs. What they compute here is XLA's, divided over the devices as theirs is."""
-    monkeypatch.setattr(devices, "HALVES", (np.dtype("float32"),))
     for kernels in (attention, norm, activation):
         monkeypatch.setattr(kernels, "unfit", lambda *_, **__: "")
     chosen = dict.fromkeys(("attention", "norms", "activations"), "pallas")
+    divided = []
+    for owner in (fused, pallas_norm, platform):
+        monkeypatch.setattr(owner, "by_device", partial(_told, divided, owner.by_device))
     gradients, losses, text = stepped(on(*sizes, unroll=True, remat="dots", **chosen))
     check_step(gradients, losses, one_device)
+    # each block's two norms, its activation and, but in the last, its attention, forward and backward
+    assert len(divided) >= 2 * (4 * SPEC.depth - 1)
     # nothing is exchanged in a loop, nor what a head sees of tokens at all
     rows = collectives(text, dict(zip(AXES, sizes, strict=True)))
     assert {row.trips for row in rows} == {1}
     assert "all-to-all" not in {row.kind for row in rows}
+
+
+def _told(divided: list[Mesh], by_device: Any, *arrays: Any, mesh: Mesh, **places: Any) -> Any:
+    divided.append(mesh)
+    return by_device(*arrays, mesh=mesh, **places)
 
 
 def check_step(gradients: Any, losses: list[float], one_device: Any) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fmjax.errors import UsageError
-from fmjax.kernels import activation, devices, norm, pallas, pallas_norm, trust, xla
+from fmjax.kernels import activation, attention, devices, norm, pallas, pallas_norm, trust, xla
 from fmjax.kernels.norm import chosen, unfit
 from fmjax.models.functional import functional
 from fmjax.sharding import batch_sharding, make_mesh, replicated
@@ -137,6 +137,25 @@ def test_without_a_mesh_several_devices_have_xlas_norms(monkeypatch):
     monkeypatch.setattr(pallas, "first_device", lambda mesh: H100)
     found = unfit(None, dtype=BF16, width=64)
     assert found == "without a mesh the kernel is not divided over 8 devices"
+
+
+@pytest.mark.parametrize("kernels", [norm, activation, attention])
+def test_images_that_devices_do_not_share_evenly_are_computed_by_xla(kernels, monkeypatch):
+    for module in (pallas, attention):
+        monkeypatch.setattr(module, "first_device", lambda mesh: H100)
+    for module in (norm, activation, attention):
+        monkeypatch.setattr(module, "lacking", lambda: "")
+    asked: dict[str, Any] = {
+        norm: {"width": 64},
+        activation: {"width": 64, "activation": "gelu"},
+        attention: {"heads": 12, "head_dim": 64, "tokens": 257},
+    }[kernels]
+    mesh, asked = make_mesh(2, 2, 2), asked | {"dtype": BF16}
+    by_kernel = kernels.chosen("auto", mesh, **asked, images=12)
+    assert by_kernel is kernels.chosen("pallas", mesh, **asked)
+    assert kernels.chosen("auto", mesh, **asked, images=3) is not by_kernel
+    with pytest.raises(UsageError, match=r" pallas: 3 images do not divide over 4 devices; choose"):
+        kernels.chosen("pallas", mesh, **asked, images=3)
 
 
 @pytest.mark.parametrize("sizes", [(2, 1, 1), (2, 2, 2)], ids=["data", "all axes"])
