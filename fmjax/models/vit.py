@@ -299,7 +299,9 @@ class ViT(nnx.Module):
         rates = jnp.asarray(np.linspace(0, self.drop_path, depth), jnp.float32)
         key = key if self.drop_path else None  # with nothing to drop, nothing is drawn
         keys = None if key is None else jax.random.split(key, depth)
-        shapes = {"dtype": self.dtype or x.dtype, "images": x.shape[0], "tokens": x.shape[1]}
+        # a batch of any size, as an exported program has it, is shared evenly no more than one image is
+        images = x.shape[0] if isinstance(x.shape[0], int) else 1
+        shapes = {"dtype": self.dtype or x.dtype, "images": images, "tokens": x.shape[1]}
         kernels = chosen(self.kernels, self.spec, self.mesh, **shapes)
         stacks = [stack for stack in (self.frozen_blocks, self.blocks) if stack is not None]
         for blocks, depths in between(stacks, start, stop):
