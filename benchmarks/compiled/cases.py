@@ -34,7 +34,7 @@ BLOCKS = {"ViT-L/14": 6, "EVA02-L/14": 6, "DINOv2-g/14": 6}
 HELD = tuple(replace(case, blocks=BLOCKS.get(case.model, 0)) for case in DEFAULTS)
 PLAIN = XLA | {"remat": "none"}
 # a step on eight devices, of the first blocks
-SPLIT = replace(ours("train", batch=1024), blocks=6)
+SPLIT = replace(ours("train", "ViT-L/14", 1024), blocks=BLOCKS["ViT-L/14"])
 # each lever alone, and together
 LEVERS = (
     ours("train", **PLAIN),

@@ -46,11 +46,11 @@ WHOLE = ((1, 64), (1, 256))  # split over all devices of several machines
 TENSOR = ((1, 4), (8, 4), (32, 4))  # and heads and hidden units over two
 # without a flag but for the mesh: images a device, on one, and on eight that share the images, and the parameters too
 USUAL = {"ViT-B-16.openai": 128, "ViT-L-14.openai": 128, "dinov2_vitg14.lvd142m": 64}
-MACHINE = ((1, 1), (8, 1), (1, 8))
+WAYS = ((1, 1), (8, 1), (1, 8))
 DEFAULTS = tuple(
     Case(model, *sizes, batch=batch, remat="auto")
     for model, batch in USUAL.items()
-    for sizes in MACHINE
+    for sizes in WAYS
 )
 CASES = (
     *DEFAULTS,

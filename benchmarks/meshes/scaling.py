@@ -24,7 +24,6 @@ MACHINE = 8  # devices, whatever the axis
 # times the size of an array that a device sends, n devices taking part: rings
 # (github.com/NVIDIA/nccl-tests, doc/PERFORMANCE.md, "bus bandwidth")
 SENT = {"all-gather": 1, "reduce-scatter": 1, "all-reduce": 2}
-AXES = ("data", "fsdp", "tensor")
 PASSES: tuple[str, ...] = ("forward", "backward")
 
 
@@ -144,8 +143,7 @@ def seconds(each: Mapping[str, Any], row: Mapping[str, Any]) -> float:
 
 def _inside(each: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
     """Whether devices that exchange are of one machine."""
-    one_machine = math.prod(row[axis] for axis in AXES) <= MACHINE
-    return one_machine or INSIDE.issuperset(each["axes"])
+    return row["devices"] <= MACHINE or INSIDE.issuperset(each["axes"])
 
 
 def sent(each: Mapping[str, Any], row: Mapping[str, Any]) -> float:

@@ -61,8 +61,8 @@ def chosen(
 ) -> Attend:
     """The function that computes attention in a dtype, of so many heads and tokens, in a program for a mesh.
 
-    images: in a batch; 0: any number that the mesh divides. Raises UsageError where a kernel is
-    asked for by its name and cannot run there.
+    images: in a batch; 0: any number that the mesh divides. Raises UsageError where a kernel is asked for by its name
+    and cannot run there.
     """
     asked = {"heads": heads, "head_dim": head_dim, "tokens": tokens, "images": images}
     name = named(kernel, mesh, dtype=dtype, **asked)

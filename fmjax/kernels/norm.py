@@ -32,8 +32,8 @@ def chosen(
 ) -> Fork | None:
     """The function that normalises in a dtype, in a program for a mesh; None: the norm's own, by XLA.
 
-    images: in a batch; 0: any number that the mesh divides. Raises UsageError where a kernel is
-    asked for by its name and cannot run there.
+    images: in a batch; 0: any number that the mesh divides. Raises UsageError where a kernel is asked for by its name
+    and cannot run there.
     """
     reason = partial(unfit, mesh, dtype=dtype, width=width, images=images)
     return fork(mesh) if pallas.taken(kernel, dtype, reason, flag="--norms") else None

@@ -8,7 +8,7 @@ from benchmarks.compiled.program import Kernel, Operation, computations, kernels
 from benchmarks.meshes import scaling
 
 DEPTH = 10
-MESH = {"data": 8, "fsdp": 8, "tensor": 1, "depth": DEPTH}
+MESH = {"data": 8, "fsdp": 8, "tensor": 1, "devices": 64, "depth": DEPTH}
 COMPUTES = {"forward": 20.0, "backward": 40.0, "outside": 5.0}  # ms: a block's are 2 and 4
 
 
