@@ -7,6 +7,7 @@ from functools import cache, partial
 from importlib import import_module
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
@@ -15,11 +16,13 @@ from jaxtyping import Array
 from fmjax.errors import UsageError
 from fmjax.kernels import cudnn, pallas, trust, xla
 from fmjax.kernels.devices import compute_capability, is_half, without_triton
+from fmjax.kernels.fused import Biases
 from fmjax.sharding import alone, first_device, parts
 
 # auto: the fastest that the devices, the dtype and the shape allow
 Kernel = Literal["auto", "xla", "cudnn", "pallas"]
-Attend = Callable[[Array, Array, Array], Array]  # q, k and v [B N L K] -> [B N L K]
+# q, k and v [B N L K] -> [B N L K]; some are given biases too (`gives_sums`)
+Attend = Callable[..., Array]
 
 # Least compute capability -> the widest head of cuDNN's kernels, both passes (docs.nvidia.com/cudnn, Attention)
 WIDEST = ((9.0, 256), (8.0, 128))
@@ -33,11 +36,12 @@ FAST_WIDTHS = (64, 128)
 FEW = 400
 # of the case that a kernel is tried on: odd, and some beyond a tile of 64
 TOKENS = 67
+INPUTS = ("q", "k", "v")
 
 
-def by_pallas(q: Array, k: Array, v: Array) -> Array:
+def by_pallas(q: Array, k: Array, v: Array, biases: Biases = ()) -> Array:
     """Attention by the kernel in Pallas, in a program of one device."""
-    return over(None)(q, k, v)
+    return over(None)(q, k, v, biases)
 
 
 def over(mesh: Mesh | None) -> Attend:
@@ -47,6 +51,11 @@ def over(mesh: Mesh | None) -> Attend:
 
 KERNELS: dict[str, Attend] = {"xla": xla.attend, "cudnn": cudnn.attend, "pallas": by_pallas}
 NAMES = {"cudnn": "cuDNN's attention", "pallas": "the kernel of attention"}
+
+
+def gives_sums(name: str) -> bool:
+    """Whether a kernel gives the gradients of biases that are in q, k and v, if it is given these [N K] in a tuple."""
+    return name == "pallas"
 
 
 def chosen(
@@ -155,11 +164,34 @@ def lacking() -> str:
 
 
 def _found_wrong(kernel: str, dtype: DTypeLike, head_dim: int, device_kind: str) -> str:
-    shape = (2, 2, TOKENS, head_dim)
-    name = str(jnp.dtype(dtype))
-    tried = trust.Kernel(NAMES[kernel], KERNELS[kernel], KERNELS["xla"], shape, name)
+    tried = _tried(KERNELS[kernel], NAMES[kernel], jnp.dtype(dtype), head_dim, gives_sums(kernel))
     reason = trust.verdict(tried, device_kind).reason
     return reason and f"on {device_kind!r} {reason}"
+
+
+@cache
+def _tried(attend: Attend, name: str, dtype: Any, head_dim: int, sums: bool) -> trust.Kernel:
+    # the same object each time: its functions are part of what a verdict is remembered by
+    fast, plain, inputs = attend, xla.attend, INPUTS
+    if sums:
+        fast, plain = partial(_fast_case, attend), _plain_case
+        inputs += ("biases",)
+    return trust.Kernel(name, fast, plain, (2, 2, TOKENS, head_dim), str(dtype), inputs)
+
+
+def _fast_case(attend: Attend, q: Array, k: Array, v: Array, rows: Array) -> Array:
+    return attend(q, k, v, _biases(rows))
+
+
+def _plain_case(q: Array, k: Array, v: Array, rows: Array) -> Array:
+    # zeros that have a gradient: nothing is rounded that the other case does not round
+    zeros = [(bias - jax.lax.stop_gradient(bias))[:, None] for bias in _biases(rows)]
+    return xla.attend(*(x + zero for x, zero in zip((q, k, v), zeros, strict=True)))
+
+
+def _biases(rows: Array) -> tuple[Array, ...]:
+    """Of q, k and v [N K], out of an array as large as they are."""
+    return tuple(rows[0, :, index] for index in range(3))
 
 
 def told(device: Any, dtype: DTypeLike) -> str:

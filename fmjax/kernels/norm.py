@@ -7,6 +7,7 @@ from functools import cache, partial
 from importlib import import_module
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
@@ -17,14 +18,15 @@ from fmjax.sharding import make_mesh
 
 # auto: the fastest that the devices, the dtype and the width allow
 Kernel = pallas.Kernel
-# x [... D], scale [D], bias [D] or None, and epsilon -> x as it is, and normalised
-Fork = Callable[[Array, Array, Array | None, float], tuple[Array, Array]]
+# x [... D], scale [D], bias [D] or None, and epsilon -> x as it is, and normalised. A vector [D] may follow that is in
+# each row of x as a constant: it is given its gradient
+Fork = Callable[..., tuple[Array, Array]]
 
 WIDEST = 8192  # numbers of a row that a program holds in registers
 WIDTH = 1024  # of ViT-L, for what is told of a device
 ROWS = 67  # of the case that a kernel is tried on
 EPS = 1e-6  # there
-INPUTS = ("tokens", "scales", "biases")
+INPUTS = ("tokens", "scales", "biases", "constants")
 
 
 def chosen(
@@ -74,17 +76,19 @@ def _tried(dtype: DTypeLike, width: int) -> trust.Kernel:
     )
 
 
-def _fast_case(x: Array, scales: Array, biases: Array) -> Array:
-    return _case(fork(), x, scales, biases)
+def _fast_case(x: Array, scales: Array, biases: Array, constants: Array) -> Array:
+    return _case(fork(), x, scales, biases, constants[0])
 
 
-def _plain_case(x: Array, scales: Array, biases: Array) -> Array:
-    return _case(xla.forked, x, scales, biases)
+def _plain_case(x: Array, scales: Array, biases: Array, constants: Array) -> Array:
+    # zeros that have a gradient: nothing is rounded that the other case does not round
+    constant = constants[0]
+    return _case(xla.forked, x + (constant - jax.lax.stop_gradient(constant)), scales, biases)
 
 
-def _case(fork: Fork, x: Array, scales: Array, biases: Array) -> Array:
+def _case(fork: Fork, x: Array, scales: Array, biases: Array, *constant: Array) -> Array:
     """All results in one, by the first of several scales and biases: of a norm in front of a branch, and of one that
     nothing goes past."""
-    past, normed = fork(x, scales[0], biases[0], EPS)
-    _, alone = fork(x, scales[1], biases[1], EPS)
+    past, normed = fork(x, scales[0], biases[0], EPS, *constant)
+    _, alone = fork(x, scales[1], biases[1], EPS, *constant)
     return past - normed + alone

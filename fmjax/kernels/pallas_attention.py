@@ -62,6 +62,7 @@ class Heads(NamedTuple):
 class Span(NamedTuple):
     """Tokens that are read, computed and written together."""
 
+    index: Any  # which of the spans of a head it is
     start: Any
     size: int
     total: int  # tokens of a head
@@ -91,6 +92,19 @@ class Head(NamedTuple):
         at, real = self._place(span)
         triton.store(ref.at[at], numbers.astype(ref.dtype), mask=real)
 
+    def write_gradient(self, refs: tuple[Any, Any], span: Span, numbers: Array) -> None:
+        """Numbers in float32, and to the second of the places, if there is one, their sum over the span."""
+        ref, sums_ref = refs
+        self.write(ref, span, numbers)
+        if sums_ref is None:
+            return
+        if span.beyond:
+            numbers = jnp.where(span.real[:, None], numbers, 0.0)
+        column = jnp.arange(self.known.block)
+        at = (self.image, span.index, self.number, column)
+        real = None if self.known.block == self.known.width else column < self.known.width
+        triton.store(sums_ref.at[at], numbers.sum(0), mask=real)
+
     def read_sums(self, ref: Any, span: Span) -> Array:
         at, real = self._place_of_sums(span)
         return _load(ref.at[at], real)
@@ -115,9 +129,10 @@ class Head(NamedTuple):
 
 
 @cache
-def over(mesh: Mesh | None) -> Callable[[Array, Array, Array], Array]:
+def over(mesh: Mesh | None) -> Callable[..., Array]:
     """softmax(q k / sqrt(K)) v of q, k and v [B N L K] in bfloat16 or float16, in a program for a mesh: each device
-    computes its own heads of its own images. On other devices than CUDA's it is `xla.attend`."""
+    computes its own heads of its own images. It takes biases too, see `fused`. On other devices than CUDA's it is
+    `xla.attend`."""
     return fused(_values, _gradients, mesh)
 
 
@@ -183,42 +198,49 @@ def _gradients(
     lse: Array,
     gradient: Array,
     *,
+    biased: bool = False,
     interpret: bool = False,
 ) -> Arrays:
-    """Of q, k and v. lse: `_values`'s."""
+    """Of q, k and v; biased: and the sums of each over all tokens [N K] in float32. lse: `_values`'s."""
     known, tiles = _known(q, k, interpret), _tiles(BACKWARD, q)
     given = [swapped(x) for x in (q, k, v, y, gradient)]
-    programs = _count(known.queries, tiles.held) + _count(known.keys, tiles.held)
+    of_queries, of_keys = (_count(total, tiles.held) for total in (known.queries, known.keys))
+    # each program sums up over the tokens that it holds
+    spans = (of_queries, of_keys, of_keys) if biased else ()
+    sums = [(known.images, count, known.heads, known.width) for count in spans]
     call = pl.pallas_call(
         partial(_differentiate, known, tiles),
-        out_shape=tuple(map(_like, given[:3])),
-        grid=(programs, known.heads, known.images),
+        out_shape=(*map(_like, given[:3]), *(jax.ShapeDtypeStruct(x, jnp.float32) for x in sums)),
+        grid=(of_queries + of_keys, known.heads, known.images),
         compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=tiles.stages),
         interpret=interpret,
         name="attention_gradients",
     )
-    return tuple(map(swapped, call(*given, lse)))
+    found = call(*given, lse)
+    return *map(swapped, found[:3]), *(x.sum((0, 1)) for x in found[3:])
 
 
 def _differentiate(known: Heads, tiles: Tiles, *refs: Any) -> None:
     """The gradient of some queries, or those of some keys and values: scores are computed for each, as nothing that
     programs add up together need be."""
-    read, dq_ref, dkv_refs = refs[:6], refs[6], refs[7:]
+    read, written = refs[:6], refs[6:]
+    # of q, of k and of v: the gradient, and where it is asked for its sums
+    of_q, *of_kv = zip(written[:3], written[3:] or (None,) * 3, strict=True)
     index, first, head = pl.program_id(0), _count(known.queries, tiles.held), _head(known)
 
     @pl.when(index < first)
     def _of_queries() -> None:
-        write = partial(_differentiate_queries, head, tiles, read, dq_ref)
+        write = partial(_differentiate_queries, head, tiles, read, of_q)
         _held(known.queries, tiles.held, index, write)
 
     @pl.when(index >= first)
     def _of_keys() -> None:
-        write = partial(_differentiate_keys, head, tiles, read, dkv_refs)
+        write = partial(_differentiate_keys, head, tiles, read, of_kv)
         _held(known.keys, tiles.held, index - first, write)
 
 
 def _differentiate_queries(
-    head: Head, tiles: Tiles, refs: tuple[Any, ...], dq_ref: Any, queries: Span
+    head: Head, tiles: Tiles, refs: tuple[Any, ...], of_q: tuple[Any, Any], queries: Span
 ) -> None:
     known, (q_ref, k_ref, v_ref, *others) = head.known, refs
     q = head.read(q_ref, queries)
@@ -233,11 +255,11 @@ def _differentiate_queries(
         return dq + _product((weights * (of_weights - mean[:, None])).astype(k.dtype), k)
 
     dq = _over(known.keys, tiles.turn, turn, jnp.zeros((queries.size, known.block), jnp.float32))
-    head.write(dq_ref, queries, dq * known.scale)
+    head.write_gradient(of_q, queries, dq * known.scale)
 
 
 def _differentiate_keys(
-    head: Head, tiles: Tiles, refs: tuple[Any, ...], dkv_refs: tuple[Any, ...], keys: Span
+    head: Head, tiles: Tiles, refs: tuple[Any, ...], of_kv: list[tuple[Any, Any]], keys: Span
 ) -> None:
     known, (q_ref, k_ref, v_ref, *others) = head.known, refs
     k, v = head.read(k_ref, keys), head.read(v_ref, keys)
@@ -255,8 +277,8 @@ def _differentiate_keys(
 
     zeros = (jnp.zeros((keys.size, known.block), jnp.float32),) * 2
     dk, dv = _over(known.queries, tiles.turn, turn, zeros)
-    for ref, found in zip(dkv_refs, (dk * known.scale, dv), strict=True):
-        head.write(ref, keys, found)
+    for places, found in zip(of_kv, (dk * known.scale, dv), strict=True):
+        head.write_gradient(places, keys, found)
 
 
 def _behind(head: Head, refs: list[Any], queries: Span) -> Arrays:
@@ -292,7 +314,7 @@ def _parts(total: int, size: int) -> tuple[int, Span | None]:
     if not rest:
         return full, None
     left = max(LEAST, pl.next_power_of_2(rest))
-    return full, Span(full * size, left, total, beyond=left != rest)
+    return full, Span(full, full * size, left, total, beyond=left != rest)
 
 
 def _over(total: int, size: int, turn: Callable[[Span, Any], Any], carry: Any) -> Any:
@@ -300,7 +322,7 @@ def _over(total: int, size: int, turn: Callable[[Span, Any], Any], carry: Any) -
     full, left = _parts(total, size)
 
     def one(index: Any, carry: Any) -> Any:
-        return turn(Span(index * size, size, total, beyond=False), carry)
+        return turn(Span(index, index * size, size, total, beyond=False), carry)
 
     if full:
         carry = jax.lax.fori_loop(0, full, one, carry)
@@ -312,7 +334,8 @@ def _held(total: int, size: int, index: Any, write: Callable[[Span], None]) -> N
     full, left = _parts(total, size)
     # a condition costs a program nothing; one that always holds is none
     if full:
-        pl.when(index < full)(lambda: write(Span(index * size, size, total, beyond=False)))
+        span = Span(index, index * size, size, total, beyond=False)
+        pl.when(index < full)(lambda: write(span))
     if left is not None:
         pl.when(index == full)(lambda: write(left))
 

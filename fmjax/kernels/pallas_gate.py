@@ -113,26 +113,26 @@ def gradients(
     programs = min(PROGRAMS // 2, rows.total)
     flat = [x.reshape(rows.total, -1) for x in (*products, gradient)]
     like = jax.ShapeDtypeStruct(flat[0].shape, gradient.dtype)
-    sums = jax.ShapeDtypeStruct((programs, rows.width), jnp.float32)
     learned, tree = jax.tree.flatten(vectors)
+    # all in one array: XLA adds up over the programs by one kernel
+    sums = jax.ShapeDtypeStruct((len(learned), programs, rows.width), jnp.float32)
     call = pl.pallas_call(
         partial(_differentiate, form, rows, programs, count),
-        out_shape=(like,) * count + (sums,) * len(learned),
+        out_shape=(*(like,) * count, sums),
         grid=(programs,),
         compiler_params=_warps(rows),
         interpret=form.interpret,
         name=f"{form.activation}_norm_gradients",
     )
     # the norm's bias is in no gradient
-    found = call(*flat, *vectors.biases, vectors.scale)
-    of_products = tuple(x.reshape(gradient.shape) for x in found[:count])
-    of_learned = [_summed(part, known) for part, known in zip(found[count:], learned, strict=True)]
+    *found, parts = call(*flat, *vectors.biases, vectors.scale)
+    of_products = tuple(x.reshape(gradient.shape) for x in found)
+    of_learned = map(_as_wide, parts.sum(1), learned)
     return of_products, jax.tree.unflatten(tree, of_learned)
 
 
-def _summed(part: Array, known: Array) -> Array:
-    """Of all programs, as wide as what is learned."""
-    total = part.sum(0)
+def _as_wide(total: Array, known: Array) -> Array:
+    """As wide as what is learned."""
     return jnp.pad(total, (0, known.shape[-1] - total.shape[-1]))
 
 
@@ -140,7 +140,7 @@ def _differentiate(form: Form, rows: Rows, programs: int, count: int, *refs: Any
     """Each of so many rows, one after the other, and the sums over them."""
     (*product_refs, dy_ref), refs = refs[: count + 1], refs[count + 1 :]
     *biases, scale = (held.vector(rows, ref) for ref in refs[: count + 1])
-    dx_refs, sum_refs = refs[count + 1 : 2 * count + 1], refs[2 * count + 1 :]
+    *dx_refs, sums_ref = refs[count + 1 :]
     first, formula = pl.program_id(0), FORMULAS[form.activation]
 
     def turn(index: Any, sums: Arrays) -> Arrays:
@@ -160,9 +160,9 @@ def _differentiate(form: Form, rows: Rows, programs: int, count: int, *refs: Any
         return tuple(total + new for total, new in zip(sums, added, strict=True))
 
     turns = math.ceil(rows.total / programs)
-    totals = jax.lax.fori_loop(0, turns, turn, held.sums(rows, len(sum_refs)))
-    for ref, total in zip(sum_refs, totals, strict=True):
-        triton.store(ref.at[first, rows.columns], total, mask=rows.real)
+    totals = jax.lax.fori_loop(0, turns, turn, held.sums(rows, sums_ref.shape[0]))
+    for index, total in enumerate(totals):
+        triton.store(sums_ref.at[index, first, rows.columns], total, mask=rows.real)
 
 
 def _warps(rows: Rows) -> Any:

@@ -2,14 +2,16 @@
 
 On the way back XLA goes over them several times: for the statistics, for the gradient of the tokens, for products in
 float32 that it writes, and for the sums of these that are the gradients of scale and bias. Here a program holds a row
-while all of that is computed, sums up over its own rows, and adds the gradient that came past the norm.
+while all of that is computed, sums up over its own rows, and adds the gradient that came past the norm. Summed up, what
+it then gives is the gradient of a bias that tokens have got in front of the norm: it may be asked for too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, partial
+from itertools import zip_longest
 from typing import Any
 
 import jax
@@ -22,18 +24,21 @@ from jaxtyping import Array, Float
 
 from fmjax.kernels import rows as held
 from fmjax.kernels import xla
-from fmjax.kernels.platform import summed
 from fmjax.kernels.rows import PROGRAMS, WIDE, Rows
-from fmjax.sharding import SPREAD, WHOLE, by_device
+from fmjax.sharding import SPREAD, WHOLE, by_device, of_batch
 
 FORWARD_ROWS = 4  # that a program of the forward pass normalises
+# By how many sums they hold. Three take 80 registers a thread and not 64 (152 and not 128 where rows are wide): so many
+# are on an H100's 132 processors at once, or half of them
+PROGRAMS_OF = {2: PROGRAMS, 3: 792}
 
 
 @cache
 def over(mesh: Mesh | None) -> Callable[..., Any]:
     """`xla.forked` in bfloat16 or float16; x is all that is kept of it. On other devices than CUDA's it is that.
 
-    mesh: over whose devices it is divided; each has whole rows.
+    constant: a vector that is in each row of x, where it has no gradient, and is given it. mesh: over whose devices it
+    is divided; each has whole rows.
     """
 
     # made once for a mesh (`cache`): what was traced of it is found again
@@ -43,14 +48,15 @@ def over(mesh: Mesh | None) -> Callable[..., Any]:
         scale: Float[Array, " D"],
         bias: Float[Array, " D"] | None,
         eps: float,
+        constant: Float[Array, " D"] | None = None,
     ) -> tuple[Float[Array, "*B D"], Float[Array, "*B D"]]:
         here = _platform(_values, _plain_values, eps, bias)
         places = {"given": (SPREAD, WHOLE, WHOLE), "found": SPREAD}
         return x, by_device(here, x, scale, bias, mesh=mesh, **places)
 
-    def forward(x: Any, scale: Any, bias: Any, eps: float) -> Any:
-        given = custom_vjp_primal_tree_values((x, scale, bias))
-        return forked(*given, eps), given
+    def forward(x: Any, scale: Any, bias: Any, eps: float, constant: Any = None) -> Any:
+        x, scale, bias, constant = custom_vjp_primal_tree_values((x, scale, bias, constant))
+        return forked(x, scale, bias, eps), (x, scale, bias, constant)
 
     def backward(eps: float, kept: Any, gradients: tuple[Any, Any]) -> Any:
         # where nothing goes past the norm, no zeros are written and read
@@ -59,16 +65,24 @@ def over(mesh: Mesh | None) -> Callable[..., Any]:
         if isinstance(gradient, SymbolicZero):
             gradient = jnp.zeros_like(kept[0])
 
-        def here(x: Any, scale: Any, bias: Any, past: Any, gradient: Any) -> Any:
-            given = (x, scale, bias, past, gradient)
-            of_x, *sums = _platform(_gradients, _plain_gradients, eps, bias)(*given)
-            return of_x, *summed(tuple(sums), (scale, bias), mesh)
+        def here(x: Any, vectors: tuple[Any, ...], past: Any, gradient: Any) -> Any:
+            given = (x, *vectors, past, gradient)
+            of_x, sums = _platform(_gradients, _plain_gradients, eps, vectors[1])(*given)
+            return of_x, of_batch(sums, mesh)
 
-        places = {"given": (SPREAD, WHOLE, WHOLE, SPREAD, SPREAD), "found": (SPREAD, WHOLE, WHOLE)}
-        return by_device(here, *kept, past, gradient, mesh=mesh, **places)
+        x, *vectors = kept
+        places = {"given": (SPREAD, WHOLE, SPREAD, SPREAD), "found": (SPREAD, WHOLE)}
+        of_x, sums = by_device(here, x, tuple(vectors), past, gradient, mesh=mesh, **places)
+        return of_x, *_as_learned(sums, vectors)
 
     forked.defvjp(forward, backward, symbolic_zeros=True)
     return forked
+
+
+def _as_learned(sums: Array, vectors: list[Array | None]) -> Iterator[Array | None]:
+    """Of each vector that there is, in its dtype. Without the last there is no row for it."""
+    for vector, total in zip_longest(vectors, sums):
+        yield None if vector is None else total.astype(vector.dtype)
 
 
 def _platform(kernel: Any, plain: Any, eps: float, bias: Array | None) -> Any:
@@ -91,11 +105,20 @@ def _plain_values(eps: float, x: Array, scale: Array, bias: Array | None) -> Arr
 
 
 def _plain_gradients(
-    eps: float, x: Array, scale: Array, bias: Array | None, past: Array | None, gradient: Array
+    eps: float,
+    x: Array,
+    scale: Array,
+    bias: Array | None,
+    constant: Array | None,
+    past: Array | None,
+    gradient: Array,
 ) -> Any:
     back = jax.vjp(partial(_plain, eps), x, scale, bias)[1]
-    of_x, *sums = back((jnp.zeros_like(gradient) if past is None else past, gradient))
-    return of_x, *jax.tree.map(lambda x: x.astype(jnp.float32), sums)
+    of_x, of_scale, of_bias = back((jnp.zeros_like(gradient) if past is None else past, gradient))
+    sums = [of_scale, jnp.zeros_like(scale) if of_bias is None else of_bias]
+    if constant is not None:
+        sums.append(xla.summed_rows(of_x))
+    return of_x, jnp.stack([total.astype(jnp.float32) for total in sums])
 
 
 def _values(rows: Rows, x: Array, scale: Array, bias: Array | None) -> Array:
@@ -125,31 +148,37 @@ def _normalise(rows: Rows, x_ref: Any, *refs: Any) -> None:
 
 
 def _gradients(
-    rows: Rows, x: Array, scale: Array, bias: Array | None, past: Array | None, gradient: Array
-) -> tuple[Array, Array, Array | None]:
-    """Of x, with what came past the norm, if anything did; of scale; of bias."""
+    rows: Rows,
+    x: Array,
+    scale: Array,
+    bias: Array | None,
+    constant: Array | None,
+    past: Array | None,
+    gradient: Array,
+) -> tuple[Array, Float[Array, "S D"]]:
+    """Of x, with what came past the norm, if anything did; of scale, of bias, and of a constant in x if it is there."""
     # each program writes sums of its own, which are few: programs that add to one place would wait for each other
-    programs = min(PROGRAMS, rows.total)
-    sums = jax.ShapeDtypeStruct((programs, rows.width), jnp.float32)
+    count = 2 if constant is None else 3
+    programs = min(PROGRAMS_OF[count], rows.total)
+    # all in one array: XLA adds up over the programs by one kernel, and not by three
+    sums = jax.ShapeDtypeStruct((count, programs, rows.width), jnp.float32)
     arrays = (x, gradient) if past is None else (x, gradient, past)
     flat = [array.reshape(rows.total, rows.width) for array in arrays]
     call = pl.pallas_call(
-        partial(_differentiate, rows, programs),
-        out_shape=(jax.ShapeDtypeStruct(flat[0].shape, x.dtype), sums, sums),
+        partial(_differentiate, rows, programs, count),
+        out_shape=(jax.ShapeDtypeStruct(flat[0].shape, x.dtype), sums),
         grid=(programs,),
         compiler_params=_warps(rows),
         interpret=rows.interpret,
         name="norm_gradients",
     )
-    dx, dscale, dbias = call(*flat, scale)
-    return dx.reshape(x.shape), dscale.sum(0), None if bias is None else dbias.sum(0)
+    dx, parts = call(*flat, scale)
+    return dx.reshape(x.shape), parts.sum(1)
 
 
-def _differentiate(rows: Rows, programs: int, *refs: Any) -> None:
-    """Each of so many rows, one after the other, and the sums over them."""
-    # two results beside the gradient of x, and in front of them what is read
-    x_ref, dy_ref, *past_refs, scale_ref = refs[:-3]
-    dx_ref, *sum_refs = refs[-3:]
+def _differentiate(rows: Rows, programs: int, count: int, *refs: Any) -> None:
+    """Each of so many rows, one after the other, and so many sums over them."""
+    x_ref, dy_ref, *past_refs, scale_ref, dx_ref, sums_ref = refs
     first, scale = pl.program_id(0), held.vector(rows, scale_ref)
 
     def turn(index: Any, sums: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -157,14 +186,15 @@ def _differentiate(rows: Rows, programs: int, *refs: Any) -> None:
         x, dy, *past = (held.row(rows, ref, row) for ref in (x_ref, dy_ref, *past_refs))
         centred, inverse = held.centred(rows, x)
         unit = centred * inverse
-        dx = held.before_norm(rows, dy * scale, unit, inverse)
-        held.write(rows, dx_ref, row, sum(past, dx))
-        return sums[0] + dy * unit, sums[1] + dy
+        dx = sum(past, held.before_norm(rows, dy * scale, unit, inverse))
+        held.write(rows, dx_ref, row, dx)
+        # of a row that there is not all of it is 0
+        return tuple(a + b for a, b in zip(sums, (dy * unit, dy, dx), strict=False))
 
     turns = math.ceil(rows.total / programs)
-    totals = jax.lax.fori_loop(0, turns, turn, held.sums(rows, 2))
-    for ref, total in zip(sum_refs, totals, strict=True):
-        triton.store(ref.at[first, rows.columns], total, mask=rows.real)
+    totals = jax.lax.fori_loop(0, turns, turn, held.sums(rows, count))
+    for index, total in enumerate(totals):
+        triton.store(sums_ref.at[index, first, rows.columns], total, mask=rows.real)
 
 
 def _warps(rows: Rows) -> Any:

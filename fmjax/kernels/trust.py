@@ -55,7 +55,7 @@ class Verdict:
 
     kernel: str
     device: str
-    case: str  # dtype and shape
+    case: str  # dtype, shape and inputs
     versions: str  # of jax, jaxlib and fmjax
     reason: str = ""  # why it is not used
 
@@ -66,7 +66,7 @@ def verdict(kernel: Kernel, device_kind: str) -> Verdict:
 
     On devices that are not here, which a program may be compiled for, nothing can be tried: there it is trusted.
     """
-    case = f"{kernel.dtype} {' x '.join(map(str, kernel.shape))}"
+    case = f"{kernel.dtype} {' x '.join(map(str, kernel.shape))}, {', '.join(kernel.inputs)}"
     asked = Verdict(kernel=kernel.name, device=device_kind, case=case, versions=versions())
     here = [device for device in jax.local_devices() if device.device_kind == device_kind]
     if not here:

@@ -127,6 +127,23 @@ def forked(
     return x, normalised(x, scale, bias, eps).astype(x.dtype)
 
 
+@jax.custom_vjp
+def holding(x: Float[Array, "*B D"], constant: Float[Array, " D"]) -> Float[Array, "*B D"]:
+    """x as it is, in each of whose rows there is a vector as a constant: its gradient is the sum of x's over rows."""
+    return x
+
+
+holding.defvjp(
+    lambda x, constant: (x, constant),
+    lambda constant, gradient: (gradient, summed_rows(gradient).astype(constant.dtype)),
+)
+
+
+def summed_rows(x: Float[Array, "*B D"]) -> Float[Array, " D"]:
+    """Added up in float32."""
+    return x.sum(range(x.ndim - 1), dtype=jnp.float32)
+
+
 def normalised(
     x: Float[Array, "*B D"], scale: Float[Array, " D"], bias: Float[Array, " D"] | None, eps: float
 ) -> Float[Array, "*B D"]:

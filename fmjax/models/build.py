@@ -18,7 +18,7 @@ from fmjax.kernels import activation, norm
 from fmjax.kernels.attention import Kernel
 from fmjax.kernels.devices import compute_capability
 from fmjax.models.draws import unrolled
-from fmjax.models.layers import Dtype
+from fmjax.models.linear import Dtype
 from fmjax.models.stack import Remat, Unroll
 from fmjax.models.vit import ViT
 from fmjax.names import get_spec

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from fmjax.models.heads import linear_head
-from fmjax.models.layers import Linear
+from fmjax.models.linear import Linear
 from fmjax.models.vit import ViT
 from fmjax.specs import ViTSpec
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from fmjax.errors import UsageError
 from fmjax.models.features import Features
-from fmjax.models.layers import ZEROS, Dtype, Linear
+from fmjax.models.linear import ZEROS, Dtype, Linear
 from fmjax.specs import ClassifierInput, ViTSpec
 
 

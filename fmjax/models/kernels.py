@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
@@ -12,7 +12,7 @@ from fmjax.kernels import activation, attention, norm, xla
 from fmjax.kernels.activation import Activate
 from fmjax.kernels.attention import Attend
 from fmjax.kernels.norm import Fork
-from fmjax.sharding import parts, split
+from fmjax.sharding import batch_divisor, parts, split
 from fmjax.specs import ViTSpec
 
 
@@ -20,12 +20,18 @@ class Kernels(NamedTuple):
     """By what a block computes its attention, its norms and its activations; None: by XLA."""
 
     attend: Attend = xla.attend
+    # whether attention gives the gradients of the biases of q, k and v too
+    attend_sums: bool = False
     fork: Fork | None = None
     # of what all heads of a token give. Where they lie on several devices XLA sums up what a norm needs
     fork_heads: Fork | None = None
     activate: Activate | None = None
     # whether factors go into the kernel in front of them. Devices that share kernels would not gather all at once
     folded: bool = False
+    # whether the bias at the end of a branch is a constant there, and has its gradient from the norm behind it
+    held: bool = False
+    # whether XLA is to add the residual as it ends a branch's last product: not where devices add up their parts of it
+    joined: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,15 +53,10 @@ def chosen(
 
     Raises UsageError where a kernel is asked for by its name and cannot run there.
     """
-    attend = attention.chosen(
-        asked.attention,
-        mesh,
-        dtype=dtype,
-        heads=spec.num_heads,
-        head_dim=spec.head_dim,
-        tokens=tokens,
-        images=images,
-    )
+    shape: dict[str, Any] = {"dtype": dtype, "images": images, "tokens": tokens}
+    shape |= {"heads": spec.num_heads, "head_dim": spec.head_dim}
+    attend = attention.chosen(asked.attention, mesh, **shape)
+    attend_sums = attention.gives_sums(attention.named(asked.attention, mesh, **shape))
     fork = norm.chosen(asked.norms, mesh, dtype=dtype, width=spec.width, images=images)
     activate = activation.chosen(
         asked.activations,
@@ -68,4 +69,6 @@ def chosen(
     )
     # a kernel has whole rows, which XLA would gather for it
     fork_heads = fork if parts(mesh) == 1 else None
-    return Kernels(attend, fork, fork_heads, activate, folded=not split(mesh))
+    flags = {"folded": not split(mesh), "held": fork is not None}
+    flags["joined"] = parts(mesh) == 1 and images % batch_divisor(mesh) == 0
+    return Kernels(attend, attend_sums, fork, fork_heads, activate, **flags)

@@ -6,101 +6,30 @@ Parameters: kernels are (in, out). Norms, softmax and rope are computed in float
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fmjax.kernels import xla
-from fmjax.kernels.activation import Activate, Normed, aligned, filled
+from fmjax.kernels.activation import Activate, Normed, aligned
 from fmjax.kernels.norm import Fork
 from fmjax.models.kernels import BY_XLA, Kernels
+from fmjax.models.linear import KERNEL_INIT, Dtype, Linear, Rows
 from fmjax.models.rope import rotate
 from fmjax.specs import ViTSpec
 
-KERNEL_INIT = nnx.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 SMALL_INIT = nnx.initializers.truncated_normal(0.02)
-ZEROS = nnx.initializers.zeros_init()  # of a classifier: the first loss is log(number of classes)
-# the name of what a linear layer gives, among what is kept for the backward pass
-PRODUCT = "product"
-Init = Callable[..., Array]
 Asking = Callable[[Array], Array]  # tokens [B L D] -> all of them, or the leading ones [B T D]
-Dtype = DTypeLike | None
 
 
 def every(x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
     """All tokens, as they are."""
     return x
-
-
-class Linear(nnx.Module):
-    """x @ kernel + bias, in the compute dtype."""
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        *,
-        bias: bool,
-        dtype: Dtype,
-        param_dtype: DTypeLike,
-        rngs: nnx.Rngs,
-        init: Init = KERNEL_INIT,
-    ):
-        self.kernel = nnx.Param(init(rngs.params(), (inputs, outputs), param_dtype))
-        self.bias = nnx.Param(jnp.zeros((outputs,), param_dtype)) if bias else None
-        # what is added to the output where only that is trained (see `lora.with_adapters`)
-        self.lora: Callable[[Array], Array] | None = nnx.data(None)
-        self.dtype = dtype
-
-    def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
-        return self._output(x, self.kernel[...], self._bias())
-
-    def scaled(
-        self, x: Float[Array, "*B W"], scale: Float[Array, " O"] | None, *, folded: bool = False
-    ) -> Float[Array, "*B O"]:
-        """The output times a factor for each of its numbers, if there are factors; x may have zeros behind. folded:
-        whether factors may go into the kernel."""
-        kernel, bias = filled(self.kernel[...], x.shape[-1], axis=0), self._bias()
-        if scale is None:
-            return self._output(x, kernel, bias)
-        if not (folded and self._folds(x)):
-            y = self._output(x, kernel, bias)
-            return y * scale.astype(y.dtype)
-        return self._output(x, kernel * scale, None if bias is None else bias * scale)
-
-    def _folds(self, x: Array) -> bool:
-        """Whether it pays to multiply factors into the kernel: where that is smaller than its input, nothing goes over
-        the output once more, on both ways."""
-        # float16 has no numbers as small as a weight times a layer scale, and float32 keeps the bits that it had
-        narrow = self.dtype is not None and jnp.dtype(self.dtype) == jnp.bfloat16
-        return narrow and self.lora is None and math.prod(x.shape[:-1]) >= x.shape[-1]
-
-    def unbiased(
-        self, x: Float[Array, "*B I"], width: int
-    ) -> tuple[Float[Array, "*B W"], Float[Array, " W"] | None]:
-        """The output without the bias, and the bias, for what adds it itself; with zeros behind, to a width."""
-        bias = self._bias()
-        y = self._output(x, filled(self.kernel[...], width), None)
-        return y, None if bias is None else filled(bias, width)
-
-    def _bias(self) -> Array | None:
-        return None if self.bias is None else self.bias[...]
-
-    def _output(self, x: Array, kernel: Array, bias: Array | None) -> Array:
-        x = x.astype(self.dtype or x.dtype)
-        y = xla.biased(x @ kernel.astype(x.dtype), bias)
-        if self.lora is not None:
-            # adapters have the layer's own sizes
-            y = y + filled(self.lora(x[..., : self.kernel.shape[0]]), y.shape[-1])
-        # kept with its bias (`stack.run_stack`), or the bias is added apart from the product, and twice
-        return checkpoint_name(y, PRODUCT)
 
 
 class Norm(nnx.Module):
@@ -122,10 +51,11 @@ class Norm(nnx.Module):
         return y.astype(self.dtype or x.dtype)
 
     def forked(
-        self, x: Float[Array, "*B D"], fork: Fork
+        self, x: Float[Array, "*B D"], fork: Fork, constant: Float[Array, " D"] | None = None
     ) -> tuple[Float[Array, "*B D"], Float[Array, "*B D"]]:
-        """x and x normalised, by a kernel that has both."""
-        return fork(x, self.scale[...], self._bias(), self.eps)
+        """x and x normalised, by a kernel that has both. constant: what is in each row of x without a gradient, and
+        has it from here."""
+        return fork(x, self.scale[...], self._bias(), self.eps, constant)
 
     @property
     def parts(self) -> Normed:
@@ -193,15 +123,29 @@ class Attention(nnx.Module):
         scale: Float[Array, " D"] | None = None,
     ) -> Float[Array, "B T D"]:
         """asking: which of the tokens look at all of them, and come back. scale: what comes out is multiplied by."""
-        inputs = ((self.q, asking(x)), (self.k, x), (self.v, x))
-        q, k, v = (split_heads(f(tokens), self.num_heads) for f, tokens in inputs)
+        y = rearrange(self._attended(x, rope, kernels, asking), "b n l k -> b l (n k)")
+        y = y if self.norm is None else self.norm(y, kernels.fork_heads)
+        return self.out.scaled(y, scale, kernels)
+
+    def _attended(self, x: Array, rope: Array | None, kernels: Kernels, asking: Asking) -> Array:
+        # one node before q and k makes the sum of three gradients v's + (q's + k's), whose last product XLA adds the
+        # rest to. Of (v's + k's) + q's that takes a kernel more (an H100 1.4 % of a step of ViT-L/14)
+        same = jnp.copy(x)
+        inputs = ((self.q, asking(same)), (self.k, same), (self.v, x))
+        if kernels.attend_sums and rope is None:
+            outputs, biases = zip(*(layer.constant_biased(y) for layer, y in inputs), strict=True)
+            q, k, v = (split_heads(y, self.num_heads) for y in outputs)
+            return kernels.attend(q, k, v, jax.tree.map(self._rows, biases))
+
+        q, k, v = (split_heads(layer(y), self.num_heads) for layer, y in inputs)
         if rope is not None:
             # v stays: only the angle between a query and a key is to tell their distance
             angles = rope[:, : q.shape[2]]
             q, k = rotate(q, angles, self.pairs), rotate(k, rope, self.pairs)
-        y = rearrange(kernels.attend(q, k, v), "b n l k -> b l (n k)")
-        y = y if self.norm is None else self.norm(y, kernels.fork_heads)
-        return self.out.scaled(y, scale, folded=kernels.folded)
+        return kernels.attend(q, k, v)
+
+    def _rows(self, bias: Float[Array, " D"]) -> Float[Array, "N K"]:
+        return rearrange(bias, "(n k) -> n k", n=self.num_heads)
 
 
 def split_heads(x: Float[Array, "B L D"], heads: int) -> Float[Array, "B N L K"]:
@@ -240,7 +184,7 @@ class Mlp(nnx.Module):
     ) -> Float[Array, "*B D"]:
         activate = kernels.activate
         y = self._plain(x) if activate is None else self._fused(x, activate)  # *B F
-        return self.down.scaled(y, scale, folded=kernels.folded)
+        return self.down.scaled(y, scale, kernels)
 
     def _plain(self, x: Array) -> Array:
         up = self.up(x)
@@ -303,6 +247,19 @@ class Block(nnx.Module):
             return self.mlp(seen, kernels, _factors(self.ls2))
         y = self.norm2(self.mlp(seen, kernels), kernels.fork)
         return y if self.ls2 is None else self.ls2(y)
+
+    def attention_ends(self, rows: Rows, kernels: Kernels) -> bool:
+        """Whether what the attention's last layer gives is what its branch adds, of so many rows."""
+        factors = self.ls1 is None or self.attn.out.folds(rows, kernels)
+        return factors and not self.post_norm
+
+    def attention_addend(self, rows: Rows, kernels: Kernels) -> Float[Array, " D"] | None:
+        """What the attention's branch adds to each of so many rows where kernels hold it (`Linear.addend`)."""
+        return self.attn.out.addend(rows, _factors(self.ls1), kernels)
+
+    def mlp_addend(self, rows: Rows, kernels: Kernels) -> Float[Array, " D"] | None:
+        """The same of the MLP's."""
+        return self.mlp.down.addend(rows, _factors(self.ls2), kernels)
 
 
 def _factors(scale: LayerScale | None) -> Array | None:

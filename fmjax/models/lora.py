@@ -17,7 +17,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from fmjax.errors import UsageError, nearest
-from fmjax.models.layers import Linear
+from fmjax.models.linear import Linear
 from fmjax.models.vit import ViT
 
 PART = "backbone"  # what the network is called among the parts of a net, and in the paths of its layers

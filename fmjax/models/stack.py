@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from fmjax.kernels import xla
 from fmjax.kernels.norm import Fork
 from fmjax.models.kernels import Kernels
-from fmjax.models.layers import PRODUCT, Asking, Block, Norm, drop_path, every
+from fmjax.models.layers import Asking, Block, Norm, drop_path, every
+from fmjax.models.linear import PRODUCT
 from fmjax.models.subset import added, drawn, taken
 from fmjax.sharding import alone, batch_divisor, first_device, over_batch, split
 
@@ -29,6 +31,19 @@ MOST_UNROLLED = 48
 # Paths in a backbone of what is most of it. These are rounded to the computation's numbers before every product anyway,
 # which norms, tokens and tables of positions are not
 KERNELS = re.compile(r"blocks\..*\.kernel")
+
+
+class Tokens(NamedTuple):
+    """Tokens between two branches."""
+
+    x: Float[Array, "B L D"]
+    # in each of them, with a gradient that it has from the norm behind; None: nothing of the kind
+    constant: Float[Array, " D"] | None = None
+
+    @property
+    def whole(self) -> Float[Array, "B L D"]:
+        """Where no such norm is behind."""
+        return self.x if self.constant is None else xla.holding(self.x, self.constant)
 
 
 def stack_depth(blocks: Block) -> int:
@@ -79,29 +94,44 @@ def run_stack(
     """
     body: Any = partial(_block, rope=rope, mesh=mesh, subset=subset)
     layers, depth = (blocks, rates, keys), stack_depth(blocks)
+    # a branch that is dropped by chance has a bias that is not the same in every image
+    kernels = kernels._replace(held=kernels.held and keys is None and not blocks.post_norm)
+    given = Tokens(x, _nothing(blocks) if kernels.held else None)
     how, traced = kept(remat), unrolled(unroll, mesh, depth=depth, remat=remat)
     wrapped = partial(_rematerialised, kept=how, scanned=not traced)
     whole = partial(body, kernels=kernels)
     if few is None or (training and not traced and not shortened(mesh, depth=depth)):
-        x, _ = jax.lax.scan(wrapped(whole), x, layers, unroll=traced or 1)
-        return x if few is None else over_batch(x[:, :few], mesh)
+        given, _ = jax.lax.scan(wrapped(whole), given, layers, unroll=traced or 1)
+        return _asked(given, few, mesh).whole
 
     if traced or training:
         leading = jax.tree.map(lambda leaf: leaf[:-1], layers)
-        x, _ = jax.lax.scan(wrapped(whole), x, leading, unroll=traced or 1)
+        given, _ = jax.lax.scan(wrapped(whole), given, leading, unroll=traced or 1)
     else:
         # a slice of a stack is a copy of it, unless blocks are traced one by one. Here nothing is copied; a gradient
         # would be summed up in a stack that older versions of jax go through in every block
-        indexed = wrapped(lambda x, index: whole(x, _layer(layers, index)))
-        x, _ = jax.lax.scan(indexed, x, jnp.arange(depth - 1))
+        indexed = wrapped(lambda given, index: whole(given, _layer(layers, index)))
+        given, _ = jax.lax.scan(indexed, given, jnp.arange(depth - 1))
     # few queries: no kernel is faster than a product of that size
-    kernels = kernels._replace(attend=xla.attend)
+    kernels = kernels._replace(attend=xla.attend, attend_sums=False)
     last = partial(body, kernels=kernels, asking=lambda x: over_batch(x[:, :few], mesh))
-    return _rematerialised(last, how, scanned=False)(x, _layer(layers, depth - 1))[0]
+    found, _ = _rematerialised(last, how, scanned=False)(given, _layer(layers, depth - 1))
+    return found.whole
+
+
+def _nothing(blocks: Block) -> Float[Array, " D"] | None:
+    """Zeros, as no block has added anything yet; None where they have no biases."""
+    scales = blocks.norm1.scale
+    return None if blocks.mlp.down.bias is None else jnp.zeros(scales.shape[1:], jnp.float32)
+
+
+def _asked(given: Tokens, few: int | None, mesh: Mesh | None) -> Tokens:
+    """So many leading tokens; None: all."""
+    return given if few is None else given._replace(x=over_batch(given.x[:, :few], mesh))
 
 
 def _block(
-    x: Float[Array, "B L D"],
+    given: Tokens,
     layer: tuple[Block, Array, Array | None],
     *,
     rope: Float[Array, "2 L K"] | None,
@@ -109,13 +139,14 @@ def _block(
     mesh: Mesh | None,
     subset: float,
     asking: Asking = every,
-) -> tuple[Float[Array, "B T D"], None]:
+) -> tuple[Tokens, None]:
     """Tokens after one block, all or those that ask; the two residual branches are dropped independently of each
     other."""
     block, rate, key = layer
     first, second = (None, None) if key is None else jax.random.split(key)
     fork = None if block.post_norm else kernels.fork
-    half = partial(_half, rate=rate, fork=fork, mesh=mesh, subset=subset)
+    joined = kernels.joined and key is None
+    half = partial(_half, rate=rate, fork=fork, mesh=mesh, subset=subset, joined=joined)
 
     def attention(x: Array, seen: Array | None) -> Array:
         return block.attention_branch(x, rope, kernels, seen, asking)
@@ -123,12 +154,19 @@ def _block(
     def mlp(x: Array, seen: Array | None) -> Array:
         return block.mlp_branch(x, kernels, seen)
 
-    x = half(x, attention, block.norm1, key=first, asking=asking)
-    return half(x, mlp, block.norm2, key=second), None
+    def after(x: Array, addend: Callable[..., Array | None]) -> Tokens:
+        # the bias at the end of a branch has its gradient from the norm in front of the next
+        return Tokens(x, addend(x.shape[:-1], kernels) if kernels.held else None)
+
+    # the MLP's backward pass asks for the sum, and nothing for what its last product gives, unless more is behind that
+    saved = joined and block.attention_ends(given.x.shape[:-1], kernels)
+    x = half(given, attention, block.norm1, key=first, asking=asking, saved=saved)
+    x = half(after(x, block.attention_addend), mlp, block.norm2, key=second)
+    return after(x, block.mlp_addend), None
 
 
 def _half(
-    x: Float[Array, "B L D"],
+    given: Tokens,
     branch: Callable[[Array, Array | None], Array],
     norm: Norm,
     *,
@@ -137,19 +175,34 @@ def _half(
     fork: Fork | None,
     mesh: Mesh | None,
     subset: float,
+    joined: bool,
     asking: Asking = every,
+    saved: bool = False,
 ) -> Float[Array, "B T D"]:
-    """Tokens after one residual branch of a block."""
+    """Tokens after one residual branch of a block. joined, saved: see `_sum`."""
     # a branch sees its input by a constraint of its own: on the way back the parts that q, k and v have in its
     # gradient are added up before the devices of a tensor axis exchange their sum
-    x = over_batch(x, mesh)
+    x = over_batch(given.x, mesh)
     if key is None or not subset:
-        x, seen = _parted(norm, x, fork)
-        return asking(x) + drop_path(branch(over_batch(x, mesh), seen), rate, key)
+        x, seen = _parted(norm, Tokens(x, given.constant), fork)
+        y = drop_path(branch(over_batch(x, mesh), seen), rate, key)
+        return _sum(asking(x), y, mesh, saved=saved) if joined else asking(x) + y
 
     places = drawn(key, x.shape[0], subset, groups=batch_divisor(mesh))
-    some, seen = _parted(norm, over_batch(taken(x, places), mesh), fork)
+    some, seen = _parted(norm, Tokens(over_batch(taken(x, places), mesh)), fork)
     return added(asking(x), branch(over_batch(some, mesh), seen), places)
+
+
+def _sum(
+    x: Float[Array, "B T D"], y: Float[Array, "B T D"], mesh: Mesh | None, *, saved: bool
+) -> Float[Array, "B T D"]:
+    """x + y, which XLA computes as it ends the product that y is. saved: among what blocks keep of products."""
+    # Of three axes it would copy x, to write over the copy. And y comes first: of a sum's products XLA takes the first
+    # alone, which x may be, too
+    rows = (-1, x.shape[-1])
+    total = y.reshape(rows) + over_batch(x.reshape(rows), mesh)
+    total = checkpoint_name(total, PRODUCT) if saved else total
+    return over_batch(total, mesh).reshape(x.shape)
 
 
 def _layer(layers: Any, index: Array | int) -> Any:
@@ -157,9 +210,9 @@ def _layer(layers: Any, index: Array | int) -> Any:
     return jax.tree.map(lambda leaf: leaf[index], layers)
 
 
-def _parted(norm: Norm, x: Array, fork: Fork | None) -> tuple[Array, Array | None]:
+def _parted(norm: Norm, given: Tokens, fork: Fork | None) -> tuple[Array, Array | None]:
     """The residual, and normalised what a branch computes with; None where the branch does that itself."""
-    return (x, None) if fork is None else norm.forked(x, fork)
+    return (given.x, None) if fork is None else norm.forked(given.x, fork, given.constant)
 
 
 def unrolled(unroll: Unroll, mesh: Mesh | None, *, depth: int, remat: Remat) -> bool:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from fmjax.errors import UsageError
 from fmjax.models.heads import classifier_width
-from fmjax.models.layers import Linear
+from fmjax.models.linear import Linear
 from fmjax.models.vit import ViT
 from fmjax.specs import ClassifierInput
 

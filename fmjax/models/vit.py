@@ -24,11 +24,10 @@ from fmjax.models.layers import (
     SMALL_INIT,
     AttentionPool,
     Block,
-    Dtype,
-    Linear,
     Norm,
     PatchEmbed,
 )
+from fmjax.models.linear import Dtype, Linear
 from fmjax.models.resample import resample_grid
 from fmjax.models.rope import rope_table
 from fmjax.models.stack import Remat, Unroll, between, run_stack

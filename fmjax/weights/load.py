@@ -20,7 +20,7 @@ from fmjax.errors import CheckpointError, UsageError
 from fmjax.kernels import activation, norm
 from fmjax.kernels.attention import Kernel
 from fmjax.models.build import ImageSize, abstract, leaf_shardings, param_shapes, resized
-from fmjax.models.layers import Dtype
+from fmjax.models.linear import Dtype
 from fmjax.models.resample import resample_table
 from fmjax.models.stack import Remat, Unroll
 from fmjax.models.vit import ViT

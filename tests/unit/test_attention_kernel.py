@@ -66,6 +66,46 @@ def test_the_kernels_compute_what_xla_does(queries, keys, width, dtype, allowed,
         difference = np.linalg.norm(np.asarray(a, np.float32) - np.asarray(b))
         assert difference <= allowed * np.linalg.norm(b)
 
+    *same, of_q, of_k, of_v = pallas_attention._gradients(
+        *inputs, y, lse, seed, biased=True, interpret=True
+    )
+    for a, b in zip(same, found[1:], strict=True):
+        assert np.array_equal(a, b)
+    for total, gradient, of_one in zip((of_q, of_k, of_v), expected[1:], inputs, strict=True):
+        assert total.dtype == jnp.float32
+        assert total.shape == (of_one.shape[1], width)
+        # those of k add up to 0 but for rounding: what counts is the size of what is added up
+        difference = np.linalg.norm(total - gradient.sum((0, 2)))
+        assert difference <= allowed * np.linalg.norm(gradient)
+
+
+@pytest.mark.parametrize("without", [(), (1,), (0, 1, 2)], ids=["none", "k", "all"])
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)], ids=["one device", "all axes"])
+def test_it_gives_the_gradients_of_biases(sizes, without):
+    mesh = make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
+    arrays = [jnp.concatenate([x, 2 * x]) for x in given(17, 17, 16, "float32", heads=4)]
+    rows = jax.random.normal(jax.random.key(1), (3, 4, 16))
+    biases = tuple(None if index in without else rows[index] for index in range(3))
+
+    def biased(biases: Any, *inputs: Any) -> Any:
+        pairs = zip(inputs, biases, strict=True)
+        return [x if bias is None else x + bias[:, None] for x, bias in pairs]
+
+    def plain(biases: Any, *inputs: Any) -> Any:
+        return xla.attend(*biased(biases, *inputs))
+
+    def by_kernel(biases: Any, *inputs: Any) -> Any:
+        constant = jax.lax.stop_gradient(biases)
+        return pallas_attention.over(mesh)(*biased(constant, *inputs), biases)
+
+    found, expected = (
+        jax.jit(lambda biases, *arrays, f=f: both(f, biases, *arrays))(biases, *arrays)
+        for f in (by_kernel, plain)
+    )
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
 
 @pytest.mark.parametrize(
     ("device", "changed", "expected"),
@@ -130,11 +170,18 @@ def test_a_wrong_kernel_is_switched_off(monkeypatch, capsys):
     monkeypatch.setattr(attention, "compute_capability", lambda device: 9.0)
     monkeypatch.setattr(devices, "compute_capability", lambda device: 9.0)
     monkeypatch.setattr(attention, "lacking", lambda: "")
-    wrong = {"pallas": lambda q, k, v: 1.1 * xla.attend(q, k, v)}
+    wrong = {"pallas": lambda q, k, v, biases: 1.1 * xla.attend(q, k, v)}
     monkeypatch.setattr(attention, "KERNELS", attention.KERNELS | wrong)
     trust.verdict.cache_clear()
     assert chosen("auto", HERE, **ASKED) is cudnn.attend
     assert "the kernel of attention is switched off on 'cpu': its values" in capsys.readouterr().err
+    # one that leaves out what it was asked for is told by its gradients
+    wrong = {"pallas": lambda q, k, v, biases: xla.attend(q, k, v)}
+    monkeypatch.setattr(attention, "KERNELS", attention.KERNELS | wrong)
+    trust.verdict.cache_clear()
+    monkeypatch.setattr(trust, "_read", lambda path: None)
+    assert chosen("auto", HERE, **ASKED) is cudnn.attend
+    assert "its gradients of biases deviate by 1" in capsys.readouterr().err
     trust.verdict.cache_clear()
 
 

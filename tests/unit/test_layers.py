@@ -9,8 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax import export
 
-from fmjax.models.layers import Linear
+from fmjax.kernels import xla
+from fmjax.models.kernels import BY_XLA
+from fmjax.models.linear import Linear
 
 INPUTS, OUTPUTS = 6, 5
 MANY = 24  # rows: more than the kernel has
@@ -35,7 +38,8 @@ SCALE = jnp.linspace(-2.0, 3.0, OUTPUTS)
 
 def lowered(layer: Linear, rows: int, *, folded: bool = True) -> str:
     """How the output is computed."""
-    return str(jax.make_jaxpr(lambda x: layer.scaled(x, SCALE, folded=folded))(tokens(rows)))
+    kernels = BY_XLA._replace(folded=folded)
+    return str(jax.make_jaxpr(lambda x: layer.scaled(x, SCALE, kernels))(tokens(rows)))
 
 
 def test_a_linear_layer_gives_its_bias_apart():
@@ -54,22 +58,26 @@ def test_it_is_the_same_with_zeros_behind():
     assert not bias[OUTPUTS:].any()
     np.testing.assert_allclose((product + bias)[:, :OUTPUTS], layer(x), rtol=1e-6)
     wide = jnp.pad(x, [(0, 0), (0, 2)])
-    np.testing.assert_allclose(layer.scaled(wide, None), layer(x), rtol=1e-6)
+    np.testing.assert_allclose(layer.scaled(wide, None, BY_XLA), layer(x), rtol=1e-6)
     # where neither is asked for, a wrong width is still refused
     with pytest.raises(TypeError, match="contracting dimensions"):
         layer(wide)
 
 
+@pytest.mark.parametrize("held", [False, True], ids=["", "bias held"])
 @pytest.mark.parametrize("adapter", [False, True], ids=["alone", "with an adapter"])
 @pytest.mark.parametrize("dtype", [None, jnp.float16, jnp.bfloat16])
 @pytest.mark.parametrize("rows", [INPUTS - 1, MANY])
-def test_factors_and_their_gradients_are_those_of_the_output(adapter, dtype, rows):
+def test_factors_and_their_gradients_are_those_of_the_output(held, adapter, dtype, rows):
     x, learned = tokens(rows), linear()
+    kernels = BY_XLA._replace(folded=True, held=held)
 
     def loss(kernel: Any, bias: Any, scale: Any, *, folded: bool) -> Any:
         layer = linear(dtype if folded else None, adapter=adapter)
         layer.kernel, layer.bias = nnx.Param(kernel), nnx.Param(bias)
-        y = layer.scaled(x, scale, folded=True) if folded else layer(x) * scale
+        y = layer.scaled(x, scale, kernels) if folded else layer(x) * scale
+        if folded and held:
+            y = xla.holding(y, layer.addend(x.shape[:-1], scale, kernels))
         return jnp.sin(y.astype(jnp.float32)).sum()
 
     assert learned.bias is not None
@@ -90,3 +98,16 @@ def test_factors_go_into_the_kernel_in_bfloat16_where_that_is_smaller():
     # its smallest number is 6e-8: a weight of 1e-2 and a layer scale of 1e-6 would be 0
     assert of_kernel not in lowered(linear(jnp.float16), MANY)
     assert of_kernel not in lowered(linear(), MANY)
+
+
+@pytest.mark.parametrize("dtype", [None, jnp.bfloat16])
+def test_factors_are_applied_in_a_program_for_any_batch(dtype):
+    layer, kernels = linear(dtype), BY_XLA._replace(folded=True)
+    shape = export.symbolic_shape(f"batch, 3, {INPUTS}")
+    function = jax.jit(lambda x: layer.scaled(x, SCALE, kernels))
+    program = export.export(function)(jax.ShapeDtypeStruct(shape, jnp.float32))
+    for batch in (1, 4):
+        x = tokens(3 * batch).reshape(batch, 3, INPUTS)
+        found, expected = program.call(x), layer(x) * SCALE
+        within = 1e-5 if dtype is None else 0.1
+        np.testing.assert_allclose(found.astype(float), expected.astype(float), atol=within)

@@ -88,7 +88,8 @@ def test_a_wrong_kernel_is_switched_off_with_one_line_which_is_remembered(
 
     # another process finds it in the cache folder, and tries nothing; `fmjax doctor` says it
     [found] = trust.remembered()
-    assert (found.device, found.case) == ("cpu", f"bfloat16 2 x 2 x {attention.TOKENS} x 16")
+    case = f"bfloat16 2 x 2 x {attention.TOKENS} x 16, q, k, v"
+    assert (found.device, found.case) == ("cpu", case)
     monkeypatch.setattr(trust, "tried", None)
     trust.verdict.cache_clear()
     assert attention.chosen("auto", capable, **ASKED) is xla.attend
