@@ -135,6 +135,7 @@ XLA = {"remat": "dots", "attention": "xla", "norms": "xla", "activations": "xla"
 CUDNN = XLA | {"attention": "cudnn"}
 NORMED = CUDNN | {"norms": "pallas"}
 FUSED = NORMED | {"activations": "pallas"}
+FP8 = {"dtype": "fp8"}  # its rate alone, by which benchmarks/fp8 says what a step would gain
 UNROLLED = FUSED | {"unroll": True}  # all that auto comes to, but for attention of few tokens
 # of a forward pass, which keeps nothing
 FORWARD = {name: value for name, value in UNROLLED.items() if name != "remat"}
@@ -186,6 +187,7 @@ CASES = (
     ours("train", "DINOv2-g/14", 64),
     peers("train", **COMPILED, sdpa="cudnn"),
     peers("train", "ViT-B/16", **COMPILED, sdpa="cudnn"),
+    ours("product", **FP8),
     peers("forward", **COMPILED, sdpa="cudnn"),
     peers("forward", "ViT-B/16", **COMPILED, sdpa="cudnn"),
     peers("train", "EVA02-L/14", 64, **COMPILED, sdpa="cudnn"),

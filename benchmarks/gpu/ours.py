@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from jax.profiler import ProfileData
 from jax.sharding import Mesh
+from jaxtyping import Array
 
 import fmjax
 import weights_conversion as wc
@@ -136,10 +137,24 @@ def forward(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
 
 
 def products(case: Case, path: Path, folder: Path, tiny: bool) -> Row:
-    """Products of matrices in bfloat16, which are what a device can do."""
+    """Products of matrices in bfloat16, which are what a device can do, or in FP8."""
+    if case.options:
+        return {"products_fp8": work.products(_in_fp8, tiny=tiny)["products"]}
     return work.products(
         lambda m, k, n: compiled.product(m, k, n, dtype=jnp.bfloat16).run, tiny=tiny
     )
+
+
+def _in_fp8(rows: int, inner: int, columns: int) -> Callable[[int], None]:
+    """A product of arrays that are in FP8 already, both as Hopper's matrix units take them: [.. inner]."""
+    shapes = ((rows, inner), (columns, inner))
+    a, b = (jax.random.normal(jax.random.key(0), shape, jnp.float8_e4m3fn) for shape in shapes)
+
+    def product(a: Array, b: Array) -> Array:
+        axes = (((1,), (1,)), ((), ()))
+        return jax.lax.dot_general(a, b, axes, preferred_element_type=jnp.bfloat16)
+
+    return compiled.ready(product, a, b).run
 
 
 def attention(case: Case, path: Path, folder: Path, tiny: bool) -> Row:

@@ -36,6 +36,8 @@ MODES = {
     "max-autotune-no-cudagraphs": "max-autotune",
     "step": "torch.compile of the whole step",
 }
+# columns, and whose products they have
+PRODUCTS = {"jax": "ours products", "torch": "peers products", "jax, FP8": "ours products_fp8"}
 REST = "all else"
 # What kernels are for, by a word in their names; the first group that has one
 GROUPS = {
@@ -164,16 +166,16 @@ def products(rows: list[Row]) -> Iterator[str]:
     """What products of matrices reach."""
     found: dict[tuple[int, ...], dict[str, str]] = {}
     for row in rows:
-        for each in row.get("products", ()):
-            rate = f"{each['flops'] / 1e12:.0f}"
-            found.setdefault(tuple(each["shape"]), {})[row["side"]] = rate
+        for name in ("products", "products_fp8"):
+            for each in row.get(name, ()):
+                rate, side = f"{each['flops'] / 1e12:.0f}", row["side"]
+                found.setdefault(tuple(each["shape"]), {})[f"{side} {name}"] = rate
     if not found:
         return
     yield ""
-    yield from header("bfloat16 product, TFLOP/s", "jax", "torch")
+    yield from header("bfloat16 product, TFLOP/s", *PRODUCTS)
     for shape, rates in found.items():
-        sizes = " x ".join(map(str, shape))
-        yield f"| {sizes} | {rates.get('ours', '')} | {rates.get('peers', '')} |"
+        yield line(" x ".join(map(str, shape)), *(rates.get(by, "") for by in PRODUCTS.values()))
 
 
 def attention(rows: list[Row]) -> Iterator[str]:
