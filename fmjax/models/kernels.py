@@ -12,7 +12,7 @@ from fmjax.kernels import activation, attention, norm, xla
 from fmjax.kernels.activation import Activate
 from fmjax.kernels.attention import Attend
 from fmjax.kernels.norm import Fork
-from fmjax.sharding import batch_divisor, parts, split
+from fmjax.sharding import batch_divisor, first_device, parts, split
 from fmjax.specs import ViTSpec
 
 
@@ -30,7 +30,7 @@ class Kernels(NamedTuple):
     folded: bool = False
     # whether the bias at the end of a branch is a constant there, and has its gradient from the norm behind it
     held: bool = False
-    # whether XLA is to add the residual as it ends a branch's last product: not where devices add up their parts of it
+    # whether XLA is to add up as it ends a product, residuals and gradients: not where devices add up their parts of it
     joined: bool = False
 
 
@@ -70,5 +70,7 @@ def chosen(
     # a kernel has whole rows, which XLA would gather for it
     fork_heads = fork if parts(mesh) == 1 else None
     flags = {"folded": not split(mesh), "held": fork is not None}
-    flags["joined"] = parts(mesh) == 1 and images % batch_divisor(mesh) == 0
+    # on a CPU its products end by nothing, and numbers keep the order in which they are added up
+    if first_device(mesh).platform != "cpu":
+        flags["joined"] = parts(mesh) == 1 and images % batch_divisor(mesh) == 0
     return Kernels(attend, attend_sums, fork, fork_heads, activate, **flags)

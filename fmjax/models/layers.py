@@ -130,7 +130,7 @@ class Attention(nnx.Module):
     def _attended(self, x: Array, rope: Array | None, kernels: Kernels, asking: Asking) -> Array:
         # one node before q and k makes the sum of three gradients v's + (q's + k's), whose last product XLA adds the
         # rest to. Of (v's + k's) + q's that takes a kernel more (an H100 1.4 % of a step of ViT-L/14)
-        same = jnp.copy(x)
+        same = jnp.copy(x) if kernels.joined else x
         inputs = ((self.q, asking(same)), (self.k, same), (self.v, x))
         if kernels.attend_sums and rope is None:
             outputs, biases = zip(*(layer.constant_biased(y) for layer, y in inputs), strict=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from fmjax.config.run import RunConfig
 from fmjax.engine.costs import collectives
 from fmjax.errors import UsageError
 from fmjax.kernels import activation, attention, fused, norm, pallas_norm, platform
+from fmjax.models import kernels as model_kernels
 from fmjax.models.build import abstract, initialise
 from fmjax.sharding import AXES, make_mesh
 from fmjax.trees import flat
@@ -89,6 +91,8 @@ def test_a_step_by_kernels_and_of_unrolled_blocks_is_that_of_one(sizes, one_devi
     """As on GPUs. What they compute here is XLA's, divided over the devices as theirs is."""
     for kernels in (attention, norm, activation):
         monkeypatch.setattr(kernels, "unfit", lambda *_, **__: "")
+    gpu = SimpleNamespace(platform="gpu")
+    monkeypatch.setattr(model_kernels, "first_device", lambda mesh: gpu)
     chosen = dict.fromkeys(("attention", "norms", "activations"), "pallas")
     divided = []
     for owner in (fused, pallas_norm, platform):
