@@ -11,6 +11,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from functools import partialmethod
 from unittest import mock
 
 from benchmarks import h100  # before jax # isort: skip
@@ -20,7 +21,7 @@ import jax
 from benchmarks.compiled import roofline
 from benchmarks.compiled.program import Kernel, kernels
 from benchmarks.fp8.page import RESULTS, Row, write_page
-from benchmarks.fp8.product import Factors, method
+from benchmarks.fp8.product import Factors, output
 from benchmarks.gpu import cases, ours
 from benchmarks.gpu.cases import Case
 from fmjax.bench.plans import planned
@@ -52,7 +53,7 @@ def compared(case: Case) -> Iterator[Row]:
     plain = compiled(case)
     whole = sum(map(milliseconds, plain))
     for factors in FACTORS:
-        with mock.patch.object(Linear, "_output", method(factors)):
+        with mock.patch.object(Linear, "_output", partialmethod(output, factors=factors)):
             found = compiled(case)
         taken = sum(milliseconds(kernel) for kernel in found if "f8" in kernel.kind)
         added = sum(map(milliseconds, found)) - whole

@@ -4,7 +4,7 @@ reaches further. An array is divided by a factor of its own, so that its greates
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from typing import Any, Literal
 
 import jax
@@ -59,14 +59,10 @@ def product(factors: Factors) -> Callable[[Array, Array], Array]:
     return computed
 
 
-def output(factors: Factors, layer: Linear, x: Array, kernel: Array, bias: Array | None) -> Array:
+def output(
+    layer: Linear, x: Array, kernel: Array, bias: Array | None, *, factors: Factors
+) -> Array:
     """In the place of `Linear._output`."""
     x = x.astype(layer.dtype or x.dtype)
     y = xla.biased(product(factors)(x, kernel.astype(x.dtype)), bias)
     return checkpoint_name(y, PRODUCT)
-
-
-def method(factors: Factors) -> Callable[..., Array]:
-    """The same as a method of a layer."""
-    given = partial(output, factors)
-    return lambda layer, *arrays: given(layer, *arrays)

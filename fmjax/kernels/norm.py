@@ -7,7 +7,6 @@ from functools import cache, partial
 from importlib import import_module
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
@@ -77,18 +76,16 @@ def _tried(dtype: DTypeLike, width: int) -> trust.Kernel:
 
 
 def _fast_case(x: Array, scales: Array, biases: Array, constants: Array) -> Array:
-    return _case(fork(), x, scales, biases, constants[0])
+    return _case(fork(), x, scales, biases, constants)
 
 
 def _plain_case(x: Array, scales: Array, biases: Array, constants: Array) -> Array:
-    # zeros that have a gradient: nothing is rounded that the other case does not round
-    constant = constants[0]
-    return _case(xla.forked, x + (constant - jax.lax.stop_gradient(constant)), scales, biases)
+    return _case(xla.forked, x, scales, biases, constants)
 
 
-def _case(fork: Fork, x: Array, scales: Array, biases: Array, *constant: Array) -> Array:
-    """All results in one, by the first of several scales and biases: of a norm in front of a branch, and of one that
-    nothing goes past."""
-    past, normed = fork(x, scales[0], biases[0], EPS, *constant)
-    _, alone = fork(x, scales[1], biases[1], EPS, *constant)
+def _case(fork: Fork, x: Array, scales: Array, biases: Array, constants: Array) -> Array:
+    """All results in one, by the first of several vectors: of a norm in front of a branch, and of one that nothing goes
+    past."""
+    past, normed = fork(x, scales[0], biases[0], EPS, constants[0])
+    _, alone = fork(x, scales[1], biases[1], EPS, constants[0])
     return past - normed + alone

@@ -161,8 +161,7 @@ def _differentiate(form: Form, rows: Rows, programs: int, count: int, *refs: Any
 
     turns = math.ceil(rows.total / programs)
     totals = jax.lax.fori_loop(0, turns, turn, held.sums(rows, sums_ref.shape[0]))
-    for index, total in enumerate(totals):
-        triton.store(sums_ref.at[index, first, rows.columns], total, mask=rows.real)
+    held.write_sums(rows, sums_ref, first, totals)
 
 
 def _warps(rows: Rows) -> Any:

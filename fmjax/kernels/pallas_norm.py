@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from itertools import zip_longest
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,14 @@ FORWARD_ROWS = 4  # that a program of the forward pass normalises
 # By how many sums they hold. Three take 80 registers a thread and not 64 (152 and not 128 where rows are wide): so many
 # are on an H100's 132 processors at once, or half of them
 PROGRAMS_OF = {2: PROGRAMS, 3: 792}
+
+
+class Vectors(NamedTuple):
+    """What a norm learns, and what it is handed the gradient of."""
+
+    scale: Float[Array, " D"]
+    bias: Float[Array, " D"] | None
+    constant: Float[Array, " D"] | None  # in each row of x
 
 
 @cache
@@ -56,30 +64,30 @@ def over(mesh: Mesh | None) -> Callable[..., Any]:
 
     def forward(x: Any, scale: Any, bias: Any, eps: float, constant: Any = None) -> Any:
         x, scale, bias, constant = custom_vjp_primal_tree_values((x, scale, bias, constant))
-        return forked(x, scale, bias, eps), (x, scale, bias, constant)
+        return forked(x, scale, bias, eps), (x, Vectors(scale, bias, constant))
 
     def backward(eps: float, kept: Any, gradients: tuple[Any, Any]) -> Any:
+        x, vectors = kept
         # where nothing goes past the norm, no zeros are written and read
         past, gradient = gradients
         past = None if isinstance(past, SymbolicZero) else past
         if isinstance(gradient, SymbolicZero):
-            gradient = jnp.zeros_like(kept[0])
+            gradient = jnp.zeros_like(x)
 
-        def here(x: Any, vectors: tuple[Any, ...], past: Any, gradient: Any) -> Any:
-            given = (x, *vectors, past, gradient)
-            of_x, sums = _platform(_gradients, _plain_gradients, eps, vectors[1])(*given)
+        def here(x: Any, vectors: Vectors, past: Any, gradient: Any) -> Any:
+            lowered = _platform(_gradients, _plain_gradients, eps, vectors.bias)
+            of_x, sums = lowered(x, vectors, past, gradient)
             return of_x, of_batch(sums, mesh)
 
-        x, *vectors = kept
         places = {"given": (SPREAD, WHOLE, SPREAD, SPREAD), "found": (SPREAD, WHOLE)}
-        of_x, sums = by_device(here, x, tuple(vectors), past, gradient, mesh=mesh, **places)
+        of_x, sums = by_device(here, x, vectors, past, gradient, mesh=mesh, **places)
         return of_x, *_as_learned(sums, vectors)
 
     forked.defvjp(forward, backward, symbolic_zeros=True)
     return forked
 
 
-def _as_learned(sums: Array, vectors: list[Array | None]) -> Iterator[Array | None]:
+def _as_learned(sums: Array, vectors: Vectors) -> Iterator[Array | None]:
     """Of each vector that there is, in its dtype. Without the last there is no row for it."""
     for vector, total in zip_longest(vectors, sums):
         yield None if vector is None else total.astype(vector.dtype)
@@ -96,29 +104,27 @@ def _platform(kernel: Any, plain: Any, eps: float, bias: Array | None) -> Any:
     return lowered
 
 
-def _plain(eps: float, x: Array, scale: Array, bias: Array | None) -> tuple[Array, Array]:
-    return xla.forked(x, scale, bias, eps)
-
-
 def _plain_values(eps: float, x: Array, scale: Array, bias: Array | None) -> Array:
-    return _plain(eps, x, scale, bias)[1]
+    return xla.forked(x, scale, bias, eps)[1]
 
 
 def _plain_gradients(
-    eps: float,
-    x: Array,
-    scale: Array,
-    bias: Array | None,
-    constant: Array | None,
-    past: Array | None,
-    gradient: Array,
-) -> Any:
-    back = jax.vjp(partial(_plain, eps), x, scale, bias)[1]
-    of_x, of_scale, of_bias = back((jnp.zeros_like(gradient) if past is None else past, gradient))
-    sums = [of_scale, jnp.zeros_like(scale) if of_bias is None else of_bias]
-    if constant is not None:
-        sums.append(xla.summed_rows(of_x))
+    eps: float, x: Array, vectors: Vectors, past: Array | None, gradient: Array
+) -> tuple[Array, Float[Array, "S D"]]:
+    def plain(x: Array, vectors: Vectors) -> tuple[Array, Array]:
+        return xla.forked(x, vectors.scale, vectors.bias, eps, vectors.constant)
+
+    back = jax.vjp(plain, x, vectors)[1]
+    of_x, found = back((jnp.zeros_like(gradient) if past is None else past, gradient))
+    # as the kernel has them: a row for a bias that there is not, and none for such a constant
+    bias = jnp.zeros_like(found.scale) if found.bias is None else found.bias
+    sums = (found.scale, bias, found.constant)[: _sums(vectors)]
     return of_x, jnp.stack([total.astype(jnp.float32) for total in sums])
+
+
+def _sums(vectors: Vectors) -> int:
+    """How many the kernel adds up."""
+    return 2 if vectors.constant is None else 3
 
 
 def _values(rows: Rows, x: Array, scale: Array, bias: Array | None) -> Array:
@@ -148,17 +154,11 @@ def _normalise(rows: Rows, x_ref: Any, *refs: Any) -> None:
 
 
 def _gradients(
-    rows: Rows,
-    x: Array,
-    scale: Array,
-    bias: Array | None,
-    constant: Array | None,
-    past: Array | None,
-    gradient: Array,
+    rows: Rows, x: Array, vectors: Vectors, past: Array | None, gradient: Array
 ) -> tuple[Array, Float[Array, "S D"]]:
     """Of x, with what came past the norm, if anything did; of scale, of bias, and of a constant in x if it is there."""
     # each program writes sums of its own, which are few: programs that add to one place would wait for each other
-    count = 2 if constant is None else 3
+    count = _sums(vectors)
     programs = min(PROGRAMS_OF[count], rows.total)
     # all in one array: XLA adds up over the programs by one kernel, and not by three
     sums = jax.ShapeDtypeStruct((count, programs, rows.width), jnp.float32)
@@ -172,7 +172,7 @@ def _gradients(
         interpret=rows.interpret,
         name="norm_gradients",
     )
-    dx, parts = call(*flat, scale)
+    dx, parts = call(*flat, vectors.scale)
     return dx.reshape(x.shape), parts.sum(1)
 
 
@@ -193,8 +193,7 @@ def _differentiate(rows: Rows, programs: int, count: int, *refs: Any) -> None:
 
     turns = math.ceil(rows.total / programs)
     totals = jax.lax.fori_loop(0, turns, turn, held.sums(rows, count))
-    for index, total in enumerate(totals):
-        triton.store(sums_ref.at[index, first, rows.columns], total, mask=rows.real)
+    held.write_sums(rows, sums_ref, first, totals)
 
 
 def _warps(rows: Rows) -> Any:

@@ -80,6 +80,12 @@ def before_norm(rows: Rows, weighed: Array, unit: Array, inverse: Array) -> Arra
     return change * inverse
 
 
+def write_sums(rows: Rows, ref: Any, program: Any, totals: tuple[Array, ...]) -> None:
+    """What a program has added up, into an array of sums, programs and columns."""
+    for index, total in enumerate(totals):
+        triton.store(ref.at[index, program, rows.columns], total, mask=rows.real)
+
+
 def sums(rows: Rows, count: int) -> tuple[Array, ...]:
     """Where a program adds up over its rows."""
     return (jnp.zeros(rows.block, jnp.float32),) * count

@@ -119,14 +119,6 @@ def _attend_gradients(*given: Array) -> tuple[Array, ...]:
 by_head.defvjp(_by_head_forward, _by_head_backward)
 
 
-def forked(
-    x: Float[Array, "*B D"], scale: Float[Array, " D"], bias: Float[Array, " D"] | None, eps: float
-) -> tuple[Float[Array, "*B D"], Float[Array, "*B D"]]:
-    """x as it is, for a residual sum, and normalised, for the branch beside it: so the gradients of both come back
-    together."""
-    return x, normalised(x, scale, bias, eps).astype(x.dtype)
-
-
 @jax.custom_vjp
 def holding(x: Float[Array, "*B D"], constant: Float[Array, " D"]) -> Float[Array, "*B D"]:
     """x as it is, in each of whose rows there is a vector as a constant: its gradient is the sum of x's over rows."""
@@ -135,13 +127,26 @@ def holding(x: Float[Array, "*B D"], constant: Float[Array, " D"]) -> Float[Arra
 
 holding.defvjp(
     lambda x, constant: (x, constant),
-    lambda constant, gradient: (gradient, summed_rows(gradient).astype(constant.dtype)),
+    lambda constant, gradient: (gradient, _summed_rows(gradient).astype(constant.dtype)),
 )
 
 
-def summed_rows(x: Float[Array, "*B D"]) -> Float[Array, " D"]:
+def _summed_rows(x: Float[Array, "*B D"]) -> Float[Array, " D"]:
     """Added up in float32."""
     return x.sum(range(x.ndim - 1), dtype=jnp.float32)
+
+
+def forked(
+    x: Float[Array, "*B D"],
+    scale: Float[Array, " D"],
+    bias: Float[Array, " D"] | None,
+    eps: float,
+    constant: Float[Array, " D"] | None = None,
+) -> tuple[Float[Array, "*B D"], Float[Array, "*B D"]]:
+    """x as it is, for a residual sum, and normalised, for the branch beside it: so the gradients of both come back
+    together. constant: see `holding`."""
+    x = x if constant is None else holding(x, constant)
+    return x, normalised(x, scale, bias, eps).astype(x.dtype)
 
 
 def normalised(

@@ -184,7 +184,7 @@ def _half(
     # gradient are added up before the devices of a tensor axis exchange their sum
     x = over_batch(given.x, mesh)
     if key is None or not subset:
-        x, seen = _parted(norm, Tokens(x, given.constant), fork)
+        x, seen = _parted(norm, given._replace(x=x), fork)
         y = drop_path(branch(over_batch(x, mesh), seen), rate, key)
         return _sum(asking(x), y, mesh, saved=saved) if joined else asking(x) + y
 

@@ -54,9 +54,9 @@ def test_the_kernels_compute_what_xla_does(constant, bias, dtype, allowed, monke
     wide = jax.tree.map(lambda x: x.astype(jnp.float32), (arrays, gradients))
     (_, expected), back = jax.vjp(lambda x, s, b: xla.forked(x, s, b, EPS), *wide[0])
     rows = pallas_norm.Rows(21, 24, EPS, bias, interpret=True)
-    held = arrays[1] if constant else None
-    of_x, sums = pallas_norm._gradients(rows, *arrays, held, *gradients)
-    learned = pallas_norm._as_learned(sums, [*arrays[1:], held])
+    vectors = pallas_norm.Vectors(*arrays[1:], arrays[1] if constant else None)
+    of_x, sums = pallas_norm._gradients(rows, arrays[0], vectors, *gradients)
+    learned = pallas_norm._as_learned(sums, vectors)
     found = [pallas_norm._values(rows, *arrays), of_x, *learned]
     of_x, *others = back(tuple(wide[1]))
     expected = [expected, of_x, *others, of_x.sum((0, 1)) if constant else None]
@@ -72,7 +72,7 @@ def test_where_nothing_goes_past_a_norm_no_zeros_are_read(monkeypatch):
     asked = []
     kernel = pallas_norm._plain_gradients
     monkeypatch.setattr(
-        pallas_norm, "_plain_gradients", lambda *given: (asked.append(given[5]), kernel(*given))[1]
+        pallas_norm, "_plain_gradients", lambda *given: (asked.append(given[3]), kernel(*given))[1]
     )
     arrays, gradients = given((2, 5, 16), jnp.float32, bias=True)
 
@@ -85,7 +85,8 @@ def test_where_nothing_goes_past_a_norm_no_zeros_are_read(monkeypatch):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
     # the kernel without that array
     rows = pallas_norm.Rows(10, 16, EPS, centred=True, interpret=True)
-    of_x, sums = pallas_norm._gradients(rows, *arrays, None, None, gradients[0])
+    vectors = pallas_norm.Vectors(*arrays[1:], None)
+    of_x, sums = pallas_norm._gradients(rows, arrays[0], vectors, None, gradients[0])
     for a, b in zip((of_x, *sums), found, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
@@ -184,11 +185,8 @@ def test_each_device_normalises_its_own_images(sizes, bias):
         values, back = jax.vjp(forked, x, vectors)
         return *values, *back(tuple(gradients))
 
-    def plain(x: Any, scale: Any, bias: Any, eps: float, constant: Any) -> Any:
-        return xla.forked(xla.holding(x, constant), scale, bias, eps)
-
     vectors = (*vectors, jnp.zeros(16))
-    expected = both(plain, x, vectors, gradients)
+    expected = both(xla.forked, x, vectors, gradients)
     x, *gradients = jax.device_put((x, *gradients), batch_sharding(mesh))
     vectors = jax.device_put(vectors, replicated(mesh))
     function = jax.jit(partial(both, pallas_norm.over(mesh)))
@@ -237,7 +235,7 @@ def test_the_flag_and_a_cpu_keep_xlas_program(params):  # noqa: F811
 def halved(x, scale, bias, eps, constant):
     """Half the gradient of the scale."""
     scale = (scale + jax.lax.stop_gradient(scale)) / 2
-    return xla.forked(xla.holding(x, constant), scale, bias, eps)
+    return xla.forked(x, scale, bias, eps, constant)
 
 
 def forgetful(x, scale, bias, eps, constant):
