@@ -112,7 +112,9 @@ def attention(asked: Subject) -> Iterator[Row]:
     tokens = flops(spec).tokens
     shape = (count, spec.num_heads, tokens, spec.head_dim)
     for name, training in _attends(asked):
-        ready = compiled.attention(KERNELS[name], shape, dtype=asked.dtype, training=training)
+        ready = compiled.attention(
+            KERNELS[name].attend, shape, dtype=asked.dtype, training=training
+        )
         way = "both ways" if training else "forward"
         yield Row(
             kind="attention",

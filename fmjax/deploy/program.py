@@ -149,8 +149,8 @@ def _answers(model: ViT, blocks: list[Any], images: Array) -> Outputs:
     """The features of normalised images [B H W 3], by name."""
     x, grid, rope = model.embed(images)
     for block in blocks:
-        x = x + block.attention_branch(x, rope)
-        x = x + block.mlp_branch(x)
+        x = x + block.attention_branch(x, rope).whole
+        x = x + block.mlp_branch(x).whole
     return vars(model.completed(model.gathered(x, grid)))
 
 

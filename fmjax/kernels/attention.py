@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache, partial
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from fmjax.sharding import alone, first_device, parts
 
 # auto: the fastest that the devices, the dtype and the shape allow
 Kernel = Literal["auto", "xla", "cudnn", "pallas"]
-# q, k and v [B N L K] -> [B N L K]; some are given biases too (`gives_sums`)
+# q, k and v [B N L K] -> [B N L K]; some are given biases too (`Chosen.sums`)
 Attend = Callable[..., Array]
 
 # Least compute capability -> the widest head of cuDNN's kernels, both passes (docs.nvidia.com/cudnn, Attention)
@@ -49,13 +49,17 @@ def over(mesh: Mesh | None) -> Attend:
     return import_module("fmjax.kernels.pallas_attention").over(mesh)
 
 
-KERNELS: dict[str, Attend] = {"xla": xla.attend, "cudnn": cudnn.attend, "pallas": by_pallas}
+class Chosen(NamedTuple):
+    """What computes attention."""
+
+    attend: Attend
+    # whether it gives the gradients of biases that are in q, k and v, if it is given these [N K] in a tuple
+    sums: bool = False
+
+
+PLAIN = Chosen(xla.attend)
+KERNELS = {"xla": PLAIN, "cudnn": Chosen(cudnn.attend), "pallas": Chosen(by_pallas, sums=True)}
 NAMES = {"cudnn": "cuDNN's attention", "pallas": "the kernel of attention"}
-
-
-def gives_sums(name: str) -> bool:
-    """Whether a kernel gives the gradients of biases that are in q, k and v, if it is given these [N K] in a tuple."""
-    return name == "pallas"
 
 
 def chosen(
@@ -67,8 +71,8 @@ def chosen(
     head_dim: int,
     tokens: int,
     images: int = 0,
-) -> Attend:
-    """The function that computes attention in a dtype, of so many heads and tokens, in a program for a mesh.
+) -> Chosen:
+    """What computes attention in a dtype, of so many heads and tokens, in a program for a mesh.
 
     images: in a batch; 0: any number that the mesh divides. Raises UsageError where a kernel is asked for by its name
     and cannot run there.
@@ -76,10 +80,10 @@ def chosen(
     asked = {"heads": heads, "head_dim": head_dim, "tokens": tokens, "images": images}
     name = named(kernel, mesh, dtype=dtype, **asked)
     if name == "pallas" and not alone(mesh):
-        return over(mesh)
+        return KERNELS[name]._replace(attend=over(mesh))
     # heads that lie on several devices are not to be gone through, nor those that XLA is asked for
     if name == "xla" and kernel == "auto" and tokens >= MANY and alone(mesh):
-        return xla.by_head if first_device(mesh).platform == "cpu" else xla.attend
+        return Chosen(xla.by_head) if first_device(mesh).platform == "cpu" else PLAIN
     return KERNELS[name]
 
 
@@ -164,17 +168,17 @@ def lacking() -> str:
 
 
 def _found_wrong(kernel: str, dtype: DTypeLike, head_dim: int, device_kind: str) -> str:
-    tried = _tried(KERNELS[kernel], NAMES[kernel], jnp.dtype(dtype), head_dim, gives_sums(kernel))
+    tried = _tried(KERNELS[kernel], NAMES[kernel], jnp.dtype(dtype), head_dim)
     reason = trust.verdict(tried, device_kind).reason
     return reason and f"on {device_kind!r} {reason}"
 
 
 @cache
-def _tried(attend: Attend, name: str, dtype: Any, head_dim: int, sums: bool) -> trust.Kernel:
+def _tried(by: Chosen, name: str, dtype: Any, head_dim: int) -> trust.Kernel:
     # the same object each time: its functions are part of what a verdict is remembered by
-    fast, plain, inputs = attend, xla.attend, INPUTS
-    if sums:
-        fast, plain = partial(_fast_case, attend), _plain_case
+    fast, plain, inputs = by.attend, xla.attend, INPUTS
+    if by.sums:
+        fast, plain = partial(_fast_case, by.attend), _plain_case
         inputs += ("biases",)
     return trust.Kernel(name, fast, plain, (2, 2, TOKENS, head_dim), str(dtype), inputs)
 

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from fmjax.kernels import activation, attention, norm, xla
+from fmjax.kernels import activation, attention, norm
 from fmjax.kernels.activation import Activate
-from fmjax.kernels.attention import Attend
 from fmjax.kernels.norm import Fork
 from fmjax.sharding import batch_divisor, first_device, parts, split
 from fmjax.specs import ViTSpec
@@ -19,9 +18,7 @@ from fmjax.specs import ViTSpec
 class Kernels(NamedTuple):
     """By what a block computes its attention, its norms and its activations; None: by XLA."""
 
-    attend: Attend = xla.attend
-    # whether attention gives the gradients of the biases of q, k and v too
-    attend_sums: bool = False
+    attention: attention.Chosen = attention.PLAIN
     fork: Fork | None = None
     # of what all heads of a token give. Where they lie on several devices XLA sums up what a norm needs
     fork_heads: Fork | None = None
@@ -56,7 +53,6 @@ def chosen(
     shape: dict[str, Any] = {"dtype": dtype, "images": images, "tokens": tokens}
     shape |= {"heads": spec.num_heads, "head_dim": spec.head_dim}
     attend = attention.chosen(asked.attention, mesh, **shape)
-    attend_sums = attention.gives_sums(attention.named(asked.attention, mesh, **shape))
     fork = norm.chosen(asked.norms, mesh, dtype=dtype, width=spec.width, images=images)
     activate = activation.chosen(
         asked.activations,
@@ -73,4 +69,4 @@ def chosen(
     # on a CPU its products end by nothing, and numbers keep the order in which they are added up
     if first_device(mesh).platform != "cpu":
         flags["joined"] = parts(mesh) == 1 and images % batch_divisor(mesh) == 0
-    return Kernels(attend, attend_sums, fork, fork_heads, activate, **flags)
+    return Kernels(attend, fork, fork_heads, activate, **flags)

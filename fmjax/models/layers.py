@@ -19,7 +19,7 @@ from fmjax.kernels import xla
 from fmjax.kernels.activation import Activate, Normed, aligned
 from fmjax.kernels.norm import Fork
 from fmjax.models.kernels import BY_XLA, Kernels
-from fmjax.models.linear import KERNEL_INIT, Dtype, Linear, Rows
+from fmjax.models.linear import KERNEL_INIT, Dtype, Linear, Rows, Tokens
 from fmjax.models.rope import rotate
 from fmjax.specs import ViTSpec
 
@@ -121,7 +121,7 @@ class Attention(nnx.Module):
         kernels: Kernels = BY_XLA,
         asking: Asking = every,
         scale: Float[Array, " D"] | None = None,
-    ) -> Float[Array, "B T D"]:
+    ) -> Tokens:
         """asking: which of the tokens look at all of them, and come back. scale: what comes out is multiplied by."""
         y = rearrange(self._attended(x, rope, kernels, asking), "b n l k -> b l (n k)")
         y = y if self.norm is None else self.norm(y, kernels.fork_heads)
@@ -132,17 +132,17 @@ class Attention(nnx.Module):
         # rest to. Of (v's + k's) + q's that takes a kernel more (an H100 1.4 % of a step of ViT-L/14)
         same = jnp.copy(x) if kernels.joined else x
         inputs = ((self.q, asking(same)), (self.k, same), (self.v, x))
-        if kernels.attend_sums and rope is None:
+        if kernels.attention.sums and rope is None:
             outputs, biases = zip(*(layer.constant_biased(y) for layer, y in inputs), strict=True)
             q, k, v = (split_heads(y, self.num_heads) for y in outputs)
-            return kernels.attend(q, k, v, jax.tree.map(self._rows, biases))
+            return kernels.attention.attend(q, k, v, jax.tree.map(self._rows, biases))
 
         q, k, v = (split_heads(layer(y), self.num_heads) for layer, y in inputs)
         if rope is not None:
             # v stays: only the angle between a query and a key is to tell their distance
             angles = rope[:, : q.shape[2]]
             q, k = rotate(q, angles, self.pairs), rotate(k, rope, self.pairs)
-        return kernels.attend(q, k, v)
+        return kernels.attention.attend(q, k, v)
 
     def _rows(self, bias: Float[Array, " D"]) -> Float[Array, "N K"]:
         return rearrange(bias, "(n k) -> n k", n=self.num_heads)
@@ -181,7 +181,7 @@ class Mlp(nnx.Module):
         x: Float[Array, "*B D"],
         kernels: Kernels = BY_XLA,
         scale: Float[Array, " D"] | None = None,
-    ) -> Float[Array, "*B D"]:
+    ) -> Tokens:
         activate = kernels.activate
         y = self._plain(x) if activate is None else self._fused(x, activate)  # *B F
         return self.down.scaled(y, scale, kernels)
@@ -226,40 +226,36 @@ class Block(nnx.Module):
         kernels: Kernels = BY_XLA,
         seen: Float[Array, "B L D"] | None = None,
         asking: Asking = every,
-    ) -> Float[Array, "B T D"]:
-        # of what a kernel has normalised already, x is not looked at
-        if seen is None:
-            seen = x if self.post_norm else self.norm1(x)
-        if not self.post_norm:
-            return self.attn(seen, rope, kernels, asking, _factors(self.ls1))
-        y = self.norm1(self.attn(seen, rope, kernels, asking), kernels.fork)
-        return y if self.ls1 is None else self.ls1(y)
+    ) -> Tokens:
+        """What is added to x [B L D], or to those that ask. seen: x as a kernel has normalised it, which is not done
+        again."""
+        if self.post_norm:
+            return self._behind(self.attn(x, rope, kernels, asking), self.norm1, self.ls1, kernels)
+        seen = self.norm1(x) if seen is None else seen
+        return self.attn(seen, rope, kernels, asking, _factors(self.ls1))
 
     def mlp_branch(
         self,
         x: Float[Array, "B L D"],
         kernels: Kernels = BY_XLA,
         seen: Float[Array, "B L D"] | None = None,
-    ) -> Float[Array, "B L D"]:
-        if seen is None:
-            seen = x if self.post_norm else self.norm2(x)
-        if not self.post_norm:
-            return self.mlp(seen, kernels, _factors(self.ls2))
-        y = self.norm2(self.mlp(seen, kernels), kernels.fork)
-        return y if self.ls2 is None else self.ls2(y)
+    ) -> Tokens:
+        """The same of the MLP."""
+        if self.post_norm:
+            return self._behind(self.mlp(x, kernels), self.norm2, self.ls2, kernels)
+        seen = self.norm2(x) if seen is None else seen
+        return self.mlp(seen, kernels, _factors(self.ls2))
+
+    @staticmethod
+    def _behind(given: Tokens, norm: Norm, scale: LayerScale | None, kernels: Kernels) -> Tokens:
+        """The end of a branch with its norm behind it."""
+        y = norm(given.whole, kernels.fork)
+        return Tokens(y if scale is None else scale(y))
 
     def attention_ends(self, rows: Rows, kernels: Kernels) -> bool:
         """Whether what the attention's last layer gives is what its branch adds, of so many rows."""
         factors = self.ls1 is None or self.attn.out.folds(rows, kernels)
         return factors and not self.post_norm
-
-    def attention_addend(self, rows: Rows, kernels: Kernels) -> Float[Array, " D"] | None:
-        """What the attention's branch adds to each of so many rows where kernels hold it (`Linear.addend`)."""
-        return self.attn.out.addend(rows, _factors(self.ls1), kernels)
-
-    def mlp_addend(self, rows: Rows, kernels: Kernels) -> Float[Array, " D"] | None:
-        """The same of the MLP's."""
-        return self.mlp.down.addend(rows, _factors(self.ls2), kernels)
 
 
 def _factors(scale: LayerScale | None) -> Array | None:
@@ -289,7 +285,7 @@ class AttentionPool(nnx.Module):
         q = split_heads(self.q(probe), self.num_heads)  # B N 1 K
         k, v = (split_heads(f(x), self.num_heads) for f in (self.k, self.v))  # B N L K
         y = self.out(rearrange(xla.attend(q, k, v), "b n 1 k -> b (n k)"))
-        return y + self.mlp(self.norm(y))
+        return y + self.mlp(self.norm(y)).whole
 
 
 def drop_path(

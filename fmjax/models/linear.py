@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,19 @@ PRODUCT = "product"
 Init = Callable[..., Array]
 Dtype = DTypeLike | None
 Rows = tuple[Any, ...]  # sizes of all axes but the last; of an exported program one is open
+
+
+class Tokens(NamedTuple):
+    """Tokens between two layers."""
+
+    x: Float[Array, "*B D"]
+    # in each of them, with a gradient that it has from the norm behind; None: nothing of the kind
+    constant: Float[Array, " D"] | None = None
+
+    @property
+    def whole(self) -> Float[Array, "*B D"]:
+        """Where no such norm is behind."""
+        return self.x if self.constant is None else xla.holding(self.x, self.constant)
 
 
 class Linear(nnx.Module):
@@ -55,28 +68,19 @@ class Linear(nnx.Module):
 
     def scaled(
         self, x: Float[Array, "*B W"], scale: Float[Array, " O"] | None, kernels: Kernels
-    ) -> Float[Array, "*B O"]:
-        """The output times a factor for each of its numbers, if there are factors; x may have zeros behind. Where
-        kernels hold it, the bias is a constant here, and `addend` is what has its gradient."""
-        hold = _constant if kernels.held else _itself
+    ) -> Tokens:
+        """The output times a factor for each of its numbers, if there are factors; x may have zeros behind."""
         kernel, bias = filled(self.kernel[...], x.shape[-1], axis=0), self._bias()
-        if scale is None:
-            return self._output(x, kernel, hold(bias))
-        if self.folds(x.shape[:-1], kernels):
-            return self._output(x, kernel * scale, hold(_times(bias, scale)))
-        y = self._output(x, kernel, hold(bias))
-        return y * scale.astype(y.dtype)
-
-    def addend(
-        self, rows: Rows, scale: Float[Array, " O"] | None, kernels: Kernels
-    ) -> Float[Array, " O"] | None:
-        """What `scaled` adds to each of so many rows, with the gradient that a constant there has not got."""
-        bias = None if self.bias is None else self.bias[...].astype(jnp.float32)
-        if scale is None:
-            return bias
-        # factors behind the product have had all of their gradient
-        folds = self.folds(rows, kernels)
-        return _times(bias, scale if folds else jax.lax.stop_gradient(scale))
+        behind = scale
+        if scale is not None and self.folds(x.shape[:-1], kernels):
+            kernel, bias, behind = kernel * scale, _times(bias, scale), None
+        y = self._output(x, kernel, _constant(bias) if kernels.held else bias)
+        if behind is not None:
+            y = y * behind.astype(y.dtype)
+            # they have had all of their gradient
+            bias = _times(bias, jax.lax.stop_gradient(behind))
+        held = bias if kernels.held else None
+        return Tokens(y, None if held is None else held.astype(jnp.float32))
 
     def folds(self, rows: Rows, kernels: Kernels) -> bool:
         """Whether factors are multiplied into the kernel: where that is smaller than its input, nothing goes over the
@@ -115,10 +119,6 @@ class Linear(nnx.Module):
             y = y + filled(self.lora(x[..., : self.kernel.shape[0]]), y.shape[-1])
         # kept with its bias (`stack.run_stack`), or the bias is added apart from the product, and twice
         return checkpoint_name(y, PRODUCT)
-
-
-def _itself(bias: Array | None) -> Array | None:
-    return bias
 
 
 def _constant(bias: Array | None) -> Array | None:

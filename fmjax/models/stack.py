@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +14,11 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from fmjax.kernels import xla
+from fmjax.kernels.attention import PLAIN
 from fmjax.kernels.norm import Fork
 from fmjax.models.kernels import Kernels
 from fmjax.models.layers import Asking, Block, Norm, drop_path, every
-from fmjax.models.linear import PRODUCT
+from fmjax.models.linear import PRODUCT, Tokens
 from fmjax.models.subset import added, drawn, taken
 from fmjax.sharding import alone, batch_divisor, first_device, over_batch, split
 
@@ -31,19 +32,6 @@ MOST_UNROLLED = 48
 # Paths in a backbone of what is most of it. These are rounded to the computation's numbers before every product anyway,
 # which norms, tokens and tables of positions are not
 KERNELS = re.compile(r"blocks\..*\.kernel")
-
-
-class Tokens(NamedTuple):
-    """Tokens between two branches."""
-
-    x: Float[Array, "B L D"]
-    # in each of them, with a gradient that it has from the norm behind; None: nothing of the kind
-    constant: Float[Array, " D"] | None = None
-
-    @property
-    def whole(self) -> Float[Array, "B L D"]:
-        """Where no such norm is behind."""
-        return self.x if self.constant is None else xla.holding(self.x, self.constant)
 
 
 def stack_depth(blocks: Block) -> int:
@@ -113,7 +101,7 @@ def run_stack(
         indexed = wrapped(lambda given, index: whole(given, _layer(layers, index)))
         given, _ = jax.lax.scan(indexed, given, jnp.arange(depth - 1))
     # few queries: no kernel is faster than a product of that size
-    kernels = kernels._replace(attend=xla.attend, attend_sums=False)
+    kernels = kernels._replace(attention=PLAIN)
     last = partial(body, kernels=kernels, asking=lambda x: over_batch(x[:, :few], mesh))
     found, _ = _rematerialised(last, how, scanned=False)(given, _layer(layers, depth - 1))
     return found.whole
@@ -148,26 +136,21 @@ def _block(
     joined = kernels.joined and key is None
     half = partial(_half, rate=rate, fork=fork, mesh=mesh, subset=subset, joined=joined)
 
-    def attention(x: Array, seen: Array | None) -> Array:
+    def attention(x: Array, seen: Array | None) -> Tokens:
         return block.attention_branch(x, rope, kernels, seen, asking)
 
-    def mlp(x: Array, seen: Array | None) -> Array:
+    def mlp(x: Array, seen: Array | None) -> Tokens:
         return block.mlp_branch(x, kernels, seen)
-
-    def after(x: Array, addend: Callable[..., Array | None]) -> Tokens:
-        # the bias at the end of a branch has its gradient from the norm in front of the next
-        return Tokens(x, addend(x.shape[:-1], kernels) if kernels.held else None)
 
     # the MLP's backward pass asks for the sum, and nothing for what its last product gives, unless more is behind that
     saved = joined and block.attention_ends(given.x.shape[:-1], kernels)
-    x = half(given, attention, block.norm1, key=first, asking=asking, saved=saved)
-    x = half(after(x, block.attention_addend), mlp, block.norm2, key=second)
-    return after(x, block.mlp_addend), None
+    given = half(given, attention, block.norm1, key=first, asking=asking, saved=saved)
+    return half(given, mlp, block.norm2, key=second), None
 
 
 def _half(
     given: Tokens,
-    branch: Callable[[Array, Array | None], Array],
+    branch: Callable[[Array, Array | None], Tokens],
     norm: Norm,
     *,
     rate: Array,
@@ -178,19 +161,21 @@ def _half(
     joined: bool,
     asking: Asking = every,
     saved: bool = False,
-) -> Float[Array, "B T D"]:
+) -> Tokens:
     """Tokens after one residual branch of a block. joined, saved: see `_sum`."""
     # a branch sees its input by a constraint of its own: on the way back the parts that q, k and v have in its
     # gradient are added up before the devices of a tensor axis exchange their sum
     x = over_batch(given.x, mesh)
     if key is None or not subset:
         x, seen = _parted(norm, given._replace(x=x), fork)
-        y = drop_path(branch(over_batch(x, mesh), seen), rate, key)
-        return _sum(asking(x), y, mesh, saved=saved) if joined else asking(x) + y
+        y, constant = branch(over_batch(x, mesh), seen)
+        y = drop_path(y, rate, key)
+        total = _sum(asking(x), y, mesh, saved=saved) if joined else asking(x) + y
+        return Tokens(total, constant)
 
     places = drawn(key, x.shape[0], subset, groups=batch_divisor(mesh))
     some, seen = _parted(norm, Tokens(over_batch(taken(x, places), mesh)), fork)
-    return added(asking(x), branch(over_batch(some, mesh), seen), places)
+    return Tokens(added(asking(x), branch(over_batch(some, mesh), seen).whole, places))
 
 
 def _sum(

@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from fmjax.errors import UsageError
 from fmjax.kernels import attention, cudnn, devices, pallas_attention, trust, xla
-from fmjax.kernels.attention import FEW, chosen, told
+from fmjax.kernels.attention import FEW, Chosen, chosen, told
 from fmjax.kernels.pallas_attention import Tiles
 from fmjax.sharding import BATCH_AXES, make_mesh
 from tests.unit.test_kernels import (  # noqa: F401
@@ -126,7 +126,7 @@ def test_it_gives_the_gradients_of_biases(sizes, without):
 def test_it_is_chosen_where_it_was_measured_to_be_faster(device, changed, expected, monkeypatch):
     monkeypatch.setattr(attention, "first_device", lambda mesh: device)
     monkeypatch.setattr(attention, "lacking", lambda: "")
-    assert chosen("auto", HERE, **ASKED | changed) is expected
+    assert chosen("auto", HERE, **ASKED | changed).attend is expected
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_by_its_name_it_is_used_or_refused(device, mesh, changed, reason, monkey
     monkeypatch.setattr(attention, "first_device", lambda mesh: device)
     monkeypatch.setattr(attention, "lacking", lambda: "")
     if not reason:
-        assert chosen("pallas", mesh, **ASKED | changed) is attention.by_pallas
+        assert chosen("pallas", mesh, **ASKED | changed).attend is attention.by_pallas
         return
     with pytest.raises(UsageError) as refused:
         chosen("pallas", mesh, **ASKED | changed)
@@ -170,17 +170,17 @@ def test_a_wrong_kernel_is_switched_off(monkeypatch, capsys):
     monkeypatch.setattr(attention, "compute_capability", lambda device: 9.0)
     monkeypatch.setattr(devices, "compute_capability", lambda device: 9.0)
     monkeypatch.setattr(attention, "lacking", lambda: "")
-    wrong = {"pallas": lambda q, k, v, biases: 1.1 * xla.attend(q, k, v)}
+    wrong = {"pallas": Chosen(lambda q, k, v, biases: 1.1 * xla.attend(q, k, v), sums=True)}
     monkeypatch.setattr(attention, "KERNELS", attention.KERNELS | wrong)
     trust.verdict.cache_clear()
-    assert chosen("auto", HERE, **ASKED) is cudnn.attend
+    assert chosen("auto", HERE, **ASKED).attend is cudnn.attend
     assert "the kernel of attention is switched off on 'cpu': its values" in capsys.readouterr().err
     # one that leaves out what it was asked for is told by its gradients
-    wrong = {"pallas": lambda q, k, v, biases: xla.attend(q, k, v)}
+    wrong = {"pallas": Chosen(lambda q, k, v, biases: xla.attend(q, k, v), sums=True)}
     monkeypatch.setattr(attention, "KERNELS", attention.KERNELS | wrong)
     trust.verdict.cache_clear()
     monkeypatch.setattr(trust, "_read", lambda path: None)
-    assert chosen("auto", HERE, **ASKED) is cudnn.attend
+    assert chosen("auto", HERE, **ASKED).attend is cudnn.attend
     assert "its gradients of biases deviate by 1" in capsys.readouterr().err
     trust.verdict.cache_clear()
 

@@ -31,7 +31,7 @@ def test_a_mesh_decides_where_kernels_have_whole_rows(sizes, heads, folded, monk
     found = chosen(ASKED, spec, mesh, dtype="bfloat16", images=8, tokens=257)
     assert found.fork is norm.fork(mesh)
     assert found.activate is activation.activate(mesh)
-    assert found.attend is attention.over(mesh)
+    assert found.attention.attend is attention.over(mesh)
     assert found.fork_heads is (found.fork if heads else None)
     assert found.folded is folded
     # a CPU's products end by nothing

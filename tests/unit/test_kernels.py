@@ -66,10 +66,10 @@ def test_a_kernel_is_chosen_by_device_dtype_and_width_of_heads(
     asked = {"dtype": dtype, "head_dim": head_dim}
     shape = {"heads": 12, "tokens": MANY - 1}
     assert unfit("cudnn", device=device, **asked) == reason
-    assert chosen("auto", HERE, **asked, **shape) is (xla.attend if reason else cudnn.attend)
-    assert chosen("xla", HERE, **asked, **shape) is xla.attend
+    assert chosen("auto", HERE, **asked, **shape).attend is (xla.attend if reason else cudnn.attend)
+    assert chosen("xla", HERE, **asked, **shape).attend is xla.attend
     if not reason:
-        assert chosen("cudnn", HERE, **asked, **shape) is cudnn.attend
+        assert chosen("cudnn", HERE, **asked, **shape).attend is cudnn.attend
         return
     with pytest.raises(UsageError) as refused:
         chosen("cudnn", HERE, **asked, **shape)
@@ -86,7 +86,7 @@ def test_a_jax_whose_primitives_are_unknown_has_none(monkeypatch):
         assert cudnn.lacking().endswith(
             "has no primitives of cuDNN's attention that are known here"
         )
-        assert chosen("auto", HERE, **asked_for) is xla.attend, why
+        assert chosen("auto", HERE, **asked_for).attend is xla.attend, why
         with pytest.raises(UsageError, match="no primitives of cuDNN's attention"):
             chosen("cudnn", HERE, **asked_for)
 
@@ -206,7 +206,7 @@ def test_head_by_head_attention_is_the_same_function(dtype, close):
 def test_many_tokens_are_attended_to_head_by_head_on_one_cpu_alone(mesh, monkeypatch):
     def found(kernel: Any = "auto", *, tokens: int, mesh: Any = mesh) -> Any:
         asked = {"dtype": jnp.float32, "heads": 12, "head_dim": 64}
-        return chosen(kernel, mesh, **asked, tokens=tokens)
+        return chosen(kernel, mesh, **asked, tokens=tokens).attend
 
     assert found(tokens=MANY - 1) is xla.attend
     assert found(tokens=MANY) is xla.by_head

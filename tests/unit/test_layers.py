@@ -11,7 +11,6 @@ import pytest
 from flax import nnx
 from jax import export
 
-from fmjax.kernels import xla
 from fmjax.models.kernels import BY_XLA
 from fmjax.models.linear import Linear
 
@@ -39,7 +38,7 @@ SCALE = jnp.linspace(-2.0, 3.0, OUTPUTS)
 def lowered(layer: Linear, rows: int, *, folded: bool = True) -> str:
     """How the output is computed."""
     kernels = BY_XLA._replace(folded=folded)
-    return str(jax.make_jaxpr(lambda x: layer.scaled(x, SCALE, kernels))(tokens(rows)))
+    return str(jax.make_jaxpr(lambda x: layer.scaled(x, SCALE, kernels).x)(tokens(rows)))
 
 
 def test_a_linear_layer_gives_its_bias_apart():
@@ -58,7 +57,7 @@ def test_it_is_the_same_with_zeros_behind():
     assert not bias[OUTPUTS:].any()
     np.testing.assert_allclose((product + bias)[:, :OUTPUTS], layer(x), rtol=1e-6)
     wide = jnp.pad(x, [(0, 0), (0, 2)])
-    np.testing.assert_allclose(layer.scaled(wide, None, BY_XLA), layer(x), rtol=1e-6)
+    np.testing.assert_allclose(layer.scaled(wide, None, BY_XLA).x, layer(x), rtol=1e-6)
     # where neither is asked for, a wrong width is still refused
     with pytest.raises(TypeError, match="contracting dimensions"):
         layer(wide)
@@ -75,9 +74,7 @@ def test_factors_and_their_gradients_are_those_of_the_output(held, adapter, dtyp
     def loss(kernel: Any, bias: Any, scale: Any, *, folded: bool) -> Any:
         layer = linear(dtype if folded else None, adapter=adapter)
         layer.kernel, layer.bias = nnx.Param(kernel), nnx.Param(bias)
-        y = layer.scaled(x, scale, kernels) if folded else layer(x) * scale
-        if folded and held:
-            y = xla.holding(y, layer.addend(x.shape[:-1], scale, kernels))
+        y = layer.scaled(x, scale, kernels).whole if folded else layer(x) * scale
         return jnp.sin(y.astype(jnp.float32)).sum()
 
     assert learned.bias is not None
@@ -104,7 +101,7 @@ def test_factors_go_into_the_kernel_in_bfloat16_where_that_is_smaller():
 def test_factors_are_applied_in_a_program_for_any_batch(dtype):
     layer, kernels = linear(dtype), BY_XLA._replace(folded=True)
     shape = export.symbolic_shape(f"batch, 3, {INPUTS}")
-    function = jax.jit(lambda x: layer.scaled(x, SCALE, kernels))
+    function = jax.jit(lambda x: layer.scaled(x, SCALE, kernels).x)
     program = export.export(function)(jax.ShapeDtypeStruct(shape, jnp.float32))
     for batch in (1, 4):
         x = tokens(3 * batch).reshape(batch, 3, INPUTS)

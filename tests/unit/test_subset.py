@@ -55,7 +55,7 @@ def by_hand(model: ViT, images, key, rate: float):
             places = subset.drawn(each, IMAGES, rate, groups=1).some[0]
             keep = jnp.zeros(IMAGES).at[places].set(IMAGES / len(places))
             branch = block.attention_branch(x, rope) if half == "attention" else block.mlp_branch(x)
-            x = x + branch * keep[:, None, None]
+            x = x + branch.whole * keep[:, None, None]
     return model.final_norm(x)
 
 

@@ -75,9 +75,9 @@ def test_plain_attention_in_half_precision_is_well_within_what_is_allowed(dtype,
 def test_a_wrong_kernel_is_switched_off_with_one_line_which_is_remembered(
     wrong, capable, capsys, monkeypatch
 ):
-    monkeypatch.setitem(attention.KERNELS, "cudnn", wrong)
-    assert attention.chosen("auto", capable, **ASKED) is xla.attend
-    assert attention.chosen("auto", capable, **ASKED) is xla.attend
+    monkeypatch.setitem(attention.KERNELS, "cudnn", attention.Chosen(wrong))
+    assert attention.chosen("auto", capable, **ASKED).attend is xla.attend
+    assert attention.chosen("auto", capable, **ASKED).attend is xla.attend
     line = capsys.readouterr().err
     assert line.count("\n") == 1
     assert line.startswith("note    cuDNN's attention is switched off on 'cpu': ")
@@ -92,14 +92,14 @@ def test_a_wrong_kernel_is_switched_off_with_one_line_which_is_remembered(
     assert (found.device, found.case) == ("cpu", case)
     monkeypatch.setattr(trust, "tried", None)
     trust.verdict.cache_clear()
-    assert attention.chosen("auto", capable, **ASKED) is xla.attend
+    assert attention.chosen("auto", capable, **ASKED).attend is xla.attend
     assert capsys.readouterr().err == line
 
 
 def test_the_doctor_says_which_kernel_is_used(capable, monkeypatch):
     [device] = capable.devices.flat
     assert attention.told(device, BF16) == "cuDNN's kernels"
-    monkeypatch.setitem(attention.KERNELS, "cudnn", failing)
+    monkeypatch.setitem(attention.KERNELS, "cudnn", attention.Chosen(failing))
     trust.verdict.cache_clear()
     told = attention.told(device, jnp.float16)
     assert told.startswith("XLA's products: on 'cpu' it fails (RuntimeError: CUDNN_STATUS")
@@ -107,7 +107,7 @@ def test_the_doctor_says_which_kernel_is_used(capable, monkeypatch):
 
 def test_a_right_kernel_is_used_and_nothing_is_said(capable, capsys):
     # here it is the plain path, by the platform
-    assert attention.chosen("auto", capable, **ASKED) is cudnn.attend
+    assert attention.chosen("auto", capable, **ASKED).attend is cudnn.attend
     assert capsys.readouterr().err == ""
     assert [found.reason for found in trust.remembered()] == [""]
 
@@ -116,7 +116,7 @@ def test_it_is_tried_while_a_model_is_traced(capable):
     tried = []
 
     def body(carry, _):
-        tried.append(attention.chosen("auto", capable, **ASKED))
+        tried.append(attention.chosen("auto", capable, **ASKED).attend)
         return 2 * carry, None
 
     doubled = jax.jit(jax.grad(lambda x: jax.lax.scan(body, x, None, length=3)[0]))
@@ -144,11 +144,11 @@ def test_other_versions_and_damaged_files_are_tried_again(capable, monkeypatch):
 def test_without_a_place_to_keep_it_a_verdict_holds_for_the_process(capable, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FMJAX_CACHE", str(tmp_path / "file"))
-    assert attention.chosen("auto", capable, **ASKED) is cudnn.attend
+    assert attention.chosen("auto", capable, **ASKED).attend is cudnn.attend
 
 
 def test_devices_that_are_not_here_are_trusted_and_nothing_is_kept(monkeypatch):
     for device, expected in ((A100, cudnn.attend), (CPU, xla.attend)):
         monkeypatch.setattr(attention, "first_device", lambda mesh, device=device: device)
-        assert attention.chosen("auto", None, **ASKED) is expected
+        assert attention.chosen("auto", None, **ASKED).attend is expected
     assert list(trust.remembered()) == []
