@@ -1,25 +1,37 @@
-"""docs/speed.md's tables of what was measured on GPUs: each call's own, so that no two devices and no two hours mix.
+"""docs/speed_calls.md's tables of all that was measured on GPUs: each call's own, so that no two devices and no two
+hours mix.
 
 python -m benchmarks.gpu.page. From the files in benchmarks/results/gpu, one a call; a cell without a figure is empty.
+Writes the newest figures into docs/speed.md too (`summary`).
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
+from benchmarks.gpu import summary
 from benchmarks.gpu.record import NOMINAL
+from benchmarks.gpu.stored import (
+    ROOT,
+    TITLES,
+    Call,
+    Row,
+    at,
+    calls,
+    compiling,
+    described,
+    library,
+    memory,
+    named,
+    predictions,
+    said,
+    who,
+)
 from benchmarks.pages import header, line, part, put
 
-ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "speed.md"
-RESULTS = ROOT / "benchmarks" / "results" / "gpu"
-PREDICTED = ROOT / "benchmarks" / "results" / "compiled.json"
+PAGE = ROOT / "docs" / "speed_calls.md"
 START, END = "<!-- python -m benchmarks.gpu.page -->", "<!-- end of benchmarks.gpu.page -->"
 
-Row = dict[str, Any]
 COLUMNS = (
     "predicted for an H100, ms",
     "ms (least to most)",
@@ -29,13 +41,6 @@ COLUMNS = (
     "memory, GiB",
     "compiling or first step, s",
 )
-TITLES = {"train": "training", "forward": "forward"}
-MODES = {
-    "no": "eager",
-    "default": "torch.compile",
-    "max-autotune-no-cudagraphs": "max-autotune",
-    "step": "torch.compile of the whole step",
-}
 # columns, and whose products they have
 PRODUCTS = {"jax": "ours products", "torch": "peers products", "jax, FP8": "ours products_fp8"}
 REST = "all else"
@@ -49,37 +54,32 @@ GROUPS = {
 }
 
 
-def calls() -> list[dict[str, Any]]:
-    """What each call to a device found, the newest last."""
-    return [json.loads(file.read_text()) | {"file": file.name} for file in files()]
-
-
-def files() -> list[Path]:
-    """Those of the calls, by their dates, with which their names begin."""
-    return sorted(RESULTS.glob("*.json"))
-
-
 def tables() -> str:
-    """All that the page shows."""
-    found, lines = calls(), []
+    """All that the page shows, the newest call first."""
+    found, shown = calls(), []
     measured = {row["row"] for call in found for row in call["rows"] if "left_out" not in row}
     for number, call in enumerate(found):
         # what no call had time for is an empty row of the last one that meant to measure it
-        shown = {row["row"] for later in found[number + 1 :] for row in later["rows"]}
-        rows = [x for x in call["rows"] if "left_out" not in x or x["row"] not in measured | shown]
-        lines += [*head(call), *agreement(rows), "", *steps(rows), *products(rows)]
-        lines += [*attention(rows), *profiles(rows), *failures(rows), ""]
-    return "\n".join(lines).rstrip()
+        later = {row["row"] for other in found[number + 1 :] for row in other["rows"]}
+        rows = [x for x in call["rows"] if "left_out" not in x or x["row"] not in measured | later]
+        shown.append("\n".join(of_call(call, rows)))
+    return "\n\n".join(reversed(shown))
 
 
-def head(call: dict[str, Any]) -> Iterator[str]:
-    """The device, the date, and the versions."""
-    device, versions = call["device"], call["versions"]
-    yield f"### {device['name']}, {call['date'][:16].replace('T', ' ')} UTC"
+def of_call(call: Call, rows: list[Row]) -> Iterator[str]:
+    """What one call found."""
+    yield from head(call)
+    yield from agreement(rows)
     yield ""
-    yield f"Commit {call['commit']}, Python {call['python']}, driver {device['driver_version']},"
-    yield f"{device['power.limit']} at most (`benchmarks/results/gpu/{call['file']}`);"
-    yield ", ".join(f"{name} {version}" for name, version in versions.items() if version) + "."
+    for table in (steps, products, attention, profiles, failures):
+        yield from table(rows)
+
+
+def head(call: Call) -> Iterator[str]:
+    """The device, the date, and the versions."""
+    yield f"## {call['device']['name']}, {at(call)} UTC"
+    yield ""
+    yield f"Of {described(call)}"
 
 
 def agreement(rows: list[Row]) -> Iterator[str]:
@@ -90,7 +90,7 @@ def agreement(rows: list[Row]) -> Iterator[str]:
         ways = [name for name in row if name.startswith(("float32", "bfloat16"))]
         shown = [f"{name} {_apart(row[name], '')}" for name in ways]
         shown.append(f"torch by autocast {_apart(row['float32'], 'torch ')}")
-        whose = f"{_library(row)}'s in float32 with the same weights"
+        whose = f"{library(row)}'s in float32 with the same weights"
         yield f"Logits and one step's gradients of {row['model']}, from {whose}:"
         yield ", ".join(shown) + "."
 
@@ -111,37 +111,12 @@ def steps(rows: list[Row]) -> Iterator[str]:
     for title, found in parts.items():
         yield part(title, len(COLUMNS))
         for row in found:
-            yield line(_named(row), *_cells(row, known))
-
-
-def predictions() -> dict[str, float]:
-    """Row -> milliseconds, of what was compiled without a device."""
-    if not PREDICTED.exists():
-        return {}
-    return {row["row"]: row["predicted_ms"] for row in json.loads(PREDICTED.read_text())["rows"]}
-
-
-def _named(row: Row) -> str:
-    """Who computed, and how."""
-    options = dict(row["options"])
-    mode = options.pop("compile", "")
-    options.pop("library", "")
-    told = [f"{name} {value}" for name, value in options.items()]
-    library = _who(row)
-    return ", ".join([library, *filter(None, (MODES.get(mode, mode),)), *told]).replace(" True", "")
-
-
-def _who(row: Row) -> str:
-    return "fmjax" if row["side"] == "ours" else f"{_library(row)} in torch"
-
-
-def _library(row: Row) -> str:
-    return row["options"].get("library", "timm")
+            yield line(named(row), *_cells(row, known))
 
 
 def _cells(row: Row, known: dict[str, float]) -> list[str]:
     """What the columns say; nothing of what was not measured."""
-    predicted = _said(known, row["row"], ".1f")
+    predicted = said(known, row["row"], ".1f")
     if "ms" not in row:
         return [predicted] + [""] * (len(COLUMNS) - 1)
     timing = row["timing"]
@@ -151,15 +126,10 @@ def _cells(row: Row, known: dict[str, float]) -> list[str]:
         f"{row['ms']:.1f} ({spread})",
         f"{row['images_per_s']:,.0f}",
         f"{row['mfu']:.3f}",
-        _said(row, "of_measured_product", ".3f"),
-        _said(row, "planned_gib", ".1f") or _said(row, "peak_gib", ".1f"),
-        _said(row, "compiling_s", ".1f") or _said(row, "first_step_s", ".1f"),
+        said(row, "of_measured_product", ".3f"),
+        memory(row),
+        compiling(row),
     ]
-
-
-def _said(row: Row, name: str, form: str) -> str:
-    """A figure; nothing where there is none."""
-    return f"{row[name]:{form}}" if name in row else ""
 
 
 def products(rows: list[Row]) -> Iterator[str]:
@@ -187,7 +157,7 @@ def attention(rows: list[Row]) -> Iterator[str]:
     yield from header("attention: tokens, width of a head", "by", "forward, ms", "both ways, ms")
     for row, each in sorted(found, key=lambda pair: (pair[1]["tokens"], pair[1]["width"])):
         times = [each[way].get("ms", "") for way in ("forward", "both")]
-        by = f"{_who(row)}, {each['way']}"
+        by = f"{who(row)}, {each['way']}"
         yield f"| {each['tokens']}, {each['width']} | {by} | {times[0]} | {times[1]} |"
 
 
@@ -205,7 +175,7 @@ def profiles(rows: list[Row]) -> Iterator[str]:
         # the file lists the slowest kernels by their names; the rest are many and small
         sums[REST] += row["device_ms"] - sum(sums.values())
         shown = " | ".join(f"{time:.1f}" for time in sums.values())
-        title = f"{row['model']}, {row['batch']} images: {_named(row)}"
+        title = f"{row['model']}, {row['batch']} images: {named(row)}"
         yield f"| {title} | {shown} | {row['device_ms']:.1f} |"
 
 
@@ -226,3 +196,4 @@ def failures(rows: list[Row]) -> Iterator[str]:
 
 if __name__ == "__main__":
     put(PAGE, START, END, tables())
+    put(summary.PAGE, summary.START, summary.END, summary.tables())

@@ -167,7 +167,7 @@ OTHERS = {
     "from_big_vision.md": {"--config", "--config.lr", "--workdir"},
     "fine_tuning.md": {"--logdir"},
     "serving.md": {"--port", "--shm-size"},
-    "speed.md": {"--after"},
+    "speed_calls.md": {"--after"},
 }
 COMPARED = {"parity.md"}
 
