@@ -114,12 +114,12 @@ class Linear(nnx.Module):
     def _output(self, x: Array, kernel: Array, bias: Array | None) -> Array:
         x = x.astype(self.dtype or x.dtype)
         # one axis of rows: of two, XLA on a CPU copies the gradient in another layout to multiply it with x (a tenth of
-        # a step)
-        rows = x.reshape(-1, x.shape[-1])
+        # a step). In float16 it learns less by it on some processors: that keeps its axes
+        rows = x if x.dtype == jnp.float16 else x.reshape(-1, x.shape[-1])
         y = xla.biased(rows @ kernel.astype(x.dtype), bias)
         if self.lora is not None:
             # adapters have the layer's own sizes
-            y = y + filled(self.lora(rows[:, : self.kernel.shape[0]]), y.shape[-1])
+            y = y + filled(self.lora(rows[..., : self.kernel.shape[0]]), y.shape[-1])
         # kept with its bias (`stack.run_stack`), or the bias is added apart from the product, and twice
         return checkpoint_name(y.reshape(*x.shape[:-1], y.shape[-1]), PRODUCT)
 
