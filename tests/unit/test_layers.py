@@ -78,6 +78,8 @@ def test_factors_and_their_gradients_are_those_of_the_output(held, adapter, dtyp
         return jnp.sin(y.astype(jnp.float32)).sum()
 
     assert learned.bias is not None
+    # what the norm behind has the gradient of is told where it holds it, and nowhere else
+    assert (linear(dtype).scaled(x, SCALE, kernels).constant is not None) == held
     both = jax.value_and_grad(loss, (0, 1, 2))
     given = (learned.kernel[...], learned.bias[...], SCALE)
     found, expected = (jax.tree.leaves(both(*given, folded=way)) for way in (True, False))
