@@ -164,7 +164,19 @@ def normalised(
 
 def biased(product: Float[Array, "*B F"], bias: Float[Array, " F"] | None) -> Float[Array, "*B F"]:
     """A product, and its bias in the same dtype."""
-    return product if bias is None else product + bias.astype(product.dtype)
+    if bias is None:
+        return product
+    if product.dtype == jnp.float16:
+        # the bias' gradient would be added up in float16, which loses digits with each row, and ends at 65,504
+        product, bias = holding(product, bias), jax.lax.stop_gradient(bias)
+    return product + bias.astype(product.dtype)
+
+
+def scaled(product: Float[Array, "*B F"], scale: Float[Array, " F"]) -> Float[Array, "*B F"]:
+    """A product times a factor for each of its numbers, in the same dtype."""
+    # the factors' gradient too is added up
+    wide = jnp.float32 if product.dtype == jnp.float16 else product.dtype
+    return (product.astype(wide) * scale.astype(wide)).astype(product.dtype)
 
 
 def gelu(x: Float[Array, "*B F"]) -> Float[Array, "*B F"]:

@@ -76,7 +76,7 @@ class Linear(nnx.Module):
             kernel, bias, behind = kernel * scale, _times(bias, scale), None
         y = self._output(x, kernel, _constant(bias) if kernels.held else bias)
         if behind is not None:
-            y = y * behind.astype(y.dtype)
+            y = xla.scaled(y, behind)
             # they have had all of their gradient
             bias = _times(bias, jax.lax.stop_gradient(behind))
         held = bias if kernels.held else None
@@ -114,8 +114,8 @@ class Linear(nnx.Module):
     def _output(self, x: Array, kernel: Array, bias: Array | None) -> Array:
         x = x.astype(self.dtype or x.dtype)
         # one axis of rows: of two, XLA on a CPU copies the gradient in another layout to multiply it with x (a tenth of
-        # a step). In float16 it learns less by it on some processors: that keeps its axes
-        rows = x if x.dtype == jnp.float16 else x.reshape(-1, x.shape[-1])
+        # a step)
+        rows = x.reshape(-1, x.shape[-1])
         y = xla.biased(rows @ kernel.astype(x.dtype), bias)
         if self.lora is not None:
             # adapters have the layer's own sizes

@@ -33,7 +33,7 @@ DEVICES = jax.devices()
 CONFIG = RunConfig(
     model=ModelConfig(name="demo_vit_ti4.fashion_mnist", dtype="float32"),
     data=DataConfig(crop_scale=1.0, flip=0.0),
-    recipe=Recipe(lr=3e-3, warmup_steps=5, ema=0.9, accumulate=2),
+    recipe=Recipe(lr=1e-3, warmup_steps=5, ema=0.9, accumulate=2),
     drop_path=0.1,
     steps=60,
     batch_size=32,
@@ -173,9 +173,9 @@ def test_float16_learns_what_float32_learns(half):
     losses = in_dtype("float32", accumulate=1).losses(CONFIG.steps)
     ends = [np.mean(found[-10:]) for found in (losses, half.seen)]
     assert max(ends) < 0.9 * losses[0]
-    # at this rate the two part slowly: by 1 % in 60 steps, while the loss falls by 20 %
+    # at three times this rate runs of float32 that begin 1e-4 apart end 3 % apart; at this one below 0.1 %
     assert half.seen[:5] == pytest.approx(losses[:5], rel=1e-3)
-    assert ends[1] == pytest.approx(ends[0], rel=0.04)
+    assert ends[1] == pytest.approx(ends[0], rel=0.03)
 
 
 def test_an_overflow_of_float16_changes_no_bit_and_the_next_step_has_half_the_scale(half):

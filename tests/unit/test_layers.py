@@ -88,6 +88,20 @@ def test_factors_and_their_gradients_are_those_of_the_output(held, adapter, dtyp
         assert np.abs(a - b).max() <= within * max(1.0, np.abs(b).max())
 
 
+def test_gradients_that_add_up_rows_are_added_up_in_float32():
+    """Of float16: one of ones would come to rest at 2,048, and above 65,504 is nothing."""
+    x, kernel = jnp.ones((70_000, INPUTS)), jnp.ones((INPUTS, OUTPUTS)) / INPUTS
+
+    def total(bias: Any, scale: Any) -> Any:
+        layer = linear(jnp.float16)
+        layer.kernel, layer.bias = nnx.Param(kernel), nnx.Param(bias)
+        return layer.scaled(x, scale, BY_XLA).x.astype(jnp.float32).sum()
+
+    of_bias, of_scale = jax.grad(total, (0, 1))(jnp.zeros(OUTPUTS), jnp.ones(OUTPUTS))
+    np.testing.assert_allclose(of_bias, len(x), rtol=1e-3)
+    np.testing.assert_allclose(of_scale, len(x), rtol=1e-3)
+
+
 def test_factors_go_into_the_kernel_in_bfloat16_where_that_is_smaller():
     of_kernel = f"f32[{INPUTS},{OUTPUTS}] = mul"
     assert of_kernel in lowered(linear(jnp.bfloat16), MANY)
