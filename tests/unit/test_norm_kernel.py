@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,17 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from fmjax.errors import UsageError
 from fmjax.kernels import activation, attention, devices, norm, pallas, pallas_norm, trust, xla
 from fmjax.kernels.norm import chosen, unfit
-from fmjax.models import kernels as model_kernels
-from fmjax.models.build import initialise
-from fmjax.models.functional import functional, with_params
-from fmjax.names import get_spec
 from fmjax.sharding import batch_sharding, make_mesh, replicated
-from tests.support.checkpoints import small
 from tests.unit.test_kernels import (  # noqa: F401
     A100,
     BF16,
@@ -270,56 +263,3 @@ def test_a_wrong_kernel_is_switched_off(wrong, monkeypatch, capsys):
     with pytest.raises(UsageError, match=f"^--norms pallas: on 'cpu' {REASONS[wrong]}; choose xla"):
         chosen("pallas", HERE, **asked)
     trust.verdict.cache_clear()
-
-
-@pytest.mark.parametrize(
-    ("changed", "unroll", "part"),
-    [
-        ({}, False, "patches"),
-        ({}, False, "embedding"),
-        ({}, True, "patches"),
-        ({"layer_scale": True}, True, "embedding"),
-        ({"bias": False}, False, "embedding"),
-        # where a bias is not in what the next norm normalises
-        ({"block": "post_norm"}, True, "embedding"),
-        # q and k are turned behind their biases
-        ({"rope": get_spec("EVA02-B-16").rope}, True, "embedding"),
-        ({"drop_path": 0.5}, False, "patches"),
-        ({"drop_path": 0.5, "drop_path_by": "subset"}, True, "embedding"),
-    ],
-)
-def test_a_tower_and_its_gradients_are_the_same_by_the_kernels(changed, unroll, part, monkeypatch):
-    """Norms' and attention's, of biases too, whichever kernel gives these; and residuals that end a product."""
-    options: dict[str, Any] = {
-        name: changed[name] for name in changed if name.startswith("drop_path")
-    }
-    fields = {name: changed[name] for name in changed if name not in options}
-    spec = replace(small("ViT-B-16", depth=2), **fields)
-    options |= {"unroll": unroll, "remat": "dots"}
-    made = partial(initialise, spec, nnx.Rngs(0), dtype=jnp.float32, **options)
-    learned = functional(made())[1]
-    # biases and factors begin as zeros and as all the same
-    keys = iter(jax.random.split(jax.random.key(2), len(jax.tree.leaves(learned))))
-    learned = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(next(keys), x.shape), learned)
-    images = jax.random.normal(jax.random.key(1), (4, *spec.image_size, 3))
-
-    def gradients(**kernels: str) -> Any:
-        model = made(**kernels, mesh=HERE)
-
-        def loss(learned: Any) -> Any:
-            whole = with_params(model, learned)
-            if part == "embedding":
-                return jnp.sin(whole.embedding(images, jax.random.key(3))).sum()
-            return jnp.sin(whole.unprojected(images, jax.random.key(3)).patches).sum()
-
-        return jax.jit(jax.value_and_grad(loss))(learned)
-
-    expected = gradients(norms="xla", attention="xla")
-    monkeypatch.setattr(devices, "HALVES", (jnp.dtype("float32"),))
-    for kernels in (norm, attention):
-        monkeypatch.setattr(kernels, "unfit", lambda *_, **__: "")
-    monkeypatch.setattr(model_kernels, "first_device", lambda mesh: H100)
-    found = gradients(norms="pallas", attention="pallas")
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        # the true gradient of a bias of k is zero
-        assert np.abs(a - b).max() <= 2e-5 * (1 + np.abs(b).max())
