@@ -83,7 +83,7 @@ def head(call: Call) -> Iterator[str]:
 
 
 def agreement(rows: list[Row]) -> Iterator[str]:
-    """How far both libraries are apart, which is looked at before any time is taken."""
+    """How far both libraries are apart."""
     for row in rows:
         if "agrees" not in row:
             continue

@@ -70,7 +70,7 @@ def table(device: str, newest: list[Call]) -> Iterator[str]:
     used = {call["file"] for call, *_ in filter(None, known.values())}
     for call in newest:
         if call["file"] in used:
-            yield f"- {at(call)} UTC: {described(call)}"
+            yield f"- {at(call)} UTC: {agreed(call)}; {described(call)}"
     yield ""
 
 
@@ -83,6 +83,14 @@ def found(step: Step, newest: Iterable[Call]) -> Found | None:
         if ours is not None:
             return call, ours, fastest(row for row in rows if row["side"] == "peers")
     return None
+
+
+def agreed(call: Call) -> str:
+    """Whether the call has found both libraries to compute the same function."""
+    verdicts = [row["agrees"] for row in call["rows"] if "agrees" in row]
+    if not verdicts:
+        return "logits and gradients were not compared in this call"
+    return "logits and gradients agree" if all(verdicts) else "logits or gradients differ"
 
 
 def cells(known: Found | None) -> list[str]:

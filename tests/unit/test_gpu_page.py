@@ -135,6 +135,21 @@ def test_what_no_call_has_measured_is_empty(newest):
     assert newest(call("NVIDIA H200", OURS | {"options": {}, "left_out": "41 s are left"})) == []
 
 
+@pytest.mark.parametrize(
+    ("verdicts", "told"),
+    [
+        ([], "logits and gradients were not compared in this call"),
+        ([True, True], "logits and gradients agree"),
+        ([True, False], "logits or gradients differ"),
+    ],
+)
+def test_below_the_newest_stands_whether_both_compute_the_same(verdicts, told, store):
+    ours = OURS | {"options": {}} | FIGURES
+    compared = [{"row": "", "kind": "agreement", "side": "ours", "agrees": x} for x in verdicts]
+    store(call("NVIDIA H200", ours, *compared))
+    assert f"05:14 UTC: {told}; commit" in summary.tables()
+
+
 def test_each_kind_of_device_has_a_table_of_the_newest(store):
     row = OURS | {"options": {}} | FIGURES
     store(call("NVIDIA H100", row), call("NVIDIA H200", row))
