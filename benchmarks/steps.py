@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from machine import processor
 from turns import in_turn
 
 ROOT = Path(__file__).parents[1]
@@ -145,16 +146,8 @@ def main(rounds: int) -> None:
     found = {case.told: measured(case, rounds) for case in CASES}
     packages = ("jax", "flax", "torch", "timm")
     versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
-    # which library's products are the faster is a matter of the processor
     record = {"processor": processor(), "versions": versions, "cases": found}
     OUT.write_text(json.dumps(record, indent=1) + "\n")
-
-
-def processor() -> str:
-    """Its name, and whether it has vectors of 512 bits."""
-    facts = Path("/proc/cpuinfo").read_text()
-    name = facts.partition("model name")[2].partition("\n")[0].strip("\t :")
-    return f"{name}, AVX-512" if "avx512f" in facts else name
 
 
 def write_page() -> None:
