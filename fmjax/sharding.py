@@ -67,6 +67,21 @@ def make_mesh(
     return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
+def check_axes(mesh: Mesh | None) -> None:
+    """Raises UsageError for a mesh that parameters and images cannot lie on."""
+    if mesh is None:
+        return
+    kinds = [
+        f"{name} ({kind.name})" for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
+    ]
+    wanted = [f"{name} ({AxisType.Auto.name})" for name in AXES]
+    if kinds != wanted:
+        raise UsageError(
+            f"the mesh has the axes {', '.join(kinds)}, where they must be {', '.join(wanted)}; make it by "
+            f"fmjax.make_mesh(data, fsdp, tensor)"
+        )
+
+
 def _asked(sizes: Mapping[str, int]) -> str:
     """The sizes of a mesh as a person set them: an axis that is not split was not spoken of."""
     said = {axis: size for axis, size in sizes.items() if size != 1} or {"data": 1}

@@ -166,8 +166,9 @@ def biased(product: Float[Array, "*B F"], bias: Float[Array, " F"] | None) -> Fl
     """A product, and its bias in the same dtype."""
     if bias is None:
         return product
-    if product.dtype == jnp.float16:
-        # the bias' gradient would be added up in float16, which loses digits with each row, and ends at 65,504
+    if product.dtype.itemsize < 4:
+        # the bias' gradient would be added up in half precision, which loses digits with each row: of the patches of
+        # 32 images half of it. And in float16 a sum ends at 65,504
         product, bias = holding(product, bias), jax.lax.stop_gradient(bias)
     return product + bias.astype(product.dtype)
 
@@ -175,7 +176,7 @@ def biased(product: Float[Array, "*B F"], bias: Float[Array, " F"] | None) -> Fl
 def scaled(product: Float[Array, "*B F"], scale: Float[Array, " F"]) -> Float[Array, "*B F"]:
     """A product times a factor for each of its numbers, in the same dtype."""
     # the factors' gradient too is added up
-    wide = jnp.float32 if product.dtype == jnp.float16 else product.dtype
+    wide = jnp.promote_types(product.dtype, jnp.float32)
     return (product.astype(wide) * scale.astype(wide)).astype(product.dtype)
 
 
@@ -189,7 +190,9 @@ def gelu(x: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
 
 def gelu_tanh(x: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
     """The tanh approximation of gelu, of big_vision and of Hugging Face's SigLIP."""
-    return jax.nn.gelu(x, approximate=True)
+    # the gradient has squares, of which float16 has none above 255
+    wide = jnp.float32 if x.dtype == jnp.float16 else x.dtype
+    return jax.nn.gelu(x.astype(wide), approximate=True).astype(x.dtype)
 
 
 def quick_gelu(x: Float[Array, "*B F"]) -> Float[Array, "*B F"]:

@@ -50,6 +50,9 @@ def chosen(
 
     Raises UsageError where a kernel is asked for by its name and cannot run there.
     """
+    if not images:
+        # kernels go over some rows, and 0 means any number of images to what follows
+        return BY_XLA
     shape: dict[str, Any] = {"dtype": dtype, "images": images, "tokens": tokens}
     shape |= {"heads": spec.num_heads, "head_dim": spec.head_dim}
     attend = attention.chosen(asked.attention, mesh, **shape)

@@ -74,7 +74,7 @@ class LayerScale(nnx.Module):
         self.scale = nnx.Param(jnp.full((width,), 1e-5, param_dtype))
 
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-        return x * self.scale[...].astype(x.dtype)
+        return xla.scaled(x, self.scale[...])
 
 
 class PatchEmbed(nnx.Module):
@@ -94,8 +94,8 @@ class PatchEmbed(nnx.Module):
         height, width = (side // p * p for side in images.shape[1:3])
         images = images[:, :height, :width]
         patches = rearrange(images.astype(dtype), "b (h p) (w q) c -> b h w (p q c)", p=p, q=p)
-        y = patches @ self.kernel[...].astype(dtype)
-        return y if self.bias is None else y + self.bias[...].astype(dtype)
+        bias = None if self.bias is None else self.bias[...]
+        return xla.biased(patches @ self.kernel[...].astype(dtype), bias)
 
 
 class Attention(nnx.Module):

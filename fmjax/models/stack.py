@@ -57,6 +57,13 @@ def _cut(stack: Block, low: int, high: int) -> Block:
     return jax.tree.map(lambda leaf: leaf[low:high], stack)
 
 
+# Within a program it is part of that. Called by itself, it is one that is found again: a loop over functions that are
+# made anew would be compiled in every call
+@partial(
+    jax.jit,
+    static_argnames=("kernels", "remat", "unroll", "mesh", "few", "training", "subset"),
+    inline=True,
+)
 def run_stack(
     blocks: Block,
     x: Float[Array, "B L D"],

@@ -31,7 +31,7 @@ from fmjax.models.linear import Dtype, Linear
 from fmjax.models.resample import resample_grid
 from fmjax.models.rope import rope_table
 from fmjax.models.stack import Remat, Unroll, between, run_stack
-from fmjax.sharding import over_batch, parts
+from fmjax.sharding import check_axes, over_batch, parts
 from fmjax.specs import ClassifierInput, DropPathBy, ModelFacts, ViTSpec, check_image_size
 
 Grid = tuple[int, int]
@@ -76,6 +76,7 @@ class ViT(nnx.Module):
         def small_if(wanted: bool, *shape: int) -> nnx.Param | None:
             return nnx.Param(SMALL_INIT(rngs.params(), shape, param_dtype)) if wanted else None
 
+        check_axes(mesh)
         _check_heads(spec, mesh)
         # random numbers are drawn in the order of these lines: moving one changes what a seed gives
         dtypes = {"dtype": dtype, "param_dtype": param_dtype}

@@ -8,6 +8,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 
 import fmjax
 import weights_conversion as wc
@@ -19,7 +20,7 @@ from fmjax.errors import UsageError
 from fmjax.models.build import abstract, initialise, leaf_shardings, param_shapes
 from fmjax.models.functional import functional
 from fmjax.programs.finetune import check_batch
-from fmjax.sharding import batch_sharding, make_mesh
+from fmjax.sharding import AXES, batch_sharding, make_mesh
 from fmjax.trees import flat
 from fmjax.weights.load import fill, load
 from tests.support.checkpoints import random_file, save, small
@@ -201,3 +202,22 @@ def test_a_mesh_that_does_not_fit_says_so():
         leaf_shardings(model, make_mesh(data=1, fsdp=5, devices=DEVICES[:5]))
     with pytest.raises(UsageError, match=r"--batch-size 12 does not divide over 8 devices"):
         check_batch(replace(CONFIG, batch_size=12), make_mesh())
+
+
+@pytest.mark.parametrize(
+    ("axes", "told"),
+    [
+        (("data", "fsdp"), r"data \(Auto\), fsdp \(Auto\), where"),
+        (("tensor", "fsdp", "data"), r"tensor \(Auto\), fsdp \(Auto\), data \(Auto\), where"),
+    ],
+)
+def test_a_mesh_of_other_axes_says_what_makes_one(axes, told):
+    mesh = jax.make_mesh((8,) + (1,) * (len(axes) - 1), axes, (AxisType.Auto,) * len(axes))
+    with pytest.raises(UsageError, match=f"^the mesh has the axes {told} they must be"):
+        initialise(small("ViT-B-16"), mesh=mesh)
+
+
+def test_a_mesh_of_explicit_axes_says_what_makes_one():
+    mesh = jax.make_mesh((8, 1, 1), AXES, (AxisType.Explicit,) * 3)
+    with pytest.raises(UsageError, match=r"data \(Explicit\), .* make it by fmjax\.make_mesh\("):
+        initialise(small("ViT-B-16"), mesh=mesh)

@@ -49,3 +49,11 @@ def test_residuals_end_products_that_a_device_has_whole(sizes, images, joined, m
         Asked("xla", "xla", "xla"), spec, mesh, dtype="bfloat16", images=images, tokens=197
     )
     assert found.joined is joined
+
+
+def test_no_image_has_no_kernel(monkeypatch):
+    """Which go over some rows."""
+    for each in (attention, norm, activation):
+        monkeypatch.setattr(each, "unfit", lambda *_, **__: "")
+    mesh, spec = make_mesh(8), fmjax.get_spec("ViT-B-16")
+    assert chosen(ASKED, spec, mesh, dtype="bfloat16", images=0, tokens=197) == kernels.BY_XLA

@@ -1,4 +1,4 @@
-"""Linear layers with a factor for each number of their output, and with zeros behind."""
+"""Linear layers with a factor for each number of their output, and with zeros behind; half precision."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ import pytest
 from flax import nnx
 from jax import export
 
+from fmjax.kernels import xla
 from fmjax.models.kernels import BY_XLA
+from fmjax.models.layers import PatchEmbed
 from fmjax.models.linear import Linear
+from tests.support.checkpoints import small
 
 INPUTS, OUTPUTS = 6, 5
 MANY = 24  # rows: more than the kernel has
@@ -88,18 +91,38 @@ def test_factors_and_their_gradients_are_those_of_the_output(held, adapter, dtyp
         assert np.abs(a - b).max() <= within * max(1.0, np.abs(b).max())
 
 
-def test_gradients_that_add_up_rows_are_added_up_in_float32():
-    """Of float16: one of ones would come to rest at 2,048, and above 65,504 is nothing."""
-    x, kernel = jnp.ones((70_000, INPUTS)), jnp.ones((INPUTS, OUTPUTS)) / INPUTS
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_gradients_that_add_up_rows_are_added_up_in_float32(dtype):
+    """One of ones would come to rest at 2,048 in float16, which has nothing above 65,504, and at 256 in bfloat16."""
+    x, kernel = jnp.ones((70, 1000, INPUTS)), jnp.ones((INPUTS, OUTPUTS)) / INPUTS
 
     def total(bias: Any, scale: Any) -> Any:
-        layer = linear(jnp.float16)
+        layer = linear(dtype)
         layer.kernel, layer.bias = nnx.Param(kernel), nnx.Param(bias)
         return layer.scaled(x, scale, BY_XLA).x.astype(jnp.float32).sum()
 
     of_bias, of_scale = jax.grad(total, (0, 1))(jnp.zeros(OUTPUTS), jnp.ones(OUTPUTS))
-    np.testing.assert_allclose(of_bias, len(x), rtol=1e-3)
-    np.testing.assert_allclose(of_scale, len(x), rtol=1e-3)
+    np.testing.assert_allclose(of_bias, 70_000, rtol=1e-3)
+    np.testing.assert_allclose(of_scale, 70_000, rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_so_are_those_of_all_patches(dtype):
+    spec = small("dinov2_vits14", depth=1)
+    patches = PatchEmbed(spec, dtype=dtype, param_dtype=jnp.float32, rngs=nnx.Rngs(0))
+    images = jax.random.normal(jax.random.key(0), (64, *(2 * [8 * spec.patch_size]), 3))
+    weights = jax.random.uniform(jax.random.key(1), (64, 8, 8, spec.width)).astype(dtype)
+    learned = nnx.grad(lambda layer: (layer(images) * weights).astype(jnp.float32).sum())(patches)
+    expected = weights.astype(jnp.float32).sum((0, 1, 2))
+    np.testing.assert_allclose(learned.bias[...], expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", sorted(xla.ACTIVATIONS))
+def test_large_numbers_have_gradients_in_float16(name):
+    x = jnp.asarray([-300, -148, 148, 300], jnp.float16)
+    inputs = (x, jnp.ones_like(x)) if name == "swiglu" else (x,)
+    slopes = jax.grad(lambda *given: xla.ACTIVATIONS[name](*given).sum())(*inputs)
+    np.testing.assert_array_equal(slopes, [0, 0, 1, 1])
 
 
 def test_factors_go_into_the_kernel_in_bfloat16_where_that_is_smaller():

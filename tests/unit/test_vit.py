@@ -55,6 +55,22 @@ def random_like(made):
     return jax.tree.unflatten(jax.tree.structure(made), leaves)
 
 
+@pytest.mark.parametrize("unroll", [False, True])
+def test_a_call_outside_of_a_program_is_compiled_once(unroll):
+    spec = small("dinov2_vitg14_reg", depth=2)
+    model, pictures = initialise(spec, nnx.Rngs(0), unroll=unroll), images(spec.image_size)
+    compiled = []
+    model(pictures)
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *_, **__: compiled.append(name)
+    )
+    try:
+        model(pictures)
+    finally:
+        jax.monitoring.clear_event_listeners()
+    assert [name for name in compiled if "backend_compile" in name] == []
+
+
 def test_features_have_the_shapes_they_promise(model):
     spec, patch = model.spec, model.spec.patch_size
     out = model(images((2 * patch, 5 * patch)))
@@ -221,9 +237,13 @@ def test_where_a_slice_costs_more_a_network_scans_over_all_of_its_blocks(monkeyp
 
     # parameters of all blocks but the last are a copy
     assert "length=2" in scanned()
-    monkeypatch.setattr(stack, "shortened", lambda *_, **__: False)
-    assert "length=2" not in scanned()
-    assert close(jax.jit(lambda model: model.embedding(x, key))(model), model(x, key).pooled)
+    with monkeypatch.context() as patched:
+        patched.setattr(stack, "shortened", lambda *_, **__: False)
+        # what was traced before is found again otherwise, and by what comes after this
+        stack.run_stack.clear_cache()
+        assert "length=2" not in scanned()
+        assert close(jax.jit(lambda model: model.embedding(x, key))(model), model(x, key).pooled)
+    stack.run_stack.clear_cache()
 
 
 @pytest.mark.parametrize(
