@@ -10,18 +10,15 @@ Processor time, medians over rounds in which every way has its turn. Values of a
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
 import sys
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import processor
+from benchmarks.machine import facts, on_one_core
 from benchmarks.pages import header, line, put
 from benchmarks.turns import in_turn
 
@@ -36,7 +33,7 @@ ROUNDS = 9
 WIDTH = 64  # of a head
 # images, heads and tokens
 SHAPES = ((1, 6, 1370), (4, 6, 1370), (2, 12, 577), (2, 6, 577))
-PASSES = ("forward", "both ways")
+PASSES = {"forward": False, "both ways": True}  # whether gradients are computed
 TORCH, AT_ONCE, AGAIN, BY_HEAD = "torch's SDPA", "all at once", "computed again", "head after head"
 WAYS = (AT_ONCE, AGAIN, BY_HEAD, TORCH)
 CLOSE = 1e-5  # of values, of the greatest
@@ -96,9 +93,9 @@ def runs(shape: tuple[int, int, int], *, trained: bool) -> dict[str, Run]:
 def measured(rounds: int) -> list[dict[str, Any]]:
     """Seconds of every way of every shape, in each pass."""
     rows = []
-    for trained, told in enumerate(PASSES):
+    for told, trained in PASSES.items():
         for shape in SHAPES:
-            ways = runs(shape, trained=bool(trained))
+            ways = runs(shape, trained=trained)
             values = {name: run() for name, run in ways.items()}
             expected = values[TORCH]
             for name, found in values.items():
@@ -124,12 +121,9 @@ def table(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def main(rounds: int) -> None:
-    # before any library counts its threads
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    on_one_core()
     rows = measured(rounds)
-    packages = ("jax", "torch")
-    versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
-    record = {"processor": processor(), "versions": versions, "rows": rows}
+    record = facts("jax", "torch") | {"rows": rows}
     OUT.write_text(json.dumps(record, indent=1) + "\n")
 
 

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import platform
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+
+def on_one_core() -> None:
+    """This process, and all that it starts; before any library counts its threads."""
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
+def facts(*packages: str) -> dict[str, Any]:
+    """What a record begins with: the processor, and the versions of Python and of some packages."""
+    versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
+    return {"processor": processor(), "versions": versions}
 
 
 def processor() -> str:

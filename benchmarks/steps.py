@@ -12,18 +12,15 @@ every case has its turn.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import processor
+from machine import facts, on_one_core
 from turns import in_turn
 
 ROOT = Path(__file__).parents[1]
@@ -141,12 +138,9 @@ def table(found: dict[str, dict[str, list[float]]]) -> str:
 
 
 def main(rounds: int) -> None:
-    # before any library counts its threads
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    on_one_core()
     found = {case.told: measured(case, rounds) for case in CASES}
-    packages = ("jax", "flax", "torch", "timm")
-    versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
-    record = {"processor": processor(), "versions": versions, "cases": found}
+    record = facts("jax", "flax", "torch", "timm") | {"cases": found}
     OUT.write_text(json.dumps(record, indent=1) + "\n")
 
 

@@ -119,7 +119,7 @@ class Linear(nnx.Module):
         y = xla.biased(rows @ kernel.astype(x.dtype), bias)
         if self.lora is not None:
             # adapters have the layer's own sizes
-            y = y + filled(self.lora(rows[..., : self.kernel.shape[0]]), y.shape[-1])
+            y = y + filled(self.lora(rows[:, : self.kernel.shape[0]]), y.shape[-1])
         # kept with its bias (`stack.run_stack`), or the bias is added apart from the product, and twice
         return checkpoint_name(y.reshape(*x.shape[:-1], y.shape[-1]), PRODUCT)
 
